@@ -1,0 +1,5 @@
+"""The masked image model: tensors in, tensors out; no files, no pictures, no numpy."""
+
+from incontext.model.seggpt import SIZES, Config, SegGPT, painting_loss
+
+__all__ = ["SIZES", "Config", "SegGPT", "painting_loss"]

@@ -1,0 +1,86 @@
+"""Tapped features to the painting: the official pixel decoder, and one with skips.
+
+Letters: B queries, a token rows above the query half, h w token rows and columns of the query
+half, C channels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from incontext.model.encoder import Features
+from incontext.model.layers import ChannelNorm
+
+
+class PixelDecoder(nn.Module):
+    """Each token becomes its patch of pixels, then two convolutions (official `decode`).
+
+    The 3×3 convolution crosses the seam, so rows above the query half are decoded too; they are
+    part of the result, and the caller cuts them.
+    """
+
+    def __init__(self, patch_size: int, embed_dim: int, taps: int, dim: int, eps: float) -> None:
+        super().__init__()
+        self.embed = nn.Linear(taps * embed_dim, patch_size**2 * dim)
+        self.patch_size = patch_size
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+        self.norm = ChannelNorm(dim, eps=eps)
+        self.head = nn.Conv2d(dim, 3, 1)
+
+    def forward(self, features: Features) -> Tensor:
+        """→ painting (B, 3, (a + h)·patch, w·patch)."""
+        x = self.embed(torch.cat(features.taps, -1))  # (B, a + h, w, patch·patch·dim)
+        batch, rows, columns = x.shape[:3]
+        patch = self.patch_size
+        # Pixels vary slowest within a token and channels fastest: the official layout.
+        x = x.view(batch, rows, columns, patch, patch, -1).permute(0, 5, 1, 3, 2, 4)
+        x = x.reshape(batch, -1, rows * patch, columns * patch)
+        return self.head(F.gelu(self.norm(self.conv(x))))
+
+
+class SkipDecoder(nn.Module):
+    """Tokens climb back to full size; each stage meets the query's stem features at its stride.
+
+    The copied values join at stride 4, and the painting is what the decoder adds to the copied
+    colors: before any training it already is a nearest-neighbor guess.
+    """
+
+    def __init__(
+        self, widths: tuple[int, ...], embed_dim: int, taps: int, dim: int, copied: int
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Linear(taps * embed_dim, dim)
+        skips = [*reversed(widths), 3]
+        outputs = [dim, *(max(16, dim >> i) for i in range(len(widths)))]
+        extra = [copied if i == len(widths) - 2 else 0 for i in range(len(skips))]
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before + skip + more, width, 3, padding=1),
+                nn.GroupNorm(8, width),
+                nn.GELU(),
+                nn.Conv2d(width, width, 3, padding=1),
+                nn.GELU(),
+            )
+            for before, skip, more, width in zip(
+                [dim, *outputs[:-1]], skips, extra, outputs, strict=True
+            )
+        )
+        self.head = nn.Conv2d(outputs[-1], 3, 1)
+
+    def forward(self, features: Features) -> Tensor:
+        """→ painting (B, 3, h·patch, w·patch)."""
+        tokens = torch.cat(features.taps, -1)[:, features.above :]
+        x = self.embed(tokens).permute(0, 3, 1, 2)
+        skips = [*reversed(features.skips), features.picture]
+        for index, (stage, skip) in enumerate(zip(self.stages, skips, strict=True)):
+            if index:
+                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            beside = [x, skip.to(x.dtype)]
+            if features.copied is not None and index == len(skips) - 3:
+                beside.append(features.copied)
+            x = stage(torch.cat(beside, 1))
+        painting = self.head(x)
+        if features.colors is None:
+            return painting
+        guess = F.interpolate(features.colors, size=painting.shape[-2:], mode="bilinear")
+        return painting + guess

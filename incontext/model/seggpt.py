@@ -1,0 +1,227 @@
+"""The model: its shape (`Config`), its assembly, its forward pass, and the loss beside it."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from incontext.model.decoder import PixelDecoder, SkipDecoder
+from incontext.model.encoder import Encoded, Encoder
+from incontext.model.layers import Block, PatchEmbedding
+from incontext.model.stem import COPY_STRIDE, CopyPath, Stem
+
+
+@dataclass(frozen=True)
+class Config:
+    """Shape of a model. The defaults are the official ViT-L checkpoint.
+
+    Raises ValueError, naming the field, for a shape that no model can have.
+    """
+
+    image_size: int = 448  # height and width of half a canvas, pixels
+    patch_size: int = 16  # pixels
+    embed_dim: int = 1024
+    depth: int = 24
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    decoder_dim: int = 64
+    position_grid: int = 14  # the absolute position table is this many rows and columns
+    relative_position: bool = True
+    merge_after: int = 2  # the streams are averaged after the block of this index
+    taps: tuple[int, ...] = (5, 11, 17, 23)  # blocks whose features the decoder reads
+    layer_norm_eps: float = 1e-6
+    example_attention: str = "joint"  # or "independent"
+    stem: tuple[int, ...] = ()  # widths at strides 2, 4, …; empty: plain patch embedding
+    stem_blocks: int = 2  # residual blocks a stage
+    copy_heads: int = 0  # 0: no copy path
+    copy_dim: int = 32
+    # Normalization of RGB in 0–1; travels with the weights.
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        def check(holds: bool, what: str) -> None:
+            if not holds:
+                raise ValueError(f"Config: {what}")
+
+        check(self.example_attention in ("joint", "independent"),
+              f"example_attention is {self.example_attention!r}; accepted: joint, independent")
+        check(self.image_size % self.patch_size == 0,
+              f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        check(self.embed_dim % self.num_heads == 0,
+              f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
+        check(0 <= self.merge_after < self.depth, "merge_after must name one of the blocks")
+        check(bool(self.taps) and all(self.merge_after <= t < self.depth for t in self.taps),
+              f"taps {self.taps} must name blocks from merge_after on")
+        check(not self.stem or 2 ** len(self.stem) == self.patch_size,
+              f"a stem of {len(self.stem)} stages needs patch_size {2 ** len(self.stem)}")
+        check(not self.copy_heads or len(self.stem) >= 2,
+              "a copy path needs a stem of two stages or more (it works at stride 4)")
+        check(not (self.relative_position and self.example_attention == "independent"),
+              "relative_position is defined on a whole canvas: joint attention only")
+
+
+SIZES: dict[str, Config] = {
+    "vit-large": Config(),
+    "small": Config(
+        image_size=128, patch_size=8, embed_dim=192, depth=6, num_heads=6, mlp_ratio=3.0,
+        decoder_dim=64, position_grid=16, relative_position=False, merge_after=1, taps=(3, 5),
+        example_attention="independent", stem=(32, 64, 128), copy_heads=4,
+    ),
+    "tiny": Config(
+        image_size=32, patch_size=8, embed_dim=32, depth=4, num_heads=2, decoder_dim=16,
+        position_grid=8, merge_after=1, taps=(1, 3),
+    ),
+}
+
+
+class SegGPT(nn.Module):
+    """In-context coloring: paint the query's target as the examples' targets are painted."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        dim, eps, side = config.embed_dim, config.layer_norm_eps, config.image_size
+        rows = side // config.patch_size
+        grid = (2 * rows, rows) if config.relative_position else None
+        blocks = [
+            Block(dim, config.num_heads, config.mlp_ratio, grid, eps) for _ in range(config.depth)
+        ]
+        stem = copy_path = None
+        if config.stem:
+            stem = Stem(config.stem, config.stem_blocks, dim)
+        if config.copy_heads:
+            copy_path = CopyPath(config.stem, config.copy_heads, config.copy_dim, dim)
+        self.encoder = Encoder(
+            PatchEmbedding(config.patch_size, dim), blocks,
+            position_grid=config.position_grid, merge_after=config.merge_after,
+            taps=config.taps, independent=config.example_attention == "independent",
+            stem=stem, copy_path=copy_path, eps=eps,
+        )  # fmt: skip
+        count = len(config.taps)
+        self.decoder: nn.Module
+        if config.stem:
+            copied = config.copy_heads * config.copy_dim
+            self.decoder = SkipDecoder(config.stem, dim, count, config.decoder_dim, copied)
+        else:
+            self.decoder = PixelDecoder(config.patch_size, dim, count, config.decoder_dim, eps)
+        self.apply(_initialize)
+        for name, parameter in self.encoder.named_parameters():
+            if parameter.dim() == 1 and "token" in name or name.startswith(("seg", "type")):
+                nn.init.normal_(parameter, std=0.02)
+        nn.init.trunc_normal_(self.encoder.position, std=0.02)
+
+    def encode(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        semantic: Tensor,
+        *,
+        hidden: Tensor | None = None,
+        chunk: int | None = None,
+    ) -> Encoded:
+        """Examples to a prompt that any number of queries can share.
+
+        Args:
+            images: (P, N, 3, H, W) normalized RGB.
+            targets: (P, N, 3, H, W) normalized RGB, labels painted with their colors.
+            semantic: (P,) bool, True = semantic kind, False = instance kind.
+            hidden: (P, h, w) bool, True = paint; None shows the examples' targets whole.
+            chunk: examples attended at once; None: all.
+
+        Raises:
+            ValueError: sizes that are no multiple of the patch, or shapes that do not fit.
+        """
+        self._check("example images", images, 5)
+        if images.shape != targets.shape:
+            raise ValueError(
+                f"example images {tuple(images.shape)} and targets {tuple(targets.shape)} differ"
+            )
+        return self.encoder.encode(images, targets, semantic, hidden, chunk)
+
+    def paint(self, queries: Tensor, encoded: Encoded, *, chunk: int | None = None) -> Tensor:
+        """Queries (B, 3, H, W), normalized → painting of the query half (B, 3, H, W), normalized.
+
+        The prompt has P = 1, or P = B with a prompt for each query.
+        """
+        self._check("queries", queries, 4)
+        painting = self.decoder(self.encoder(queries, encoded, chunk=chunk))
+        return painting[..., painting.shape[-2] - queries.shape[-2] :, :]
+
+    def forward(
+        self,
+        queries: Tensor,
+        images: Tensor,
+        targets: Tensor,
+        semantic: Tensor,
+        *,
+        query_targets: Tensor | None = None,
+        hidden: Tensor | None = None,
+        chunk: int | None = None,
+        whole: bool = False,
+    ) -> Tensor:
+        """Examples and queries to paintings, with gradients: `encode` and `paint` in one.
+
+        Args:
+            queries: (B, 3, H, W) normalized RGB.
+            images, targets, semantic: see `encode`; P is 1 or B.
+            query_targets: (B, 3, H, W), with `hidden`: what of it is not hidden is shown.
+            hidden: (B, 2h, w) bool over the canvas, True = paint; None: the query half.
+            chunk: examples attended at once; None: all.
+            whole: paint the whole canvas of the first example, (B, 3, 2H, W).
+        """
+        if (query_targets is None) != (hidden is None):
+            raise ValueError("query_targets and hidden are given together or not at all")
+        rows = queries.shape[-2] // self.config.patch_size
+        upper, lower = (None, None) if hidden is None else hidden.split([rows, rows], 1)
+        encoded = self.encode(images, targets, semantic, hidden=upper, chunk=chunk)
+        if whole and (encoded.memory is not None or self.config.stem):
+            raise ValueError("whole canvases are painted by joint models without a stem only")
+        features = self.encoder(
+            queries, encoded, query_targets, lower, chunk, above=rows if whole else 1
+        )
+        painting = self.decoder(features)
+        return painting if whole else painting[..., painting.shape[-2] - queries.shape[-2] :, :]
+
+    def _check(self, what: str, x: Tensor, dims: int) -> None:
+        """Raise ValueError unless `x` has so many dimensions and a size of whole patches."""
+        patch = self.config.patch_size
+        if x.dim() != dims or x.shape[-3] != 3 or x.shape[-1] % patch or x.shape[-2] % patch:
+            raise ValueError(
+                f"{what} have shape {tuple(x.shape)}; accepted: {dims} dimensions, 3 channels, "
+                f"height and width multiples of {patch}"
+            )
+        if dims == 4 and self.config.copy_heads and min(x.shape[-2:]) < COPY_STRIDE:
+            raise ValueError(f"{what} are smaller than {COPY_STRIDE} pixels")
+
+
+def _initialize(module: nn.Module) -> None:
+    """Truncated normal for linear maps (ViT), He for convolutions (they keep PyTorch's own)."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+def painting_loss(
+    painting: Tensor, target: Tensor, hidden: Tensor, valid: Tensor, beta: float = 0.01
+) -> Tensor:
+    """Smooth L1 on normalized RGB, averaged over hidden × valid pixels (SegGPT §3.1, official
+    `forward_loss`).
+
+    Args:
+        painting, target: (B, 3, H, W).
+        hidden: (B, h, w) bool patches, True = painted by the model and so judged; H is a multiple
+            of h and W of w.
+        valid: broadcastable to (B, 3, H, W), 0 where a pixel is not judged; other values weigh.
+        beta: where the loss turns from square to linear.
+
+    Returns:
+        Scalar; 0 (with gradient 0) when nothing is judged.
+    """
+    scale = (target.shape[-2] // hidden.shape[-2], target.shape[-1] // hidden.shape[-1])
+    judged = hidden.to(painting.dtype).repeat_interleave(scale[0], 1)
+    judged = judged.repeat_interleave(scale[1], 2)[:, None]
+    weight = (judged * valid).expand_as(painting)
+    loss = F.smooth_l1_loss(painting, target, reduction="none", beta=beta)
+    return (loss * weight).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)

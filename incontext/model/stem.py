@@ -1,0 +1,98 @@
+"""Convolutional stem and copy path: the parts that small checkpoints trained here add.
+
+Letters: M any leading dimensions, P prompts, B queries, N examples, H W rows and columns of the
+stride-4 grid of one picture, n heads, d channels of a head.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+COPY_STRIDE = 4
+
+
+class Residual(nn.Module):
+    """Two 3×3 convolutions and a shortcut."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.gelu(self.conv1(self.norm(x))))
+
+
+class Stem(nn.Module):
+    """Pictures to tokens through one stage for each halving; every stage is kept as a skip."""
+
+    def __init__(self, widths: tuple[int, ...], blocks: int, embed_dim: int) -> None:
+        super().__init__()
+        inputs = (3, *widths[:-1])
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(before, width, 3, stride=2, padding=1),
+                *(Residual(width) for _ in range(blocks if index else 1)),
+            )
+            for index, (before, width) in enumerate(zip(inputs, widths, strict=True))
+        )
+        self.proj = nn.Conv2d(widths[-1], embed_dim, 1)
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(M, 3, height, width) → tokens (M, h, w, C) and the skips at strides 2, 4, …"""
+        skips = []
+        x = picture.contiguous(memory_format=torch.channels_last)
+        for stage in self.stages:
+            x = stage(x)
+            skips.append(x)
+        return self.proj(x).permute(0, 2, 3, 1), skips
+
+
+class CopyPath(nn.Module):
+    """Match query pixels to example pixels by cosine and bring their target colors along.
+
+    Runs at stride 4 over all examples at once. A head's value is the target's mean color in a
+    4×4 cell (3 channels) followed by learned features of the target around it.
+    """
+
+    def __init__(self, widths: tuple[int, ...], heads: int, dim: int, embed_dim: int) -> None:
+        super().__init__()
+        self.heads, self.dim = heads, dim
+        self.fine = nn.Conv2d(widths[1], heads * dim, 1)
+        self.coarse = nn.Conv2d(widths[-1], heads * dim, 1)
+        self.value = nn.Conv2d(3 * COPY_STRIDE**2, heads * (dim - 3), 3, padding=1)
+        self.scale = nn.Parameter(torch.full((heads, 1, 1), 2.0))  # log of 1 / temperature
+        stride = 2 ** len(widths) // COPY_STRIDE
+        self.guess = nn.Conv2d(heads * dim, embed_dim, stride, stride)
+
+    def _features(self, skips: list[Tensor]) -> Tensor:
+        """Skips of M pictures → unit vectors (M, n, H·W, d)."""
+        fine = self.fine(skips[1])
+        coarse = F.interpolate(self.coarse(skips[-1]), size=fine.shape[-2:], mode="bilinear")
+        features = (fine + coarse).flatten(2).unflatten(1, (self.heads, self.dim))
+        return F.normalize(features.transpose(2, 3), dim=-1)
+
+    def remember(self, skips: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Skips of P·N example pictures, targets (P, N, 3, …) → keys and values (P, n, N·H·W, d)."""
+        count = targets.shape[:2]
+        cells = F.pixel_unshuffle(targets.flatten(0, 1), COPY_STRIDE)  # (P·N, 3·16, H, W)
+        color = cells.unflatten(1, (3, -1)).mean(2).flatten(2)  # (P·N, 3, H·W)
+        learned = self.value(cells).flatten(2).unflatten(1, (self.heads, -1))
+        color = color[:, None].expand(-1, self.heads, -1, -1)
+        values = torch.cat([color.to(learned.dtype), learned], 2).transpose(2, 3)
+        keys = self._features(skips)
+        both = [x.unflatten(0, count).transpose(1, 2).flatten(2, 3) for x in (keys, values)]
+        return both[0], both[1]
+
+    def forward(self, skips: list[Tensor], known: tuple[Tensor, Tensor]) -> Tensor:
+        """Skips of B query pictures → copied values (B, n·d, H, W), colors first in each head."""
+        asked = self._features(skips) * self.scale.exp()
+        keys, values = (x.expand(len(asked), -1, -1, -1).to(asked.dtype) for x in known)
+        copied = F.scaled_dot_product_attention(asked, keys, values, scale=1.0)
+        height, width = skips[1].shape[-2:]
+        return copied.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
+
+    def colors(self, copied: Tensor) -> Tensor:
+        """Mean copied color over the heads: (B, n·d, H, W) → (B, 3, H, W)."""
+        return copied.unflatten(1, (self.heads, self.dim))[:, :, :3].mean(1)
