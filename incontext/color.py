@@ -1,30 +1,104 @@
 """Palette and coloring: labels to target, painting to labels and confidence."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import torch
+from torch import Tensor
+
+from incontext.errors import InputError
+from incontext.labels import IdMap, Rgb
 
 # Three levels a channel: 26 colors beside black, at least 127 apart in one channel.
 LEVELS = (0, 128, 255)
 
-
-def _grid() -> np.ndarray:
-    """The 26 non-black colors of the three-level cube, each next one farthest from those before."""
-    cube = np.array([(r, g, b) for r in LEVELS for g in LEVELS for b in LEVELS], float)
-    chosen = [np.zeros(3), np.full(3, 255.0)]
-    while len(chosen) < len(cube):
-        gaps = np.stack([np.abs(cube - color).sum(1) for color in chosen])
-        chosen.append(cube[gaps.min(0).argmax()])
-    return np.stack(chosen[1:])
+# How fast belief in a color falls with the mean distance a channel, in 0–255. Half-way between
+# black and white both get 1/2; a tenth of the way off a color leaves it 0.98 and more.
+TEMPERATURE = 24.0
 
 
-GRID = _grid()
+@dataclass(frozen=True)
+class Palette:
+    """Ordered, well-separated RGB colors (0–255); a shorter palette is the start of a longer one."""
+
+    colors: tuple[Rgb, ...]
+
+    @classmethod
+    def separated(cls) -> "Palette":
+        """White first, then each next color of the three-level cube farthest from those before."""
+        cube = np.array([(r, g, b) for r in LEVELS for g in LEVELS for b in LEVELS], float)
+        chosen = [np.zeros(3), np.full(3, 255.0)]  # black is the background
+        while len(chosen) < len(cube):
+            gaps = np.stack([np.linalg.norm(cube - color, axis=1) for color in chosen])
+            chosen.append(cube[gaps.min(0).argmax()])
+        return cls(tuple((int(c[0]), int(c[1]), int(c[2])) for c in chosen[1:]))
+
+    def __len__(self) -> int:
+        return len(self.colors)
+
+    def of(self, index: int) -> Rgb:
+        """Color number `index`; starts over at the end, for pictures only people look at."""
+        return self.colors[index % len(self.colors)]
 
 
-def separated_colors(rng: np.random.Generator, classes: int) -> np.ndarray:
+PALETTE = Palette.separated()
+
+
+@dataclass(frozen=True)
+class Coloring:
+    """One assignment of colors to labels, shared by examples and query; background is black.
+
+    Raises:
+        InputError: no ids, an id twice, two equal colors, or black for an id.
+    """
+
+    ids: tuple[int, ...]
+    colors: tuple[Rgb, ...]
+
+    def __post_init__(self) -> None:
+        if not self.ids or len(self.ids) != len(self.colors) or len(set(self.ids)) < len(self.ids):
+            raise InputError("a coloring needs one color for each of one or more different ids")
+        if len({*self.colors, (0, 0, 0)}) != len(self.colors) + 1:
+            raise InputError("a coloring needs different colors; black is the background's")
+
+    @classmethod
+    def of(cls, ids: Sequence[int], palette: Palette = PALETTE) -> "Coloring":
+        """The palette's first colors for ids in their order.
+
+        Raises:
+            InputError: more ids than colors.
+        """
+        if len(ids) > len(palette):
+            raise InputError(f"{len(ids)} ids in one pass; the palette has {len(palette)} colors")
+        return cls(tuple(ids), palette.colors[: len(ids)])
+
+    def paint(self, ids: IdMap) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Id map (H, W) → target (H, W, 3); ids of other colorings and ignore become black."""
+        target = np.zeros((*ids.shape, 3), np.uint8)
+        for index, color in zip(self.ids, self.colors, strict=True):
+            target[ids == index] = color
+        return target
+
+    def read(self, painting: Tensor) -> Tensor:
+        """Painting (…, 3, H, W) in 0–255 → belief in each color (…, K + 1, H, W), summing to 1.
+
+        Background first, then `ids` in order: a softmax over the mean absolute distance to each
+        color.
+        """
+        table = torch.tensor([(0, 0, 0), *self.colors], dtype=torch.float32)
+        distance = (painting.unsqueeze(-4) - table[..., None, None]).abs().mean(-3)
+        return (distance / -TEMPERATURE).softmax(-3)
+
+
+def separated_colors(rng: np.random.Generator, classes: int) -> np.ndarray[Any, Any]:
     """Random coloring for training: (classes + 1, 3) in 0–1, black first, all well apart.
 
     Half of the time the first class is pure white: the coloring of a single object.
     """
-    picked = GRID[rng.choice(len(GRID), classes, replace=False)]
+    grid = np.array(PALETTE.colors, float)
+    picked = grid[rng.choice(len(grid), classes, replace=False)]
     picked = np.clip(picked + rng.uniform(-24, 24, picked.shape), 0, 255)
     if rng.random() < 0.5:
         clash = np.abs(picked[1:] - 255).max(1, initial=0) < 64

@@ -95,6 +95,7 @@ class Batch:
     images: Tensor  # (B, V, 3, H, W) in 0–1
     labels: Tensor  # (B, V, H, W) uint8: 0 background, 1 … K, 255 ignore
     colors: Tensor  # (B, K + 1, 3) in 0–1; color of the background first
+    semantic: Tensor  # (B,) bool, the kind that the model is told
 
     def targets(self) -> Tensor:
         """Labels painted with the episode's colors: (B, V, 3, H, W) in 0–1; ignore is black."""
@@ -165,7 +166,8 @@ class Sampler:
             self._render(drawn, images, labels)
         self._drop_unshown(labels)
         colors = np.stack([separated_colors(self.rng, most) for _ in range(episodes)])
-        return Batch(images, labels, torch.from_numpy(colors).float())
+        semantic = torch.rand(episodes, generator=self.torch_rng) < 0.5
+        return Batch(images, labels, torch.from_numpy(colors).float(), semantic)
 
     def _class_count(self) -> int:
         if self.rng.random() >= self.mixture.several:

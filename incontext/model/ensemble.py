@@ -8,10 +8,9 @@ examples and hand the query through one block after another, so the encoder know
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from incontext.model.layers import Block
+from incontext.model.layers import Block, attention
 
 Memory = list[Tensor]  # keys and values of every block, each (S, B, 2, n, N·h·w, d)
 
@@ -109,7 +108,7 @@ class Independent:
         v = torch.cat([own[2], known[:, :, 1]], 3)
         bias = query.new_zeros(1, k.shape[3])
         bias[:, rows * columns :] = -math.log(self.count)
-        context = F.scaled_dot_product_attention(_flat(own[0]), _flat(k), _flat(v), bias)
+        context = attention(_flat(own[0]), _flat(k), _flat(v), bias)
         context = context.transpose(1, 2).reshape(query.shape)
         return block.finish(query, context)
 

@@ -160,7 +160,8 @@ class SegGPT(nn.Module):
         hidden: Tensor | None = None,
         chunk: int | None = None,
         whole: bool = False,
-    ) -> Tensor:
+        with_copied: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
         """Examples and queries to paintings, with gradients: `encode` and `paint` in one.
 
         Args:
@@ -170,6 +171,8 @@ class SegGPT(nn.Module):
             hidden: (B, 2h, w) bool over the canvas, True = paint; None: the query half.
             chunk: examples attended at once; None: all.
             whole: paint the whole canvas of the first example, (B, 3, 2H, W).
+            with_copied: also answer the colors that the copy path brought, (B, 3, H/4, W/4), None
+                without one: training judges them too.
         """
         if (query_targets is None) != (hidden is None):
             raise ValueError("query_targets and hidden are given together or not at all")
@@ -182,7 +185,9 @@ class SegGPT(nn.Module):
             queries, encoded, query_targets, lower, chunk, above=rows if whole else 1
         )
         painting = self.decoder(features)
-        return painting if whole else painting[..., painting.shape[-2] - queries.shape[-2] :, :]
+        if not whole:
+            painting = painting[..., painting.shape[-2] - queries.shape[-2] :, :]
+        return (painting, features.colors) if with_copied else painting
 
     def _check(self, what: str, x: Tensor, dims: int) -> None:
         """Raise ValueError unless `x` has so many dimensions and a size of whole patches."""

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from incontext.model.layers import attention
+
 COPY_STRIDE = 4
 
 
@@ -89,7 +91,7 @@ class CopyPath(nn.Module):
         """Skips of B query pictures → copied values (B, n·d, H, W), colors first in each head."""
         asked = self._features(skips) * self.scale.exp()
         keys, values = (x.expand(len(asked), -1, -1, -1).to(asked.dtype) for x in known)
-        copied = F.scaled_dot_product_attention(asked, keys, values, scale=1.0)
+        copied = attention(asked, keys, values, scale=1.0)
         height, width = skips[1].shape[-2:]
         return copied.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
 

@@ -1,0 +1,289 @@
+"""Checkpoints: names, hub, bundled weights; strict loading and saving in three layouts."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from incontext import convert
+from incontext.errors import InputError
+from incontext.model import Config, SegGPT
+
+BUNDLED = Path(__file__).parent / "weights"
+DEFAULT = "incontext-starter"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+# Hub repositories that do not hold a `model.safetensors`.
+HUB_FILES = {"BAAI/SegGPT": "seggpt_vit_large.pth"}
+KNOWN_HUB = ("BAAI/SegGPT", "BAAI/seggpt-vit-large")
+
+
+def bundled() -> list[str]:
+    """Names of the checkpoints that the package carries."""
+    return sorted(p.parent.name for p in BUNDLED.glob(f"*/{WEIGHTS}"))
+
+
+def load(source: str | Path, *, local_files_only: bool = False) -> SegGPT:
+    """A model in evaluation mode, float32, on CPU.
+
+    Args:
+        source: a bundled name; a folder with `model.safetensors` (ours or transformers'); a
+            `.safetensors` or `.pth` file; or a hub id such as `BAAI/SegGPT`, which is looked up
+            in the local hub cache and then, unless `local_files_only`, downloaded.
+
+    Raises:
+        InputError: an unknown name, a damaged file, tensors that are missing, unexpected or
+            misshapen (all named), or a hub that cannot be reached.
+    """
+    path = locate(source, local_files_only=local_files_only)
+    return build(read_state(path), read_config(path), path)
+
+
+def locate(source: str | Path, *, local_files_only: bool = False) -> Path:
+    """The weights file behind a name, folder, file or hub id; see `load`."""
+    name = str(source)
+    if name in bundled():
+        return BUNDLED / name / WEIGHTS
+    path = Path(source)
+    if path.is_dir():
+        if (path / WEIGHTS).is_file():
+            return path / WEIGHTS
+        raise InputError(f"{path}: the folder holds no {WEIGHTS}")
+    if path.is_file():
+        return path
+    parts = name.split("/")
+    if len(parts) == 2 and all(parts) and path.suffix not in (".pth", ".safetensors"):
+        return _from_hub(name, local_files_only)
+    raise InputError(
+        f"no checkpoint {name!r}; accepted: {', '.join(bundled())}, a folder, a .safetensors or "
+        f".pth file, or a hub id such as {' or '.join(KNOWN_HUB)}"
+    )
+
+
+def _from_hub(repo: str, local_files_only: bool) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+
+    wanted = HUB_FILES.get(repo, WEIGHTS)
+    try:
+        path = Path(hf_hub_download(repo, wanted, local_files_only=local_files_only))
+        if wanted == WEIGHTS:
+            hf_hub_download(repo, CONFIG, local_files_only=local_files_only)
+        return path
+    except RepositoryNotFoundError:
+        raise InputError(f"the hub has no repository {repo!r} that you may read") from None
+    except EntryNotFoundError as error:
+        if not isinstance(error, OSError) or "Local" not in type(error).__name__:
+            raise InputError(f"{repo} on the hub holds no {wanted} with {CONFIG}") from None
+    except (OSError, ValueError, RuntimeError):
+        pass
+    raise InputError(
+        f"{repo} is not in the local hub cache and the hub cannot be reached: on a machine with "
+        f"network download {wanted} of {repo}, copy it here, and pass the file's path instead"
+    )
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Tensors of a `.safetensors` file or an official `.pth` (read with `weights_only=True`).
+
+    Raises:
+        InputError: damaged, or no mapping of names to tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+        raise InputError(f"{path}: damaged checkpoint ({_first_line(error)})") from None
+    except Exception as error:  # pickle.UnpicklingError and what foreign pickles raise
+        raise InputError(
+            f"{path}: not a checkpoint of plain tensors ({_first_line(error)})"
+        ) from None
+    state = state.get("model", state) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path}: holds no mapping of names to tensors")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
+def read_config(weights: Path) -> dict[str, Any] | None:
+    """The `config.json` beside a weights file, if there is one.
+
+    Raises:
+        InputError: it is not JSON.
+    """
+    path = weights.with_name(CONFIG)
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: not a JSON object")
+    return config
+
+
+def build(state: dict[str, Tensor], config: dict[str, Any] | None, path: Path) -> SegGPT:
+    """Model from tensors of any layout; strict.
+
+    Raises:
+        InputError: see `load`.
+    """
+    try:
+        if config and "incontext" in config:
+            shape = parse_config(config["incontext"], path)
+        else:
+            state = convert.convert(state, "incontext")
+            shape = convert.config_of(state)
+            if config and config.get("model_type") == "seggpt":
+                shape = _transformers_config(shape, config)
+        with torch.device("meta"):
+            model = SegGPT(shape)
+    except InputError:
+        raise
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(f"{path}: {error}") from None
+    problems = compare(model.state_dict(), state)
+    if problems:
+        raise InputError(f"{path}: " + "; ".join(problems))
+    state = {name: tensor.float() for name, tensor in state.items()}
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def compare(expected: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
+    """What keeps `given` from being loaded, in words; all tensors are named."""
+
+    def listed(what: str, names: Iterable[str]) -> list[str]:
+        names = sorted(names)
+        return [f"{len(names)} {what}: {', '.join(names)}"] if names else []
+
+    misshapen = [
+        f"{name} {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected.keys() & given.keys()
+        if expected[name].shape != given[name].shape
+    ]
+    return (
+        listed("missing", expected.keys() - given.keys())
+        + listed("unexpected", given.keys() - expected.keys())
+        + listed("misshapen", misshapen)
+    )
+
+
+def parse_config(values: Any, path: Path) -> Config:
+    """A Config from JSON values.
+
+    Raises:
+        InputError: fields that Config does not have, or values that no model can have.
+    """
+    known = {f.name for f in fields(Config)}
+    if not isinstance(values, dict) or values.keys() - known:
+        strange = sorted(values.keys() - known) if isinstance(values, dict) else values
+        raise InputError(f"{path.with_name(CONFIG)}: unknown fields {strange}")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        return Config(**values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path.with_name(CONFIG)}: {error}") from None
+
+
+def _transformers_config(shape: Config, config: dict[str, Any]) -> Config:
+    """What a transformers config.json says beyond the tensors' shapes."""
+    return replace(
+        shape,
+        merge_after=config.get("merge_index", shape.merge_after),
+        taps=tuple(config.get("intermediate_hidden_state_indices", shape.taps)),
+        layer_norm_eps=config.get("layer_norm_eps", shape.layer_norm_eps),
+    )
+
+
+def save(
+    model: SegGPT,
+    target: str | Path,
+    *,
+    layout: str = "incontext",
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a checkpoint: a folder (ours, transformers) or a `.pth` file (official).
+
+    Args:
+        dtype: store in this float type; None keeps the model's.
+
+    Returns:
+        The weights file.
+
+    Raises:
+        InputError: the model has parts that the layout has no place for.
+    """
+    try:
+        state = convert.convert(model.state_dict(), layout)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    state = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in state.items()}
+    target = Path(target)
+    if layout == "official":
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(target.name + ".part")
+        torch.save({"model": state}, draft)
+        os.replace(draft, target)
+        return target
+    target.mkdir(parents=True, exist_ok=True)
+    described = (
+        {"incontext": asdict(model.config)} if layout == "incontext" else _describe(model.config)
+    )
+    (target / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    draft = target / f"{WEIGHTS}.part"
+    save_file(state, draft, metadata={"format": "pt"})
+    os.replace(draft, target / WEIGHTS)
+    return target / WEIGHTS
+
+
+def _describe(config: Config) -> dict[str, Any]:
+    """A transformers `SegGptConfig` as JSON."""
+    side = config.image_size
+    return {
+        "architectures": ["SegGptForImageSegmentation"],
+        "model_type": "seggpt",
+        "hidden_size": config.embed_dim,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.num_heads,
+        "mlp_dim": int(config.embed_dim * config.mlp_ratio),
+        "image_size": [2 * side, side],
+        "patch_size": config.patch_size,
+        "pretrain_image_size": config.position_grid * config.patch_size,
+        "decoder_hidden_size": config.decoder_dim,
+        "layer_norm_eps": config.layer_norm_eps,
+        "merge_index": config.merge_after,
+        "intermediate_hidden_state_indices": list(config.taps),
+    }
+
+
+def push_to_hub(model: SegGPT, repo: str, *, private: bool = False) -> str:
+    """Upload `model.safetensors` and `config.json` to the hub; answers the repository's address.
+
+    Raises:
+        InputError: no network, or no right to write there.
+    """
+    import tempfile
+
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, folder)
+        try:
+            api = HfApi()
+            url = api.create_repo(repo, private=private, exist_ok=True)
+            api.upload_folder(repo_id=repo, folder_path=folder)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InputError(f"cannot upload to {repo}: {_first_line(error)}") from None
+    return str(url)

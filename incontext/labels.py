@@ -1,0 +1,365 @@
+"""Label encodings: every usual way to store a mask, read as one integer map.
+
+The rule of the house: what can mean two things is refused, and the choices are named.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from incontext.errors import InputError
+from incontext.image import open_file, to_numpy
+
+IdMap: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
+Rgb: TypeAlias = tuple[int, int, int]
+LabelsLike: TypeAlias = (
+    "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor | dict[str, Any] | list[Any]"
+)
+
+MAX_ID = 65_535
+UNKNOWN = -1  # in an id map: ignored, neither background nor any id
+MAX_COLORS = 64  # a color mask with more is taken for an antialiased or lossy one
+
+
+@dataclass(frozen=True)
+class Labels:
+    """An integer map of the caller's ids.
+
+    `ids` (H, W) int32: 0 = background, 1 … 65 535, -1 = ignore. `colors` are those the source
+    gave (palette or color mask). `discovered` says that ids stand for colors found in a color
+    mask without a table: they hold within this map only until `match_colors` aligns several.
+    """
+
+    ids: IdMap
+    colors: dict[int, Rgb] = field(default_factory=dict)
+    discovered: bool = False
+
+    @property
+    def present(self) -> list[int]:
+        """Ids that occur, ascending; background and ignore left out."""
+        return [int(i) for i in np.unique(self.ids) if i > 0]
+
+
+def read_labels(
+    source: LabelsLike,
+    size: tuple[int, int],
+    *,
+    colors: dict[int, Rgb] | None = None,
+    ignore: int | str | None = None,
+    threshold: int | float | None = None,
+    file_name: str | None = None,
+) -> Labels:
+    """Read labels in any of these encodings.
+
+    - bool, or mode 1: True is id 1.
+    - Integers (any dtype; modes L, P, I;16, I): {0, 1} and ids as they are; {0, 255} alone is a
+      binary mask, id 1. A map in which 255 stands beside ids other than 0 needs `ignore`.
+    - RGB: each color an id, black is background; `colors` maps ids to colors, without it the
+      colors that occur are taken (see `match_colors`).
+    - COCO: an annotation, a list of them, or the path of a COCO .json (with the picture's
+      `file_name`): polygons, compressed or plain RLE; ids are `category_id`, 1 where there is
+      none; a smaller object lies over a larger one; iscrowd is ignored (-1).
+
+    Args:
+        size: (width, height) that the labels must have.
+        ignore: value that means "unknown"; "none": 255 is an id like any other.
+        threshold: for soft masks (antialiased, JPEG, float): at or above it is id 1.
+
+    Raises:
+        InputError: damaged, ambiguous, of another size, ids outside 0 … 65 535.
+    """
+    if isinstance(source, (dict, list)):
+        labels = _from_coco(source, size)
+    elif isinstance(source, (str, Path)) and Path(source).suffix.lower() == ".json":
+        labels = _from_coco(_coco_of_file(Path(source), file_name), size)
+    else:
+        name, values, palette = _values(source, threshold)
+        if colors is not None and values.ndim == 2:
+            raise InputError(f"{name}: colors were given, but these labels have one channel")
+        try:
+            if values.ndim == 3:
+                labels = _from_rgb(values, colors)
+            else:
+                labels = _from_ids(values, palette, ignore, threshold)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from None
+    if labels.ids.shape != (size[1], size[0]):
+        height, width = labels.ids.shape
+        raise InputError(
+            f"labels are {width}×{height}, their picture is {size[0]}×{size[1]}; they must have "
+            "the same size (a picture with EXIF rotation counts upright)"
+        )
+    return labels
+
+
+def _values(
+    source: Any, threshold: int | float | None
+) -> tuple[str, np.ndarray[Any, Any], dict[int, Rgb]]:
+    """Name for messages, (H, W) or (H, W, 3) values, palette."""
+    name = "labels"
+    if isinstance(source, (str, Path)):
+        name, source = str(source), open_file(source)
+        if source.format in ("JPEG", "MPO") and threshold is None:
+            raise InputError(
+                f"{name}: {source.format} is lossy, its values are not exact; pass "
+                "threshold=128 for a binary mask, or store ids as PNG"
+            )
+    if not isinstance(source, Image.Image):
+        return name, _squeeze(to_numpy(source)), {}
+    if source.mode in ("RGBA", "LA", "PA"):
+        alpha = np.asarray(source.getchannel("A"))
+        if alpha.min() < 255:
+            raise InputError(
+                f"{name}: a mask with transparency can mean the alpha or the colors; store one "
+                "of them alone"
+            )
+        source = source.convert({"RGBA": "RGB", "LA": "L", "PA": "P"}[source.mode])
+    if source.mode not in ("1", "L", "P", "RGB", "I", "F") and not source.mode.startswith("I;16"):
+        raise InputError(f"{name}: mode {source.mode}; accepted: 1, L, P, I;16, I, RGB")
+    palette = {}
+    if source.mode == "P":
+        table = np.array(source.getpalette("RGB") or [], dtype=int).reshape(-1, 3)
+        palette = {i: (int(c[0]), int(c[1]), int(c[2])) for i, c in enumerate(table)}
+    return name, np.asarray(source), palette
+
+
+def _squeeze(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(1, H, W) and (H, W, 1) to (H, W); (3, H, W) uint8 to (H, W, 3)."""
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
+        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    if array.ndim == 3 and array.shape[-1] != 3 and array.shape[0] == 3:
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim not in (2, 3) or array.size == 0 or array.ndim == 3 and array.shape[-1] != 3:
+        raise InputError(
+            f"labels of shape {array.shape}; accepted: (H, W) ids, (H, W, 3) colors"
+        )
+    if array.ndim == 3 and array.dtype != np.uint8:
+        raise InputError(f"a color mask of dtype {array.dtype}; accepted: uint8")
+    return array
+
+
+def _from_ids(
+    values: np.ndarray[Any, Any],
+    palette: dict[int, Rgb],
+    ignore: int | str | None,
+    threshold: int | float | None,
+) -> Labels:
+    if values.dtype == bool:
+        return Labels(values.astype(np.int32), palette)
+    if threshold is not None:
+        return Labels((values >= threshold).astype(np.int32))
+    if np.issubdtype(values.dtype, np.floating):
+        if not np.isfinite(values).all() or (values != np.round(values)).any():
+            raise InputError("float labels that are not whole numbers; pass threshold=0.5, say")
+    elif not np.issubdtype(values.dtype, np.integer):
+        raise InputError(f"labels of dtype {values.dtype}; accepted: bool, integers, whole floats")
+    found = [int(v) for v in np.unique(values)]
+    if isinstance(ignore, str) and ignore != "none":
+        raise InputError(f"ignore={ignore!r}; accepted: an integer, 'none', or nothing")
+    if ignore is None and found in ([0, 255], [255]) and not palette:
+        return Labels((values != 0).astype(np.int32))
+    if ignore is None and 255 in found:
+        others = ", ".join(str(v) for v in found if v not in (0, 255))[:40] or "a palette"
+        raise InputError(
+            f"255 beside {others} can mean 'ignore', an id, or the inside of a soft mask; pass "
+            "ignore=255, ignore='none' or threshold=128"
+        )
+    kept = [v for v in found if v != ignore]
+    if kept and (kept[0] < 0 or kept[-1] > MAX_ID):
+        wrong = kept[0] if kept[0] < 0 else kept[-1]
+        raise InputError(f"id {wrong} is outside 0 … {MAX_ID}; pass ignore={wrong} if it is none")
+    # Wide enough for any integer dtype that passed; uint64 values fit after the check above.
+    unknown = values == ignore if isinstance(ignore, int) else np.zeros(values.shape, bool)
+    ids = np.where(unknown, 0, values).astype(np.int32)
+    ids[unknown] = UNKNOWN
+    return Labels(ids, {i: c for i, c in palette.items() if i in kept})
+
+
+def _from_rgb(values: np.ndarray[Any, Any], colors: dict[int, Rgb] | None) -> Labels:
+    codes = (values.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(-1)
+    found, counts = np.unique(codes, return_counts=True)
+    if colors is None:
+        if (values == values[..., :1]).all() and not set(np.unique(values)) <= {0, 255}:
+            raise InputError(
+                "a gray picture stored as RGB can hold ids or colors; pass one channel for ids, "
+                "or colors={id: (r, g, b)}"
+            )
+        if len(found) > MAX_COLORS:
+            raise InputError(
+                f"{len(found)} different colors: an antialiased or lossy mask? pass "
+                "colors={id: (r, g, b)} after storing it with exact colors"
+            )
+        shown = [int(c) for c in found if c != 0]
+        table = {index: _rgb(code) for index, code in enumerate(shown, 1)}
+    else:
+        table = check_colors(colors)
+    lookup = {_code(rgb): index for index, rgb in table.items()}
+    lookup.setdefault(0, 0)
+    strange = [(int(n), int(c)) for c, n in zip(found, counts, strict=True) if c not in lookup]
+    if strange:
+        named = ", ".join(f"{_rgb(c)} on {n} pixels" for n, c in sorted(strange, reverse=True)[:4])
+        raise InputError(f"{len(strange)} colors that colors={{…}} does not name: {named}")
+    ids = np.array([lookup[int(c)] for c in found], np.int32)[np.searchsorted(found, codes)]
+    return Labels(ids, table, discovered=colors is None)
+
+
+def check_colors(colors: dict[int, Rgb]) -> dict[int, Rgb]:
+    """A table of colors with plain integers.
+
+    Raises:
+        InputError: an id or a channel out of range, one color for two ids.
+    """
+    table: dict[int, Rgb] = {}
+    for index, rgb in colors.items():
+        if not (isinstance(index, (int, np.integer)) and 0 <= index <= MAX_ID):
+            raise InputError(f"colors: {index!r} is no id; accepted: integers 0 … {MAX_ID}")
+        if len(rgb) != 3 or not all(0 <= int(c) <= 255 for c in rgb):
+            raise InputError(f"colors: {rgb!r} of id {index} is no (r, g, b) in 0–255")
+        table[int(index)] = (int(rgb[0]), int(rgb[1]), int(rgb[2]))
+    if len(set(table.values())) < len(table):
+        raise InputError("colors: two ids have the same color")
+    return table
+
+
+def _code(rgb: Rgb) -> int:
+    return rgb[0] << 16 | rgb[1] << 8 | rgb[2]
+
+
+def _rgb(code: int) -> Rgb:
+    return (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)
+
+
+def match_colors(maps: list[Labels]) -> list[Labels]:
+    """Give the same color the same id in several color masks whose colors were discovered.
+
+    Ids follow the colors in ascending (r, g, b) over all maps.
+
+    Raises:
+        InputError: discovered colors and plain ids in one prompt: which is which is unknown.
+    """
+    if not any(m.discovered for m in maps):
+        return maps
+    if not all(m.discovered for m in maps):
+        raise InputError(
+            "some examples have color masks, others ids: pass colors={id: (r, g, b)} to the "
+            "color masks"
+        )
+    order = sorted({rgb for m in maps for rgb in m.colors.values()})
+    matched = []
+    for m in maps:
+        table = np.zeros(max(m.colors, default=0) + 1, np.int32)
+        for index, rgb in m.colors.items():
+            table[index] = order.index(rgb) + 1
+        ids = np.where(m.ids < 0, m.ids, table[np.maximum(m.ids, 0)]).astype(np.int32)
+        matched.append(Labels(ids, {order.index(c) + 1: c for c in m.colors.values()}, True))
+    return matched
+
+
+def _coco_of_file(path: Path, file_name: str | None) -> list[Any]:
+    """The annotations of one picture in a COCO file."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        pictures = [p for p in data["images"] if Path(p["file_name"]).name == file_name]
+        if len(pictures) != 1:
+            raise InputError(f"{path}: {len(pictures)} pictures named {file_name!r}, expected 1")
+        return [a for a in data["annotations"] if a["image_id"] == pictures[0]["id"]]
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        kind = type(error).__name__
+        raise InputError(f"{path}: not a COCO file with images and annotations ({kind}: {error})"
+                         ) from None  # fmt: skip
+
+
+def _from_coco(source: dict[str, Any] | list[Any], size: tuple[int, int]) -> Labels:
+    annotations = [source] if isinstance(source, dict) else source
+    drawn = []
+    for index, annotation in enumerate(annotations):
+        if not isinstance(annotation, dict):
+            raise InputError(f"COCO annotation {index} is a {type(annotation).__name__}, no dict")
+        rle = annotation.get("segmentation", annotation)
+        try:
+            mask = decode_rle(rle, size)
+            label = int(annotation.get("category_id", 1))
+        except InputError as error:
+            raise InputError(f"COCO annotation {index}: {error}") from None
+        if not 1 <= label <= MAX_ID:
+            raise InputError(f"COCO annotation {index}: category_id {label} is outside 1 … {MAX_ID}")
+        drawn.append((int(mask.sum()), mask, UNKNOWN if annotation.get("iscrowd") else label))
+    ids = np.zeros((size[1], size[0]), np.int32)
+    for _, mask, label in sorted(drawn, key=lambda row: -row[0]):
+        ids[mask] = label
+    return Labels(ids)
+
+
+def decode_rle(rle: Any, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """COCO polygons or run-length encoding → (H, W) bool, by faster-coco-eval.
+
+    Raises:
+        InputError: the package is missing, malformed data, another size than (width, height).
+    """
+    try:
+        from faster_coco_eval import mask as coco
+    except ImportError:
+        raise InputError(
+            "COCO masks need faster-coco-eval: pip install 'incontext-seg[coco]'"
+        ) from None
+    width, height = size
+    if isinstance(rle, dict):
+        wanted = list(rle.get("size", []))
+        if wanted != [height, width]:
+            raise InputError(f"RLE of size {wanted} (height, width); expected [{height}, {width}]")
+        if isinstance(rle.get("counts"), list):
+            runs = rle["counts"]
+            if not all(isinstance(n, int) and n >= 0 for n in runs) or sum(runs) != width * height:
+                raise InputError("RLE runs must be whole numbers whose sum is width · height")
+    elif not (isinstance(rle, list) and rle and all(_is_polygon(p) for p in rle)):
+        raise InputError("segmentation must be RLE or polygons of six numbers or more")
+    try:
+        if isinstance(rle, dict) and not isinstance(rle.get("counts"), list):
+            counts = rle["counts"]
+            packed = counts.encode() if isinstance(counts, str) else counts
+            return _decode_compressed(packed, height, width)
+        encoded = coco.frPyObjects(rle, height, width)
+        merged = coco.merge(encoded) if isinstance(encoded, list) else encoded
+        return np.asarray(coco.decode(merged), bool)
+    except InputError:
+        raise
+    except Exception as error:  # the extension raises what its C++ code happens to raise
+        raise InputError(f"malformed segmentation ({type(error).__name__}: {error})") from None
+
+
+def _is_polygon(points: Any) -> bool:
+    return (
+        isinstance(points, list)
+        and len(points) >= 6
+        and len(points) % 2 == 0
+        and all(isinstance(p, (int, float)) and np.isfinite(p) for p in points)
+    )
+
+
+def _decode_compressed(packed: bytes, height: int, width: int) -> np.ndarray[Any, Any]:
+    """Compressed counts → mask; the runs are summed first, since the C++ decoder trusts them."""
+    from faster_coco_eval import mask as coco
+
+    total, value, shift, runs = 0, 0, 0, list[int]()
+    for byte in packed:
+        code = byte - 48
+        if not 0 <= code < 64:
+            raise InputError(f"RLE counts hold the byte {byte}, outside 48 … 111")
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            value -= (1 << shift) if code & 16 else 0
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            total, value, shift = total + runs[-1], 0, 0
+    if total != height * width or min(runs, default=0) < 0:
+        raise InputError(f"RLE runs cover {total} pixels; expected {height * width}")
+    return np.asarray(coco.decode({"size": [height, width], "counts": packed}), bool)

@@ -1,0 +1,277 @@
+"""Predictor: examples in, label maps out."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from incontext import checkpoint
+from incontext.color import Coloring
+from incontext.errors import InputError
+from incontext.image import ImageLike, Normalizer, read_image
+from incontext.labels import Labels, Rgb
+from incontext.model import SegGPT
+from incontext.prompt import (
+    KINDS,
+    Example,
+    Pass,
+    Prompt,
+    align,
+    check_names,
+    display_colors,
+    group,
+)
+from incontext.segmentation import Pixels, Segmentation
+from incontext.tiles import Blend, Tiling, upsample_rows
+
+# Ids painted in one pass. Measured on CamVid's 11 classes, see the model card.
+CLASSES_PER_PASS = 4
+# An id counts as present as surely as the model believes in this share of the picture's pixels
+# that it believes in most; one stray pixel is not enough, a small object is.
+PRESENCE_SHARE = 0.002
+
+
+class Predictor:
+    """Has a model, takes pictures, answers in the caller's size and ids.
+
+    Args:
+        model: any `SegGPT`.
+        device: "auto" takes a GPU where there is one.
+        dtype: of the model's arithmetic; paintings are read in float32.
+    """
+
+    def __init__(
+        self,
+        model: SegGPT,
+        *,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = model.to(device, dtype).eval()
+        self.device, self.dtype = torch.device(device), dtype
+        self.size = model.config.image_size
+        self.normalizer = Normalizer(model.config.mean, model.config.std)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path = checkpoint.DEFAULT,
+        *,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float32,
+        local_files_only: bool = False,
+    ) -> "Predictor":
+        """A predictor with a bundled, local or hub checkpoint: see `incontext.checkpoint.load`."""
+        model = checkpoint.load(source, local_files_only=local_files_only)
+        return cls(model, device=device, dtype=dtype)
+
+    def push_to_hub(self, repo: str, *, private: bool = False) -> str:
+        """Upload the model: see `incontext.checkpoint.push_to_hub`."""
+        return checkpoint.push_to_hub(self.model, repo, private=private)
+
+    @torch.inference_mode()
+    def prompt(
+        self,
+        examples: Example | Sequence[Example],
+        *,
+        kind: str = "instance",
+        names: Mapping[int, str] | None = None,
+        coloring: Mapping[int, Rgb] | None = None,
+        classes_per_pass: int = CLASSES_PER_PASS,
+        crop: bool = False,
+        chunk: int | None = None,
+    ) -> Prompt:
+        """Encode examples once, for any number of queries.
+
+        Args:
+            kind: "instance" (the very object) or "semantic" (the class): the model's type token.
+            names: of ids, for reports.
+            coloring: {id: (r, g, b)} to paint with, all ids in one pass; None: the palette's.
+            classes_per_pass: more ids than this are painted in several passes.
+            crop: show examples cropped around their labels: fits queries cut into tiles.
+            chunk: examples encoded at once; None: all.
+
+        Raises:
+            InputError: no example, none with an object, or one of the options off.
+        """
+        if kind not in KINDS:
+            raise InputError(f"kind {kind!r}; accepted: {', '.join(KINDS)}")
+        examples = [examples] if isinstance(examples, Example) else list(examples)
+        if crop:
+            align(examples)  # says what is wrong before anything is cut
+            examples = [e.cropped() for e in examples]
+        maps = align(examples)
+        ids = sorted({index for m in maps for index in m.present})
+        images = torch.stack([self.normalizer.image(e.image, self.size) for e in examples])
+        passes = tuple(
+            Pass(coloring, self._encode(images, maps, coloring, kind, chunk))
+            for coloring in group(ids, classes_per_pass, coloring)
+        )
+        return Prompt(
+            tuple(ids), display_colors(maps, ids), check_names(names, ids), kind, len(examples),
+            passes,
+        )  # fmt: skip
+
+    def _encode(
+        self, images: Tensor, maps: list[Labels], coloring: Coloring, kind: str, chunk: int | None
+    ) -> Any:
+        targets = []
+        for labels in maps:
+            painted = Image.fromarray(coloring.paint(labels.ids))
+            small = painted.resize((self.size, self.size), Image.Resampling.NEAREST)
+            targets.append(self.normalizer.array(np.asarray(small)))
+        return self.model.encode(
+            self._to_device(images)[None], self._to_device(torch.stack(targets))[None],
+            torch.tensor([kind == "semantic"], device=self.device), chunk=chunk,
+        )  # fmt: skip
+
+    def _to_device(self, x: Tensor) -> Tensor:
+        return x.to(self.device, self.dtype)
+
+    @overload
+    def predict(self, images: ImageLike, prompt: Prompt, **options: Any) -> Segmentation: ...
+    @overload
+    def predict(
+        self, images: list[Any] | tuple[Any, ...], prompt: Prompt, **options: Any
+    ) -> list[Segmentation]: ...
+    @overload
+    def predict(
+        self, images: Iterable[Any], prompt: Prompt, **options: Any
+    ) -> Iterator[Segmentation]: ...
+
+    def predict(self, images: Any, prompt: Prompt, **options: Any) -> Any:
+        """Segment one picture, a list, or any iterable of pictures.
+
+        One picture gives a `Segmentation`, a list or tuple gives a list, any other iterable a
+        generator that reads ahead by one batch only. A numpy array or tensor is one picture.
+
+        Args:
+            images: see `incontext.image.read_image`.
+            prompt: of this predictor's `prompt`.
+            batch_size: queries in one pass through the model; default 8.
+            tile: cut pictures into overlapping square tiles of so many pixels, each seen at the
+                model's full size; None sees each picture whole.
+            chunk: examples attended at once; bounds memory, does not change the result.
+
+        Raises:
+            InputError: a picture that cannot be read, an option that is off.
+        """
+        if isinstance(images, (str, Path, Image.Image, np.ndarray, Tensor)):
+            return next(self._stream([images], prompt, **options))
+        if isinstance(images, (list, tuple)):
+            return list(self._stream(images, prompt, **options))
+        return self._stream(images, prompt, **options)
+
+    def _stream(
+        self,
+        images: Iterable[ImageLike],
+        prompt: Prompt,
+        *,
+        batch_size: int = 8,
+        tile: int | None = None,
+        chunk: int | None = None,
+    ) -> Iterator[Segmentation]:
+        if not isinstance(prompt, Prompt):
+            raise InputError(f"prompt is a {type(prompt).__name__}; make it with .prompt(examples)")
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; accepted: 1 or more")
+        source = iter(images)
+        while batch := [read_image(image) for image in islice(source, batch_size)]:
+            if tile is None:
+                paintings = self._paint(batch, prompt, chunk)
+                for picture, parts in zip(batch, paintings, strict=True):
+                    yield self._read(picture, prompt, parts)
+            else:
+                for picture in batch:
+                    yield self._read_tiles(picture, prompt, tile, batch_size, chunk)
+
+    @torch.inference_mode()
+    def _paint(
+        self, pictures: Sequence[Image.Image], prompt: Prompt, chunk: int | None
+    ) -> list[list[Tensor]]:
+        """For each picture the paintings of all passes, each (3, size, size) in 0–255."""
+        queries = torch.stack([self.normalizer.image(p, self.size) for p in pictures])
+        queries = self._to_device(queries)
+        painted = [
+            self.normalizer.restore(self.model.paint(queries, part.encoded, chunk=chunk))
+            for part in prompt.passes
+        ]
+        return [[paintings[index] for paintings in painted] for index in range(len(pictures))]
+
+    def _read(self, picture: Image.Image, prompt: Prompt, paintings: list[Tensor]) -> Segmentation:
+        belief = _merge(prompt, paintings)
+        return _segmentation(picture, prompt, belief, [_pixels(p) for p in paintings])
+
+    def _read_tiles(
+        self, picture: Image.Image, prompt: Prompt, tile: int, batch_size: int, chunk: int | None
+    ) -> Segmentation:
+        """Paint tile by tile; beliefs and paintings are blended in the picture's own size."""
+        tiling = Tiling(picture.width, picture.height, tile)
+        blend = Blend(1 + len(prompt.ids), picture.width, picture.height)
+        shown = np.zeros((picture.height, picture.width, 3), np.uint8)
+        boxes = iter(tiling.boxes())
+        while part := list(islice(boxes, batch_size)):
+            paintings = self._paint([picture.crop(box) for box in part], prompt, chunk)
+            for box, painted in zip(part, paintings, strict=True):
+                left, top, right, bottom = box
+                size = (bottom - top, right - left)
+                for rows, values in upsample_rows(_merge(prompt, painted), size):
+                    blend.add((left, top + rows.start, right, top + rows.stop), values)
+                small = Image.fromarray(_pixels(painted[0]))
+                resized = small.resize(size[::-1], Image.Resampling.NEAREST)
+                shown[top:bottom, left:right] = np.asarray(resized)
+        return _segmentation(picture, prompt, blend.result(), [shown])
+
+
+def _pixels(painting: Tensor) -> Pixels:
+    """(3, H, W) in 0–255 → (H, W, 3) uint8."""
+    return painting.round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def _merge(prompt: Prompt, paintings: Sequence[Tensor]) -> Tensor:
+    """Belief in background and each id of the prompt, (K + 1, H, W), from all passes.
+
+    An id has the belief of its own pass; a pixel is background as surely as the least sure pass
+    says. With one pass that is the pass itself.
+    """
+    beliefs = [p.coloring.read(painting) for p, painting in zip(prompt.passes, paintings, strict=True)]
+    if len(beliefs) == 1:
+        return beliefs[0]
+    merged = torch.empty(1 + len(prompt.ids), *beliefs[0].shape[1:])
+    merged[0] = torch.stack([b[0] for b in beliefs]).amin(0)
+    for part, belief in zip(prompt.passes, beliefs, strict=True):
+        for row, index in enumerate(part.coloring.ids, 1):
+            merged[1 + prompt.ids.index(index)] = belief[row]
+    return merged
+
+
+def _presence(belief: Tensor) -> Tensor:
+    """How surely each id is in the picture: (K + 1, H, W) → (K,) in 0–1."""
+    flat = belief[1:].flatten(1)
+    top = max(1, round(PRESENCE_SHARE * flat.shape[1]))
+    return flat.topk(top, 1).values.mean(1)
+
+
+def _segmentation(
+    picture: Image.Image, prompt: Prompt, belief: Tensor, paintings: list[Pixels]
+) -> Segmentation:
+    """Beliefs, of the model's size or the picture's, to labels of the picture's size."""
+    size = (picture.height, picture.width)
+    labels = np.empty(size, np.int32)
+    confidence = np.empty(size, np.float32)
+    ids = np.array([0, *prompt.ids], np.int32)
+    for rows, values in upsample_rows(belief, size):
+        best = values.topk(2, 0)
+        labels[rows] = ids[best.indices[0].numpy()]
+        confidence[rows] = (best.values[0] - best.values[1]).numpy()
+    presence = dict(zip(prompt.ids, _presence(belief).tolist(), strict=True))
+    return Segmentation(
+        labels, confidence, presence, picture, tuple(paintings), prompt.colors, prompt.names
+    )

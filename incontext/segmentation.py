@@ -1,0 +1,122 @@
+"""Segmentation: what a predictor answers, in the query's own size and the caller's own ids."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from incontext.errors import InputError
+from incontext.image import resize_nearest
+from incontext.labels import IdMap, Rgb
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Labels of one picture.
+
+    `labels` (H, W) int32, 0 = background. `confidence` (H, W) float32 in 0–1: belief in the
+    pixel's label less belief in the runner-up, 0 on a border between two. `presence`: for each
+    id of the prompt how surely it is in the picture, 0–1; an id that is not gets an empty mask.
+    """
+
+    labels: IdMap
+    confidence: np.ndarray[Any, np.dtype[np.float32]]
+    presence: dict[int, float]
+    picture: Image.Image = field(repr=False)
+    paintings: tuple[Pixels, ...] = field(repr=False)
+    colors: dict[int, Rgb] = field(repr=False)
+    names: dict[int, str] = field(repr=False)
+
+    @cached_property
+    def painting(self) -> Pixels:
+        """What the model painted, (H, W, 3) uint8, pixels repeated to the query's size.
+
+        Of several passes the first; `paintings` holds all, in the model's own size.
+        """
+        return resize_nearest(self.paintings[0], self.labels.shape)
+
+    def mask(self, index: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Where an id is: (H, W) bool.
+
+        Raises:
+            InputError: an id that the prompt does not have.
+        """
+        if index not in self.presence:
+            raise InputError(f"no id {index}; the prompt has {sorted(self.presence)}")
+        return np.asarray(self.labels == index)
+
+    def overlay(self, opacity: float = 0.5) -> Image.Image:
+        """The picture with every id in its color, borders drawn at full strength."""
+        rgb = np.asarray(self.picture).astype(np.uint8)
+        for index, color in self.colors.items():
+            mask = self.labels == index
+            if not mask.any():
+                continue
+            rgb = rgb if rgb.flags.writeable else rgb.copy()
+            mixed = rgb[mask] * (1 - opacity) + np.array(color) * opacity
+            rgb[mask] = mixed.astype(np.uint8)
+            rgb[_border(mask)] = color
+        return Image.fromarray(rgb)
+
+    def label_image(self) -> Image.Image:
+        """Labels as a PNG-ready picture: mode P with the ids' colors, I;16 for ids over 255."""
+        if self.labels.max(initial=0) > 255 or max(self.presence) > 255:
+            return Image.fromarray(self.labels.astype(np.uint16))
+        image = Image.fromarray(self.labels.astype(np.uint8), "L").convert("P")
+        image.frombytes(self.labels.astype(np.uint8).tobytes())
+        table = np.zeros((256, 3), np.uint8)
+        for index, color in self.colors.items():
+            table[index] = color
+        image.putpalette(table.tobytes())
+        return image
+
+    def save(self, folder: str | Path, name: str) -> dict[str, Path]:
+        """Write NAME.png (labels), NAME.confidence.png (0–255) and NAME.overlay.jpg.
+
+        Each file appears whole or not at all. Answers what was written.
+        """
+        target = Path(folder) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        confidence = Image.fromarray(np.round(self.confidence * 255).astype(np.uint8))
+        parts: dict[str, tuple[str, Callable[[], Image.Image]]] = {
+            "confidence": (".confidence.png", lambda: confidence),
+            "overlay": (".overlay.jpg", self.overlay),
+            # Last: a finished label file says that the other two are there.
+            "labels": (".png", self.label_image),
+        }
+        written = {}
+        for what, (suffix, make) in parts.items():
+            path = target.with_name(target.name + suffix)
+            write_image(make(), path)
+            written[what] = path
+        return written
+
+
+def write_image(image: Image.Image, path: Path) -> None:
+    """Write a picture so that it appears whole or not at all; the suffix names the format."""
+    draft = path.with_name(f".{path.name}.part")
+    kind = {".jpg": "JPEG", ".png": "PNG"}[path.suffix.lower()]
+    if kind == "JPEG" and max(image.size) > 65_500:  # the format ends there
+        kind = "PNG"
+    try:
+        image.save(draft, kind, quality=90)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _border(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Pixels of a mask with a 4-neighbor outside it."""
+    inner = mask.copy()
+    inner[1:] &= mask[:-1]
+    inner[:-1] &= mask[1:]
+    inner[:, 1:] &= mask[:, :-1]
+    inner[:, :-1] &= mask[:, 1:]
+    return np.asarray(mask & ~inner)

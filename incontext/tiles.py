@@ -1,0 +1,94 @@
+"""Large pictures at full detail: overlapping tiles, blended; and upsampling by rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from incontext.errors import InputError
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+def starts(length: int, tile: int, overlap: float) -> list[int]:
+    """Where tiles begin along one axis: evenly spread, neighbors overlapping by `overlap` or more."""
+    if length <= tile:
+        return [0]
+    count = 1 + -(-(length - tile) // max(1, int(tile * (1 - overlap))))
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Square tiles (smaller where the picture is) over a picture of width × height."""
+
+    width: int
+    height: int
+    tile: int
+    overlap: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.tile < 16:
+            raise InputError(f"tile is {self.tile} pixels; accepted: 16 or more")
+
+    def boxes(self) -> list[Box]:
+        """All tiles, row by row."""
+        return [
+            (x, y, min(x + self.tile, self.width), min(y + self.tile, self.height))
+            for y in starts(self.height, self.tile, self.overlap)
+            for x in starts(self.width, self.tile, self.overlap)
+        ]
+
+
+class Blend:
+    """Weighted mean of overlapping tiles: a tile counts less towards its border, so no seam shows."""
+
+    def __init__(self, channels: int, width: int, height: int) -> None:
+        self.total = torch.zeros(channels, height, width)
+        self.weight = torch.zeros(height, width)
+
+    def add(self, box: Box, values: Tensor) -> None:
+        """Add a tile's values (channels, height, width) at its box."""
+        left, top, right, bottom = box
+        ramp = _ramp(bottom - top)[:, None] * _ramp(right - left)[None]
+        self.total[:, top:bottom, left:right] += values * ramp
+        self.weight[top:bottom, left:right] += ramp
+
+    def result(self) -> Tensor:
+        """(channels, height, width); the totals are used up."""
+        return self.total.div_(self.weight)
+
+
+def _ramp(length: int) -> Tensor:
+    """Raised cosine over a tile, above 0 at its ends."""
+    at = (torch.arange(length) + 0.5) / length
+    return 0.5 - 0.5 * torch.cos(2 * np.pi * at) + 1e-3
+
+
+def upsample_rows(values: Tensor, size: tuple[int, int], budget: int = 2**24) -> Iterator[Any]:
+    """Bilinear (half-pixel centers, as `F.interpolate`) to (height, width), a band at a time.
+
+    Yields (slice of rows, values (channels, rows, width)); a band has at most about `budget`
+    elements, so that huge pictures never hold all their beliefs at once.
+    """
+    height, width = size
+    if tuple(values.shape[1:]) == size:
+        yield slice(0, height), values
+        return
+    low_x, high_x, part_x = _neighbors(values.shape[2], width)
+    low_y, high_y, part_y = _neighbors(values.shape[1], height)
+    step = max(1, budget // (values.shape[0] * width))
+    for at in range(0, height, step):
+        rows = slice(at, min(at + step, height))
+        band = torch.lerp(values[:, low_y[rows]], values[:, high_y[rows]], part_y[rows, None])
+        yield rows, torch.lerp(band[:, :, low_x], band[:, :, high_x], part_x)
+
+
+def _neighbors(source: int, target: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each target position the two source positions around it and the second one's share."""
+    at = ((torch.arange(target) + 0.5) * (source / target) - 0.5).clamp(0, source - 1)
+    low = at.floor().long()
+    return low, (low + 1).clamp(max=source - 1), (at - low).float()
