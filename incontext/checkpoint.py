@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from incontext import convert
@@ -243,7 +244,7 @@ def save(
     )
     (target / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     draft = target / f"{WEIGHTS}.part"
-    save_file(state, draft, metadata={"format": "pt"})
+    draft.write_bytes(serialize(state, metadata={"format": "pt"}))
     os.replace(draft, target / WEIGHTS)
     return target / WEIGHTS
 

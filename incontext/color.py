@@ -11,7 +11,7 @@ from torch import Tensor
 from incontext.errors import InputError
 from incontext.labels import IdMap, Rgb
 
-# Three levels a channel: 26 colors beside black, at least 127 apart in one channel.
+# Three levels a channel: 25 colors beside black and gray, 127 or more apart in one channel.
 LEVELS = (0, 128, 255)
 
 # How fast belief in a color falls with the mean distance a channel, in 0–255. Half-way between
@@ -21,14 +21,18 @@ TEMPERATURE = 24.0
 
 @dataclass(frozen=True)
 class Palette:
-    """Ordered, well-separated RGB colors (0–255); a shorter palette is the start of a longer one."""
+    """Ordered, well-separated RGB colors (0–255); a prefix is a palette too."""
 
     colors: tuple[Rgb, ...]
 
     @classmethod
     def separated(cls) -> "Palette":
-        """White first, then each next color of the three-level cube farthest from those before."""
-        cube = np.array([(r, g, b) for r in LEVELS for g in LEVELS for b in LEVELS], float)
+        """White first, then each next color of the three-level cube farthest from those before.
+
+        Mid-gray is left out: every blurred border between white and black passes through it.
+        """
+        levels = [(r, g, b) for r in LEVELS for g in LEVELS for b in LEVELS]
+        cube = np.array([rgb for rgb in levels if rgb != (128, 128, 128)], float)
         chosen = [np.zeros(3), np.full(3, 255.0)]  # black is the background
         while len(chosen) < len(cube):
             gaps = np.stack([np.linalg.norm(cube - color, axis=1) for color in chosen])

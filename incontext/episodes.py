@@ -155,9 +155,7 @@ class Sampler:
         for index in range(episodes):
             if not self.sets or self.rng.random() < self.mixture.scenes:
                 count = self._class_count()
-                images[index], labels[index] = draw_scenes(
-                    self.torch_rng, views, self.size, count
-                )
+                images[index], labels[index] = draw_scenes(self.torch_rng, views, self.size, count)
                 continue
             chosen = self.sets[self.rng.choice(len(self.sets), p=self.weights)]
             pictures, classes = self._choose(chosen, views)

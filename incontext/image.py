@@ -15,7 +15,22 @@ ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
 
 MAX_PIXELS = 200_000_000
 # What folders are searched for; a file named outright is tried whatever it is called.
-SUFFIXES = frozenset(".png .jpg .jpeg .jpe .jfif .webp .bmp .gif .tif .tiff .ppm .pgm".split())
+SUFFIXES = frozenset(
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+    ]
+)
 
 
 def open_file(path: str | Path) -> Image.Image:
@@ -91,7 +106,7 @@ def _from_array(source: Any) -> Image.Image:
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.size == 0 or not (array.ndim == 2 or array.ndim == 3 and array.shape[-1] in (3, 4)):
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
         raise InputError(
             f"a picture of shape {array.shape}; accepted: (H, W), (H, W, 3), (H, W, 4), or "
             "channels first"

@@ -134,10 +134,8 @@ def _squeeze(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     if array.ndim == 3 and array.shape[-1] != 3 and array.shape[0] == 3:
         array = np.moveaxis(array, 0, -1)
-    if array.ndim not in (2, 3) or array.size == 0 or array.ndim == 3 and array.shape[-1] != 3:
-        raise InputError(
-            f"labels of shape {array.shape}; accepted: (H, W) ids, (H, W, 3) colors"
-        )
+    if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[-1] != 3):
+        raise InputError(f"labels of shape {array.shape}; accepted: (H, W) ids, (H, W, 3) colors")
     if array.ndim == 3 and array.dtype != np.uint8:
         raise InputError(f"a color mask of dtype {array.dtype}; accepted: uint8")
     return array
@@ -291,7 +289,9 @@ def _from_coco(source: dict[str, Any] | list[Any], size: tuple[int, int]) -> Lab
         except InputError as error:
             raise InputError(f"COCO annotation {index}: {error}") from None
         if not 1 <= label <= MAX_ID:
-            raise InputError(f"COCO annotation {index}: category_id {label} is outside 1 … {MAX_ID}")
+            raise InputError(
+                f"COCO annotation {index}: category_id {label} is outside 1 … {MAX_ID}"
+            )
         drawn.append((int(mask.sum()), mask, UNKNOWN if annotation.get("iscrowd") else label))
     ids = np.zeros((size[1], size[0]), np.int32)
     for _, mask, label in sorted(drawn, key=lambda row: -row[0]):

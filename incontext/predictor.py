@@ -241,7 +241,8 @@ def _merge(prompt: Prompt, paintings: Sequence[Tensor]) -> Tensor:
     An id has the belief of its own pass; a pixel is background as surely as the least sure pass
     says. With one pass that is the pass itself.
     """
-    beliefs = [p.coloring.read(painting) for p, painting in zip(prompt.passes, paintings, strict=True)]
+    pairs = zip(prompt.passes, paintings, strict=True)
+    beliefs = [part.coloring.read(painting) for part, painting in pairs]
     if len(beliefs) == 1:
         return beliefs[0]
     merged = torch.empty(1 + len(prompt.ids), *beliefs[0].shape[1:])

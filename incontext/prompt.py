@@ -106,16 +106,15 @@ def align(examples: Sequence[Example]) -> list[Labels]:
         raise InputError("a prompt needs one example or more")
     wrong = next((e for e in examples if not isinstance(e, Example)), None)
     if wrong is not None:
-        raise InputError(f"{type(wrong).__name__} among the examples; accepted: Example(image, labels)")
+        kind = type(wrong).__name__
+        raise InputError(f"{kind} among the examples; accepted: Example(image, labels)")
     maps = match_colors([e.labels for e in examples])
     if not any(m.present for m in maps):
         raise InputError("no example shows an object: their labels are all background or ignored")
     return maps
 
 
-def group(
-    ids: Sequence[int], per_pass: int, colors: Mapping[int, Rgb] | None
-) -> list[Coloring]:
+def group(ids: Sequence[int], per_pass: int, colors: Mapping[int, Rgb] | None) -> list[Coloring]:
     """Colorings that share the ids out, at most `per_pass` to each, as evenly as can be.
 
     Args:

@@ -14,7 +14,7 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 def starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Where tiles begin along one axis: evenly spread, neighbors overlapping by `overlap` or more."""
+    """Where tiles begin along one axis: evenly spread, neighbors share `overlap` or more."""
     if length <= tile:
         return [0]
     count = 1 + -(-(length - tile) // max(1, int(tile * (1 - overlap))))
@@ -44,7 +44,7 @@ class Tiling:
 
 
 class Blend:
-    """Weighted mean of overlapping tiles: a tile counts less towards its border, so no seam shows."""
+    """Weighted mean of overlapping tiles; a tile fades towards its border, so no seam shows."""
 
     def __init__(self, channels: int, width: int, height: int) -> None:
         self.total = torch.zeros(channels, height, width)

@@ -1,6 +1,7 @@
 """Training by in-context coloring: recipe, objective, loop, exact resume."""
 
 import csv
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
-from incontext.episodes import IGNORE, Batch, Mixture, PictureSet, Sampler
-from incontext.model import SegGPT, painting_loss
+from incontext.checkpoint import load, parse_config, save
+from incontext.episodes import IGNORE, Batch, Mixture, PictureSet, Sampler, load_set
+from incontext.errors import InputError
+from incontext.model import SIZES, SegGPT, painting_loss
 
 
 @dataclass(frozen=True)
@@ -200,3 +203,33 @@ class Trainer:
             if new:
                 writer.writeheader()
             writer.writerow({k: round(v, 5) for k, v in row.items()})
+
+
+def train_from_file(
+    description: Path, sources: Sequence[Path], folder: Path, init: str | None = None
+) -> Path:
+    """Run what a JSON file describes: `model` (a size of `SIZES`), `config` (fields of it that
+    differ), `cache` (pixels the pictures are held at), `recipe` and `mixture` (their fields).
+
+    Returns:
+        The checkpoint with the averaged weights, in `folder`.
+
+    Raises:
+        InputError: an unreadable description, or fields that do not exist.
+    """
+    try:
+        about = json.loads(description.read_text(encoding="utf-8"))
+        config = parse_config(asdict(SIZES[about["model"]]) | about.get("config", {}), description)
+        options = {k: tuple(v) if isinstance(v, list) else v for k, v in about["recipe"].items()}
+        recipe = Recipe(mixture=Mixture(**about.get("mixture", {})), **options)
+        cache = int(about["cache"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{description}: {type(error).__name__}: {error}") from None
+    torch.manual_seed(recipe.seed)
+    model = SegGPT(config)
+    if init:
+        model.load_state_dict(load(init).state_dict())
+    trainer = Trainer(model, [load_set(path, cache) for path in sources], recipe, folder)
+    trainer.run()
+    model.load_state_dict(trainer.ema)
+    return save(model, folder)

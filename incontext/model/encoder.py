@@ -165,6 +165,4 @@ class Encoder(nn.Module):
                 seam = ensemble.above(above)
                 tap = query[0] if seam is None else torch.cat([seam, query[0]], 1)
                 taps.append(self.norm(tap))
-        return Features(
-            taps, taps[0].shape[1] - query.shape[2], picture, skips, copied, colors
-        )
+        return Features(taps, taps[0].shape[1] - query.shape[2], picture, skips, copied, colors)

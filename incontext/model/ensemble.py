@@ -100,7 +100,7 @@ class Independent:
 
     def step(self, block: Block, query: Tensor) -> Tensor:
         """One block: query (S, B, h, w, C) → the same shape."""
-        streams, queries, rows, columns = query.shape[:4]
+        queries, rows, columns = query.shape[1:4]
         known = self.memory[self.depth].expand(-1, queries, -1, -1, -1, -1)
         self.depth += 1
         own = block.project(query).flatten(2, 3).permute(3, 0, 1, 4, 2, 5)  # (3, S, B, n, h·w, d)

@@ -45,6 +45,7 @@ class ChannelNorm(nn.LayerNorm):
     """LayerNorm over the channels of a (M, C, H, W) tensor."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """(M, C, H, W) → the same shape."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -117,6 +118,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(…, C) → (…, C)."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 

@@ -45,33 +45,65 @@ class Config:
             if not holds:
                 raise ValueError(f"Config: {what}")
 
-        check(self.example_attention in ("joint", "independent"),
-              f"example_attention is {self.example_attention!r}; accepted: joint, independent")
-        check(self.image_size % self.patch_size == 0,
-              f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
-        check(self.embed_dim % self.num_heads == 0,
-              f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}")
+        check(
+            self.example_attention in ("joint", "independent"),
+            f"example_attention is {self.example_attention!r}; accepted: joint, independent",
+        )
+        check(
+            self.image_size % self.patch_size == 0,
+            f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}",
+        )
+        check(
+            self.embed_dim % self.num_heads == 0,
+            f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}",
+        )
         check(0 <= self.merge_after < self.depth, "merge_after must name one of the blocks")
-        check(bool(self.taps) and all(self.merge_after <= t < self.depth for t in self.taps),
-              f"taps {self.taps} must name blocks from merge_after on")
-        check(not self.stem or 2 ** len(self.stem) == self.patch_size,
-              f"a stem of {len(self.stem)} stages needs patch_size {2 ** len(self.stem)}")
-        check(not self.copy_heads or len(self.stem) >= 2,
-              "a copy path needs a stem of two stages or more (it works at stride 4)")
-        check(not (self.relative_position and self.example_attention == "independent"),
-              "relative_position is defined on a whole canvas: joint attention only")
+        check(
+            bool(self.taps) and all(self.merge_after <= t < self.depth for t in self.taps),
+            f"taps {self.taps} must name blocks from merge_after on",
+        )
+        check(
+            not self.stem or 2 ** len(self.stem) == self.patch_size,
+            f"a stem of {len(self.stem)} stages needs patch_size {2 ** len(self.stem)}",
+        )
+        check(
+            not self.copy_heads or len(self.stem) >= 2,
+            "a copy path needs a stem of two stages or more (it works at stride 4)",
+        )
+        check(
+            not (self.relative_position and self.example_attention == "independent"),
+            "relative_position is defined on a whole canvas: joint attention only",
+        )
 
 
 SIZES: dict[str, Config] = {
     "vit-large": Config(),
     "small": Config(
-        image_size=128, patch_size=8, embed_dim=192, depth=6, num_heads=6, mlp_ratio=3.0,
-        decoder_dim=64, position_grid=16, relative_position=False, merge_after=1, taps=(3, 5),
-        example_attention="independent", stem=(32, 64, 128), copy_heads=4,
+        image_size=128,
+        patch_size=8,
+        embed_dim=192,
+        depth=6,
+        num_heads=6,
+        mlp_ratio=3.0,
+        decoder_dim=64,
+        position_grid=16,
+        relative_position=False,
+        merge_after=1,
+        taps=(3, 5),
+        example_attention="independent",
+        stem=(32, 64, 128),
+        copy_heads=4,
     ),
     "tiny": Config(
-        image_size=32, patch_size=8, embed_dim=32, depth=4, num_heads=2, decoder_dim=16,
-        position_grid=8, merge_after=1, taps=(1, 3),
+        image_size=32,
+        patch_size=8,
+        embed_dim=32,
+        depth=4,
+        num_heads=2,
+        decoder_dim=16,
+        position_grid=8,
+        merge_after=1,
+        taps=(1, 3),
     ),
 }
 
@@ -108,7 +140,7 @@ class SegGPT(nn.Module):
             self.decoder = PixelDecoder(config.patch_size, dim, count, config.decoder_dim, eps)
         self.apply(_initialize)
         for name, parameter in self.encoder.named_parameters():
-            if parameter.dim() == 1 and "token" in name or name.startswith(("seg", "type")):
+            if (parameter.dim() == 1 and "token" in name) or name.startswith(("seg", "type")):
                 nn.init.normal_(parameter, std=0.02)
         nn.init.trunc_normal_(self.encoder.position, std=0.02)
 

@@ -23,6 +23,7 @@ class Residual(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(M, width, H, W) → the same shape."""
         return x + self.conv2(F.gelu(self.conv1(self.norm(x))))
 
 
@@ -76,7 +77,7 @@ class CopyPath(nn.Module):
         return F.normalize(features.transpose(2, 3), dim=-1)
 
     def remember(self, skips: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Skips of P·N example pictures, targets (P, N, 3, …) → keys and values (P, n, N·H·W, d)."""
+        """Skips of P·N pictures, targets (P, N, 3, …) → keys and values (P, n, N·H·W, d)."""
         count = targets.shape[:2]
         cells = F.pixel_unshuffle(targets.flatten(0, 1), COPY_STRIDE)  # (P·N, 3·16, H, W)
         color = cells.unflatten(1, (3, -1)).mean(2).flatten(2)  # (P·N, 3, H·W)

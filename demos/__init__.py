@@ -1,0 +1,1 @@
+"""Demos on public names only."""

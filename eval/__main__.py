@@ -1,0 +1,43 @@
+"""`python -m eval bench --data DIR --checkpoint NAME`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from incontext.errors import InputError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.callback()
+def names() -> None:
+    """Evaluate a checkpoint."""
+
+
+@app.command()
+def bench(
+    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
+    checkpoint: str = "incontext-starter",
+    examples: Annotated[str, typer.Option(help="Numbers of examples.")] = "1,4,16",
+    episodes: Annotated[int, typer.Option(help="Episodes a set.")] = 200,
+    only: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder for bench.json and bench.md.")] = None,
+    threads: int = 2,
+) -> None:
+    """Mean IoU on every still-picture set, beside two baselines without a model."""
+    import torch
+
+    from eval.bench import run
+
+    torch.set_num_threads(threads)
+    counts = [int(n) for n in examples.split(",")]
+    run(data, checkpoint, counts, episodes, out, [s for s in only.split(",") if s])
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except InputError as error:
+        sys.exit(f"Error: {error}")

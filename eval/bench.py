@@ -1,0 +1,127 @@
+"""`python -m eval bench`: mIoU on the validation sets beside two baselines without a model."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from eval.baselines import copy_mask, nearest_neighbor
+from eval.common import BinaryEpisode, LabelledSet, binary_episodes, binary_ids
+from eval.metrics import FewShotIoU
+from incontext import Example, Predictor
+from incontext.errors import InputError
+from incontext.image import resize_nearest
+
+# New pictures of domains or classes that training has seen.
+SEEN = ("horses", "nuclei", "steel", "wounds")
+BASELINE_SIZE = 64  # pixels; the setting in which the data's own orientation figures stand
+Method = Callable[[LabelledSet, BinaryEpisode], np.ndarray[Any, np.dtype[np.bool_]]]
+
+
+def with_model(predictor: Predictor) -> Method:
+    """Segment the query by the episode's examples."""
+
+    def method(data: LabelledSet, episode: BinaryEpisode) -> Any:
+        *shown, query = episode.pictures
+        examples = [
+            Example(data.images[i], binary_ids(data.labels[i], episode.index), ignore=-1)
+            for i in shown
+        ]
+        if not any(e.labels.present for e in examples):  # the class is all ignored there
+            return np.zeros(data.labels[query].shape, bool)
+        prompt = predictor.prompt(examples, kind="semantic")
+        return predictor.predict(data.images[query], prompt).mask(1)
+
+    return method
+
+
+def with_baseline(rule: Callable[..., Any]) -> Method:
+    """Apply a baseline at `BASELINE_SIZE`, its answer scaled to the query."""
+
+    def method(data: LabelledSet, episode: BinaryEpisode) -> Any:
+        size = (BASELINE_SIZE, BASELINE_SIZE)
+
+        def small(i: int) -> tuple[Any, Any]:
+            picture = np.asarray(data.images[i].resize(size, Image.Resampling.BICUBIC))
+            return picture, resize_nearest(data.labels[i] == episode.index, size)
+
+        *shown, query = episode.pictures
+        answer = rule(small(query)[0], [small(i) for i in shown])
+        return resize_nearest(answer, data.labels[query].shape)
+
+    return method
+
+
+def score(data: LabelledSet, method: Method, examples: int, episodes: int) -> dict[str, Any]:
+    """mIoU and FB-IoU of a method on one set."""
+    meter = FewShotIoU()
+    for episode in binary_episodes(data, examples, episodes):
+        truth = data.labels[episode.pictures[-1]]
+        meter.add(episode.index, method(data, episode), truth == episode.index, truth == 255)
+    return {"mIoU": meter.miou(), "FB-IoU": meter.fb_iou(), "classes": meter.per_class()}
+
+
+def run(
+    folder: Path, checkpoint: str, counts: Sequence[int], episodes: int, out: Path | None,
+    only: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Score the checkpoint and the baselines on every still-picture set of a folder.
+
+    Raises:
+        InputError: no set there.
+    """
+    paths = [p for p in sorted(folder.glob("*.tar")) if not only or p.stem in only]
+    if not paths:
+        raise InputError(f"{folder}: no validation sets (NAME.tar with NAME.json) here")
+    predictor = Predictor.from_pretrained(checkpoint)
+    methods = {
+        "copy": with_baseline(copy_mask),
+        "nearest": with_baseline(nearest_neighbor),
+        checkpoint: with_model(predictor),
+    }
+    table: dict[str, Any] = {}
+    for path in tqdm(paths, unit="set", disable=None):
+        if json.loads(path.with_suffix(".json").read_text())["kind"] != "semantic":
+            continue
+        data = LabelledSet.read(path)
+        table[data.name] = {
+            name: {str(n): score(data, method, n, episodes) for n in counts}
+            for name, method in methods.items()
+        }
+    result = {"checkpoint": checkpoint, "episodes": episodes, "sets": table}
+    text = markdown(table, list(methods), counts)
+    print(text)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "bench.json").write_text(json.dumps(result, indent=1))
+        (out / "bench.md").write_text(text + "\n")
+    return result
+
+
+def markdown(table: dict[str, Any], methods: Sequence[str], counts: Sequence[int]) -> str:
+    """mIoU as a table: a row a set, then means over seen, novel and all sets."""
+    columns = [(m, n) for n in counts for m in methods]
+    lines = [
+        "| set | " + " | ".join(f"{m}, {n}" for m, n in columns) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
+    values = {name: [row[m][str(n)]["mIoU"] for m, n in columns] for name, row in table.items()}
+    lines += [f"| {name} | " + " | ".join(_cells(row)) + " |" for name, row in values.items()]
+    groups = {
+        "mean, seen": [v for name, v in values.items() if name in SEEN],
+        "mean, novel": [v for name, v in values.items() if name not in SEEN],
+        "mean, all": list(values.values()),
+    }
+    for title, rows in groups.items():
+        if rows:
+            means = _cells([float(np.nanmean(c)) for c in zip(*rows, strict=True)])
+            lines.append(f"| **{title}** | " + " | ".join(means) + " |")
+    return "\n".join(lines)
+
+
+def _cells(values: Sequence[float]) -> list[str]:
+    return ["–" if np.isnan(v) else f"{v:.1f}" for v in values]

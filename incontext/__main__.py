@@ -1,0 +1,5 @@
+"""`python -m incontext`."""
+
+from incontext.cli import main
+
+main()

@@ -1,0 +1,237 @@
+"""Folders of pictures: find targets, segment what is not finished yet, report every file."""
+
+import glob
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from incontext.errors import InputError
+from incontext.image import SUFFIXES, read_image
+from incontext.predictor import Predictor
+from incontext.prompt import Prompt
+from incontext.segmentation import Segmentation
+
+RESULTS = "results.json"
+SAVE_EVERY = 10.0  # seconds between rewrites of results.json
+
+
+@dataclass(frozen=True)
+class Target:
+    """A picture to segment, and the name of its results below the output folder."""
+
+    path: Path
+    name: str
+
+
+def find_targets(sources: Sequence[str | Path], out: Path) -> list[Target]:
+    """Pictures behind files, folders (searched to any depth) and glob patterns.
+
+    Names keep the structure below the folder that was given. Where two would be the same, each
+    takes its suffix into its name; what still collides is refused.
+
+    Raises:
+        InputError: a source without a picture, or two pictures with one name.
+    """
+    found: dict[Path, str] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            pairs = [(p, str(p.relative_to(path))) for p in inside if p.is_file()]
+        elif path.exists():
+            pairs = [(path, path.name)]
+        else:
+            matches = sorted(Path(p) for p in glob.glob(str(source), recursive=True))
+            pairs = [(p, p.name) for p in matches if p.is_file()]
+        # Results of an earlier run are no targets, also where `out` lies inside a target folder.
+        pairs = [(p, name) for p, name in pairs if not _inside(p, out)]
+        if not pairs:
+            raise InputError(f"{source}: no such file, or no picture in it")
+        for p, name in pairs:
+            found.setdefault(p.resolve(), name)
+    stems: dict[str, int] = {}
+    for name in found.values():
+        stem = str(Path(name).with_suffix(""))
+        stems[stem] = stems.get(stem, 0) + 1
+    targets = []
+    taken: dict[str, Path] = {}
+    for p, name in found.items():
+        plain = Path(name)
+        stem = str(plain.with_suffix(""))
+        unique = stem if stems[stem] == 1 else f"{stem}_{plain.suffix[1:]}"
+        if unique in taken:
+            raise InputError(
+                f"{p} and {taken[unique]} would both be written as {unique}; give their common "
+                "folder, or segment them into different folders"
+            )
+        taken[unique] = p
+        targets.append(Target(p, unique))
+    return targets
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file, first 16 hex digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+@dataclass
+class Manifest:
+    """`results.json`: the settings of a run, and an entry for every finished or failed file."""
+
+    folder: Path
+    settings: dict[str, Any]
+    ids: dict[str, Any]
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    saved: float = 0.0
+
+    @classmethod
+    def open(
+        cls, folder: Path, settings: dict[str, Any], prompt: Prompt, overwrite: bool
+    ) -> "Manifest":
+        """Start a manifest, or go on with the one in the folder.
+
+        Raises:
+            InputError: it was made with other settings, or is damaged.
+        """
+        ids = {str(i): {"name": prompt.names[i], "color": prompt.colors[i]} for i in prompt.ids}
+        manifest = cls(folder, json.loads(json.dumps(settings)), ids)
+        path = folder / RESULTS
+        if overwrite or not path.exists():
+            return manifest
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            known, results = before["settings"], dict(before["results"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: damaged ({error}); delete it or pass overwrite") from None
+        changed = sorted(
+            key
+            for key in known.keys() | manifest.settings.keys()
+            if known.get(key) != manifest.settings.get(key)
+        )
+        if changed:
+            raise InputError(
+                f"{folder} holds results made with other settings ({', '.join(changed)}); pass "
+                "overwrite, or another folder"
+            )
+        manifest.results = results
+        return manifest
+
+    def finished(self, target: Target) -> bool:
+        """Whether this very file was done and all that was written for it is still there."""
+        entry = self.results.get(target.name)
+        if not entry or entry["source"] != _fingerprint(target.path):
+            return False
+        return all((self.folder / name).is_file() for name in entry["files"].values())
+
+    def save(self, at_once: bool = True) -> None:
+        """Write `results.json`, whole or not at all; unless `at_once`, only now and then."""
+        if not at_once and time.monotonic() - self.saved < SAVE_EVERY:
+            return
+        self.saved = time.monotonic()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = self.folder / f".{RESULTS}.part"
+        draft.write_text(
+            json.dumps(
+                {"settings": self.settings, "ids": self.ids, "results": self.results,
+                 "failed": self.failed}, indent=1,
+            ), encoding="utf-8",
+        )  # fmt: skip
+        os.replace(draft, self.folder / RESULTS)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    return {"path": str(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+
+
+def describe(result: Segmentation, target: Target, files: dict[str, Path], folder: Path,
+             notes: list[str]) -> dict[str, Any]:  # fmt: skip
+    """Entry of one picture in `results.json`: size, files, and for each id area and presence."""
+    entry: dict[str, Any] = {
+        "source": _fingerprint(target.path),
+        "size": [result.picture.width, result.picture.height],
+        "files": {what: str(path.relative_to(folder)) for what, path in files.items()},
+        "confidence": round(float(result.confidence.mean()), 4),
+        "ids": {
+            str(index): {"pixels": int(result.mask(index).sum()), "presence": round(presence, 4)}
+            for index, presence in result.presence.items()
+        },
+    }
+    return {**entry, "notes": notes} if notes else entry
+
+
+def segment_files(
+    predictor: Predictor,
+    prompt: Prompt,
+    targets: Iterable[Target],
+    manifest: Manifest,
+    *,
+    tell: Callable[[Target, str], None] = lambda target, text: None,
+    batch_size: int = 8,
+    **options: Any,
+) -> None:
+    """Segment targets, write their files, keep the manifest. A bad picture does not stop the rest.
+
+    Args:
+        tell: called once for every target, with "" or with what went wrong.
+        options: of `Predictor.predict`.
+
+    Raises:
+        OSError: results cannot be written; what was finished stays.
+    """
+    try:
+        for batch in _readable(targets, manifest, tell, batch_size):
+            results = predictor.predict(
+                [picture for _, picture, _ in batch], prompt, batch_size=batch_size, **options
+            )
+            for (target, _, notes), result in zip(batch, results, strict=True):
+                files = result.save(manifest.folder, target.name)
+                entry = describe(result, target, files, manifest.folder, notes)
+                manifest.results[target.name] = entry
+                manifest.failed.pop(str(target.path), None)
+                tell(target, "")
+            manifest.save(at_once=False)
+    finally:
+        manifest.save()
+
+
+def _readable(
+    targets: Iterable[Target],
+    manifest: Manifest,
+    tell: Callable[[Target, str], None],
+    batch_size: int,
+) -> Iterator[list[tuple[Target, Image.Image, list[str]]]]:
+    """Batches of pictures that could be read; the others go to the manifest's failures."""
+    batch: list[tuple[Target, Image.Image, list[str]]] = []
+    for target in targets:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                picture = read_image(target.path)
+            except (InputError, OSError, MemoryError) as error:
+                text = str(error) or type(error).__name__
+                manifest.failed[str(target.path)] = text
+                manifest.results.pop(target.name, None)
+                tell(target, text)
+                continue
+        notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+        batch.append((target, picture, notes))
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,290 @@
+"""Command line: parse, call, print. Imports torch only inside the commands that need it."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from incontext.errors import InputError
+
+if TYPE_CHECKING:
+    from incontext.batch import Target
+    from incontext.prompt import Prompt
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    help="Segment pictures by example: show a few with masks, get masks for the rest.",
+)  # fmt: skip
+
+Checkpoint = Annotated[
+    str, typer.Option(help="Bundled name, folder, .safetensors or .pth file, or hub id.")
+]
+
+
+def _pair(text: str, what: str) -> tuple[int, str]:
+    """ "3=cat" → (3, "cat")."""
+    left, equals, right = text.partition("=")
+    if not equals or not left.strip().isdigit() or not right:
+        raise InputError(f"{what} {text!r}; accepted: ID=VALUE, such as 1=...")
+    return int(left), right
+
+
+def _color(text: str) -> tuple[int, int, int]:
+    """ "#ff0080" or "255,0,128" → (255, 0, 128)."""
+    try:
+        if text.startswith("#") and len(text) == 7:
+            return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
+        red, green, blue = (int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"color {text!r}; accepted: #rrggbb or r,g,b") from None
+    return red, green, blue
+
+
+def _ignore(text: str | None) -> int | str | None:
+    if text is None or text == "none":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--ignore {text!r}; accepted: an integer or none") from None
+
+
+class PairCommand(TyperCommand):
+    """Lets `--example` take two values: typer knows no repeated option with several.
+
+    Both travel as one text with a NUL between, which no argument can hold by itself.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the two values of every `--example`, then parse as usual."""
+        joined: list[str] = []
+        rest = iter(args)
+        for arg in rest:
+            if arg == "--":
+                joined += [arg, *rest]
+                break
+            if arg != "--example" and not arg.startswith("--example="):
+                joined.append(arg)
+                continue
+            image = arg.partition("=")[2] or next(rest, "")
+            mask = next(rest, "")
+            if not image or not mask or image.startswith("--") or mask.startswith("--"):
+                raise InputError("--example takes two values: a picture and its mask")
+            joined += ["--example", f"{image}\0{mask}"]
+        return super().parse_args(ctx, joined)
+
+
+@app.command(cls=PairCommand)
+def segment(
+    targets: Annotated[list[str], typer.Argument(help="Pictures, folders, or glob patterns.")],
+    example: Annotated[
+        list[str],
+        typer.Option(help="A picture and its mask; repeat for more.", metavar="IMAGE MASK"),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    checkpoint: Checkpoint = "incontext-starter",
+    kind: Annotated[str, typer.Option(help="instance or semantic.")] = "instance",
+    color: Annotated[
+        list[str] | None, typer.Option(help="ID=#rrggbb: meaning of a color in color masks.")
+    ] = None,
+    name: Annotated[list[str] | None, typer.Option(help="ID=NAME, for results.json.")] = None,
+    ignore: Annotated[
+        str | None, typer.Option(help="Mask value that means unknown; none: 255 is an id.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="For soft masks: this value and above is the object.")
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Cut pictures into overlapping tiles of so many pixels.")
+    ] = None,
+    crop: Annotated[
+        bool, typer.Option(help="Show examples cropped around their labels (fits --tile).")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(help="Pictures in one pass.")] = 8,
+    chunk: Annotated[
+        int | None, typer.Option(help="Examples attended at once: bounds memory.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16.")] = "float32",
+    overwrite: Annotated[bool, typer.Option(help="Do finished files again.")] = False,
+) -> None:
+    """Segment pictures by example; finished files are skipped, so a run can be resumed.
+
+    Writes for each picture its labels (PNG), confidence (PNG) and overlay (JPEG), and one
+    results.json. Exit code: 0 all done, 1 some pictures failed, 2 the input was wrong.
+    """
+    from incontext.batch import Manifest, file_hash, find_targets, segment_files
+    from incontext.prompt import Example
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; accepted: a folder")
+    if min(batch_size, chunk or 1) < 1:
+        raise InputError("--batch-size and --chunk must be 1 or more")
+    colors = {i: _color(c) for i, c in (_pair(text, "--color") for text in color or [])} or None
+    options = {"colors": colors, "ignore": _ignore(ignore), "threshold": threshold}
+    examples = []
+    pairs = [tuple(text.split("\0")) for text in example]
+    for image, mask in pairs:
+        try:
+            examples.append(Example(image, mask, **options))  # type: ignore[arg-type]
+        except InputError as error:
+            raise InputError(f"example {image} {mask}: {error}") from None
+    found = find_targets(targets, out)
+    predictor = _predictor(checkpoint, device, dtype)
+    names = dict(_pair(text, "--name") for text in name or [])
+    prompt = predictor.prompt(examples, kind=kind, names=names, crop=crop, chunk=chunk)
+    settings = {
+        "checkpoint": checkpoint, "kind": kind, "tile": tile, "crop": crop, "dtype": dtype,
+        "examples": [[file_hash(path) for path in pair] for pair in pairs],
+        "labels": {"colors": colors and {str(k): v for k, v in colors.items()},
+                   "ignore": options["ignore"], "threshold": threshold},
+        "names": {str(k): v for k, v in names.items()},
+    }  # fmt: skip
+    manifest = Manifest.open(out, settings, prompt, overwrite)
+    todo = [t for t in found if not manifest.finished(t)]
+    if len(todo) < len(found):
+        typer.echo(f"{len(found) - len(todo)} of {len(found)} pictures are finished already")
+    failures = _run(lambda tell: segment_files(
+        predictor, prompt, todo, manifest, tell=tell, batch_size=batch_size, tile=tile,
+        chunk=chunk), len(todo))  # fmt: skip
+    _summary(prompt, manifest.results, out)
+    if failures:
+        where = out / "results.json"
+        typer.echo(f"{failures} of {len(found)} pictures failed; see {where}", err=True)
+        raise typer.Exit(1)
+
+
+def _run(work: Any, total: int) -> int:
+    """Do `work(tell)` behind a progress bar; the number of failures that were told."""
+    from tqdm import tqdm
+
+    failures = 0
+    with tqdm(total=total, unit="picture", disable=None) as bar:
+
+        def tell(target: "Target", problem: str) -> None:
+            nonlocal failures
+            bar.update()
+            if problem:
+                failures += 1
+                bar.write(f"failed: {problem}", file=sys.stderr)
+
+        work(tell)
+    return failures
+
+
+def _summary(prompt: "Prompt", results: dict[str, Any], out: Path) -> None:
+    """One line for each id: in how many pictures it was found."""
+    for index in prompt.ids:
+        entries = [r["ids"][str(index)] for r in results.values()]
+        found = sum(e["pixels"] > 0 for e in entries)
+        typer.echo(f"id {index} ({prompt.names[index]}): in {found} of {len(entries)} pictures")
+    for name, entry in results.items():
+        for note in entry.get("notes", []):
+            typer.echo(f"note on {name}: {note}")
+    typer.echo(f"results: {out / 'results.json'}")
+
+
+def _predictor(checkpoint: str, device: str, dtype: str) -> Any:
+    import torch
+
+    from incontext.predictor import Predictor
+
+    types = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if dtype not in types:
+        raise InputError(f"--dtype {dtype!r}; accepted: {', '.join(types)}")
+    try:
+        return Predictor.from_pretrained(checkpoint, device=device, dtype=types[dtype])
+    except (RuntimeError, AssertionError) as error:  # what torch raises for absent devices
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {device!r} cannot be used here: {reason}") from None
+
+
+@app.command()
+def info(checkpoint: Annotated[str, typer.Argument(help="See --checkpoint of segment.")]) -> None:
+    """Print what a checkpoint is: its file, layout, shape and size."""
+    from dataclasses import asdict
+
+    from incontext.checkpoint import build, locate, read_config, read_state
+    from incontext.convert import layout_of
+
+    path = locate(checkpoint)
+    state, config = read_state(path), read_config(path)
+    model = build(state, config, path)
+    layout = "incontext" if config and "incontext" in config else layout_of(state)
+    count = sum(p.numel() for p in model.parameters())
+    types = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in state.values()}))
+    typer.echo(f"file        {path}")
+    typer.echo(f"layout      {layout}")
+    typer.echo(f"parameters  {count / 1e6:.2f} M, stored as {types}")
+    for key, value in asdict(model.config).items():
+        typer.echo(f"{key:<18}{value}")
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Bundled name, folder, file or hub id.")],
+    target: Annotated[Path, typer.Argument(help="Folder, or .pth file for official.")],
+    layout: Annotated[str, typer.Option(help="official, transformers or incontext.")] = "incontext",
+    dtype: Annotated[str | None, typer.Option(help="Store as float32, float16, bfloat16.")] = None,
+) -> None:
+    """Convert a checkpoint between the official layout, transformers' and ours."""
+    import torch
+
+    from incontext.checkpoint import load, save
+    from incontext.convert import LAYOUTS
+
+    if layout not in LAYOUTS:
+        raise InputError(f"--layout {layout!r}; accepted: {', '.join(LAYOUTS)}")
+    types = {None: None, "float32": torch.float32, "float16": torch.float16,
+             "bfloat16": torch.bfloat16}  # fmt: skip
+    if dtype not in types:
+        raise InputError(f"--dtype {dtype!r}; accepted: float32, float16, bfloat16")
+    if layout == "official" and target.is_dir():
+        raise InputError(f"{target} is a folder; the official layout is one .pth file")
+    if layout != "official" and target.is_file():
+        raise InputError(f"{target} is a file; the {layout} layout is a folder")
+    typer.echo(f"wrote {save(load(source), target, layout=layout, dtype=types[dtype])}")
+
+
+@app.command()
+def train(
+    sets: Annotated[list[Path], typer.Argument(help="NAME.tar, or folders of images/ + labels/.")],
+    recipe: Annotated[Path, typer.Option(help="JSON: model, cache, recipe, mixture.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; a state in it is resumed.")],
+    init: Annotated[str | None, typer.Option(help="Checkpoint to start from.")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Train by in-context coloring; writes a checkpoint (averaged weights) into the folder."""
+    import torch
+
+    from incontext.train import train_from_file
+
+    torch.set_num_threads(threads)
+    typer.echo(f"wrote {train_from_file(recipe, sets, out, init)}")
+
+
+def main() -> None:
+    """Run the command line; problems become one line, never a traceback.
+
+    INCONTEXT_DEBUG=1 shows tracebacks all the same.
+    """
+    if os.environ.get("INCONTEXT_DEBUG"):
+        app()
+    try:
+        app()
+    except InputError as error:
+        _stop(str(error), 2)
+    except KeyboardInterrupt:
+        _stop("interrupted; finished files are kept", 130)
+    except OSError as error:
+        _stop(f"{error.filename or 'file'}: {error.strerror or error}", 2)
+    except MemoryError:
+        _stop("out of memory; try a smaller --batch-size, --chunk or --tile", 2)
+
+
+def _stop(text: str, code: int) -> None:
+    typer.echo(f"Error: {text}", err=True)
+    sys.exit(code)
