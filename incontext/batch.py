@@ -51,10 +51,15 @@ def find_targets(sources: Sequence[str | Path], out: Path) -> list[Target]:
         else:
             matches = sorted(Path(p) for p in glob.glob(str(source), recursive=True))
             pairs = [(p, p.name) for p in matches if p.is_file()]
+        if not pairs:
+            raise InputError(f"{source}: no such file, or no picture in it")
         # Results of an earlier run are no targets, also where `out` lies inside a target folder.
         pairs = [(p, name) for p, name in pairs if not _inside(p, out)]
         if not pairs:
-            raise InputError(f"{source}: no such file, or no picture in it")
+            raise InputError(
+                f"{source}: lies in the output folder {out}, where results are kept apart from "
+                "pictures; pass another --out"
+            )
         for p, name in pairs:
             found.setdefault(p.resolve(), name)
     stems: dict[str, int] = {}
@@ -66,7 +71,9 @@ def find_targets(sources: Sequence[str | Path], out: Path) -> list[Target]:
     for p, name in found.items():
         plain = Path(name)
         stem = str(plain.with_suffix(""))
-        unique = stem if stems[stem] == 1 else f"{stem}_{plain.suffix[1:]}"
+        # "a.confidence" would be written where the confidence of "a" is.
+        clear = stems[stem] == 1 and not stem.endswith(".confidence")
+        unique = stem if clear else f"{stem}_{plain.suffix[1:]}"
         if unique in taken:
             raise InputError(
                 f"{p} and {taken[unique]} would both be written as {unique}; give their common "
@@ -114,15 +121,20 @@ class Manifest:
             return manifest
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-            known, results = before["settings"], dict(before["results"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: damaged ({error}); delete it or pass overwrite") from None
+            known, results = dict(before["settings"]), dict(before["results"])
+            for entry in results.values():
+                _ = entry["source"], entry["size"], dict(entry["files"])
+                _ = [entry["ids"][index]["pixels"] for index in before["ids"]]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(
+                f"{path}: damaged ({type(error).__name__}: {error}); delete it or pass overwrite"
+            ) from None
         changed = sorted(
             key
             for key in known.keys() | manifest.settings.keys()
             if known.get(key) != manifest.settings.get(key)
         )
-        if changed:
+        if changed and results:
             raise InputError(
                 f"{folder} holds results made with other settings ({', '.join(changed)}); pass "
                 "overwrite, or another folder"
@@ -133,7 +145,7 @@ class Manifest:
     def finished(self, target: Target) -> bool:
         """Whether this very file was done and all that was written for it is still there."""
         entry = self.results.get(target.name)
-        if not entry or entry["source"] != _fingerprint(target.path):
+        if not entry or entry["source"] != fingerprint(target.path):
             return False
         return all((self.folder / name).is_file() for name in entry["files"].values())
 
@@ -153,16 +165,17 @@ class Manifest:
         os.replace(draft, self.folder / RESULTS)
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def fingerprint(path: Path) -> dict[str, Any]:
+    """What tells a file from an edited or another one, without reading it."""
     status = path.stat()
     return {"path": str(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
 
 
-def describe(result: Segmentation, target: Target, files: dict[str, Path], folder: Path,
+def describe(result: Segmentation, source: dict[str, Any], files: dict[str, Path], folder: Path,
              notes: list[str]) -> dict[str, Any]:  # fmt: skip
     """Entry of one picture in `results.json`: size, files, and for each id area and presence."""
     entry: dict[str, Any] = {
-        "source": _fingerprint(target.path),
+        "source": source,
         "size": [result.picture.width, result.picture.height],
         "files": {what: str(path.relative_to(folder)) for what, path in files.items()},
         "confidence": round(float(result.confidence.mean()), 4),
@@ -193,20 +206,30 @@ def segment_files(
     Raises:
         OSError: results cannot be written; what was finished stays.
     """
+    manifest.save()  # a folder that cannot be written shows before the work, not after it
     try:
         for batch in _readable(targets, manifest, tell, batch_size):
-            results = predictor.predict(
-                [picture for _, picture, _ in batch], prompt, batch_size=batch_size, **options
-            )
-            for (target, _, notes), result in zip(batch, results, strict=True):
-                files = result.save(manifest.folder, target.name)
-                entry = describe(result, target, files, manifest.folder, notes)
-                manifest.results[target.name] = entry
-                manifest.failed.pop(str(target.path), None)
-                tell(target, "")
+            pictures = [read.picture for read in batch]
+            results = predictor.predict(pictures, prompt, batch_size=batch_size, **options)
+            for read, result in zip(batch, results, strict=True):
+                files = result.save(manifest.folder, read.target.name)
+                manifest.results[read.target.name] = describe(
+                    result, read.source, files, manifest.folder, read.notes
+                )
+                tell(read.target, "")
             manifest.save(at_once=False)
     finally:
         manifest.save()
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A target whose picture could be read; `source` is the file as it was then."""
+
+    target: Target
+    source: dict[str, Any]
+    picture: Image.Image
+    notes: list[str]
 
 
 def _readable(
@@ -214,13 +237,15 @@ def _readable(
     manifest: Manifest,
     tell: Callable[[Target, str], None],
     batch_size: int,
-) -> Iterator[list[tuple[Target, Image.Image, list[str]]]]:
+) -> Iterator[list[_Read]]:
     """Batches of pictures that could be read; the others go to the manifest's failures."""
-    batch: list[tuple[Target, Image.Image, list[str]]] = []
+    batch: list[_Read] = []
     for target in targets:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
+                # Before reading: a file edited in between counts as changed the next time.
+                source = fingerprint(target.path)
                 picture = read_image(target.path)
             except (InputError, OSError, MemoryError) as error:
                 text = str(error) or type(error).__name__
@@ -229,7 +254,7 @@ def _readable(
                 tell(target, text)
                 continue
         notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
-        batch.append((target, picture, notes))
+        batch.append(_Read(target, source, picture, notes))
         if len(batch) == batch_size:
             yield batch
             batch = []

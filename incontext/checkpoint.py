@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +145,7 @@ def build(state: dict[str, Tensor], config: dict[str, Any] | None, path: Path) -
             shape = parse_config(config["incontext"], path)
         else:
             state = convert.convert(state, "incontext")
-            shape = convert.config_of(state)
-            if config and config.get("model_type") == "seggpt":
-                shape = _transformers_config(shape, config)
+            shape = convert.config_of(state, **_transformers_config(config or {}))
         with torch.device("meta"):
             model = SegGPT(shape)
     except InputError:
@@ -198,14 +196,15 @@ def parse_config(values: Any, path: Path) -> Config:
         raise InputError(f"{path.with_name(CONFIG)}: {error}") from None
 
 
-def _transformers_config(shape: Config, config: dict[str, Any]) -> Config:
+def _transformers_config(config: dict[str, Any]) -> dict[str, Any]:
     """What a transformers config.json says beyond the tensors' shapes."""
-    return replace(
-        shape,
-        merge_after=config.get("merge_index", shape.merge_after),
-        taps=tuple(config.get("intermediate_hidden_state_indices", shape.taps)),
-        layer_norm_eps=config.get("layer_norm_eps", shape.layer_norm_eps),
-    )
+    fields = {
+        "merge_index": "merge_after",
+        "intermediate_hidden_state_indices": "taps",
+        "layer_norm_eps": "layer_norm_eps",
+    }
+    said = {ours: config[theirs] for theirs, ours in fields.items() if theirs in config}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
 
 
 def save(
@@ -224,12 +223,18 @@ def save(
         The weights file.
 
     Raises:
-        InputError: the model has parts that the layout has no place for.
+        InputError: the model has parts or settings that the layout has no place for.
     """
     try:
         state = convert.convert(model.state_dict(), layout)
     except ValueError as error:
         raise InputError(str(error)) from None
+    described = (
+        {"incontext": asdict(model.config)} if layout == "incontext" else _describe(model.config)
+    )
+    if layout != "incontext":
+        said = _transformers_config(described) if layout == "transformers" else {}
+        _check_said(model, layout, said)
     state = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in state.items()}
     target = Path(target)
     if layout == "official":
@@ -239,14 +244,23 @@ def save(
         os.replace(draft, target)
         return target
     target.mkdir(parents=True, exist_ok=True)
-    described = (
-        {"incontext": asdict(model.config)} if layout == "incontext" else _describe(model.config)
-    )
     (target / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     draft = target / f"{WEIGHTS}.part"
     draft.write_bytes(serialize(state, metadata={"format": "pt"}))
     os.replace(draft, target / WEIGHTS)
     return target / WEIGHTS
+
+
+def _check_said(model: SegGPT, layout: str, said: dict[str, Any]) -> None:
+    """Raise InputError if a model would come back from the layout with another Config."""
+    try:
+        again = convert.config_of(model.state_dict(), **said)
+    except ValueError:
+        again = Config()
+    before, after = asdict(model.config), asdict(again)
+    lost = [name for name in before if before[name] != after[name]]
+    if lost:
+        raise InputError(f"the {layout} layout cannot say {', '.join(lost)} of this model")
 
 
 def _describe(config: Config) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain text: an error is one line, not a frame of several
     help="Segment pictures by example: show a few with masks, get masks for the rest.",
 )  # fmt: skip
 
@@ -27,9 +29,18 @@ Checkpoint = Annotated[
 def _pair(text: str, what: str) -> tuple[int, str]:
     """ "3=cat" → (3, "cat")."""
     left, equals, right = text.partition("=")
-    if not equals or not left.strip().isdigit() or not right:
+    if not equals or not left.strip().isdecimal() or not right:
         raise InputError(f"{what} {text!r}; accepted: ID=VALUE, such as 1=...")
     return int(left), right
+
+
+def _pairs(texts: list[str] | None, what: str) -> dict[int, str]:
+    """["3=cat", "4=dog"] → {3: "cat", 4: "dog"}."""
+    pairs = [_pair(text, what) for text in texts or []]
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise InputError(f"{what} names an id twice: {' '.join(texts or [])}")
+    return table
 
 
 def _color(text: str) -> tuple[int, int, int]:
@@ -117,13 +128,17 @@ def segment(
     results.json. Exit code: 0 all done, 1 some pictures failed, 2 the input was wrong.
     """
     from incontext.batch import Manifest, file_hash, find_targets, segment_files
+    from incontext.checkpoint import locate
     from incontext.prompt import Example
+    from incontext.tiles import Tiling
 
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; accepted: a folder")
-    if min(batch_size, chunk or 1) < 1:
+    if batch_size < 1 or (chunk is not None and chunk < 1):
         raise InputError("--batch-size and --chunk must be 1 or more")
-    colors = {i: _color(c) for i, c in (_pair(text, "--color") for text in color or [])} or None
+    if tile is not None:
+        Tiling(1, 1, tile)  # says what is wrong before any work
+    colors = {i: _color(c) for i, c in _pairs(color, "--color").items()} or None
     options = {"colors": colors, "ignore": _ignore(ignore), "threshold": threshold}
     examples = []
     pairs = [tuple(text.split("\0")) for text in example]
@@ -133,13 +148,15 @@ def segment(
         except InputError as error:
             raise InputError(f"example {image} {mask}: {error}") from None
     found = find_targets(targets, out)
-    predictor = _predictor(checkpoint, device, dtype)
-    names = dict(_pair(text, "--name") for text in name or [])
+    weights = locate(checkpoint)
+    predictor = _predictor(weights, device, dtype)
+    names = _pairs(name, "--name")
     prompt = predictor.prompt(examples, kind=kind, names=names, crop=crop, chunk=chunk)
     settings = {
-        "checkpoint": checkpoint, "kind": kind, "tile": tile, "crop": crop, "dtype": dtype,
+        "checkpoint": checkpoint, "weights": file_hash(weights), "kind": kind,
+        "tile": tile, "crop": crop, "dtype": dtype,
         "examples": [[file_hash(path) for path in pair] for pair in pairs],
-        "labels": {"colors": colors and {str(k): v for k, v in colors.items()},
+        "labels": {"colors": {str(k): v for k, v in (colors or {}).items()},
                    "ignore": options["ignore"], "threshold": threshold},
         "names": {str(k): v for k, v in names.items()},
     }  # fmt: skip
@@ -171,7 +188,11 @@ def _run(work: Any, total: int) -> int:
                 failures += 1
                 bar.write(f"failed: {problem}", file=sys.stderr)
 
-        work(tell)
+        try:
+            work(tell)
+        except KeyboardInterrupt:
+            bar.write("interrupted; finished files are kept", file=sys.stderr)
+            raise typer.Exit(130) from None
     return failures
 
 
@@ -187,16 +208,18 @@ def _summary(prompt: "Prompt", results: dict[str, Any], out: Path) -> None:
     typer.echo(f"results: {out / 'results.json'}")
 
 
-def _predictor(checkpoint: str, device: str, dtype: str) -> Any:
+def _predictor(weights: Path, device: str, dtype: str) -> Any:
     import torch
 
     from incontext.predictor import Predictor
 
+    if device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+        raise InputError(f"--device {device!r}; accepted: auto, cpu, cuda, cuda:1, mps")
     types = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if dtype not in types:
         raise InputError(f"--dtype {dtype!r}; accepted: {', '.join(types)}")
     try:
-        return Predictor.from_pretrained(checkpoint, device=device, dtype=types[dtype])
+        return Predictor.from_pretrained(weights, device=device, dtype=types[dtype])
     except (RuntimeError, AssertionError) as error:  # what torch raises for absent devices
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {device!r} cannot be used here: {reason}") from None
@@ -244,8 +267,10 @@ def convert(
         raise InputError(f"--dtype {dtype!r}; accepted: float32, float16, bfloat16")
     if layout == "official" and target.is_dir():
         raise InputError(f"{target} is a folder; the official layout is one .pth file")
-    if layout != "official" and target.is_file():
-        raise InputError(f"{target} is a file; the {layout} layout is a folder")
+    if layout != "official" and (target.is_file() or target.suffix in (".pth", ".safetensors")):
+        raise InputError(
+            f"{target}: the {layout} layout is a folder; --layout official is one .pth file"
+        )
     typer.echo(f"wrote {save(load(source), target, layout=layout, dtype=types[dtype])}")
 
 
@@ -273,15 +298,19 @@ def main() -> None:
     """
     if os.environ.get("INCONTEXT_DEBUG"):
         app()
+    warnings.showwarning = lambda message, *_, **__: typer.echo(f"Warning: {message}", err=True)
+    # The hub client logs every attempt to reach it; what comes of them is said in one sentence.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "critical")
     try:
         app()
     except InputError as error:
         _stop(str(error), 2)
-    except KeyboardInterrupt:
-        _stop("interrupted; finished files are kept", 130)
     except OSError as error:
         _stop(f"{error.filename or 'file'}: {error.strerror or error}", 2)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        # torch says so in a RuntimeError of its own, on CPU and on GPU
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
         _stop("out of memory; try a smaller --batch-size, --chunk or --tile", 2)
 
 

@@ -6,6 +6,7 @@ zero.
 """
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ def layout_of(state: State) -> str:
     Raises:
         ValueError: keys of none of the three, a few of them named.
     """
-    marks = [row[LAYOUTS.index("incontext")] for row in TABLE[:1]]
+    marks: list[str] = []
     for column, name in enumerate(LAYOUTS):
         marks = [TABLE[0][column], TABLE[5][column]]
         if all(mark in state for mark in marks):
@@ -105,10 +106,11 @@ def _reshape(name: str, tensor: Tensor, target: str) -> Tensor:
     return torch.cat([torch.zeros_like(flat[:, :1]), flat], 1)
 
 
-def config_of(state: State) -> Config:
+def config_of(state: State, **known: Any) -> Config:
     """The Config of a model in the official shape, read off its tensors in our layout.
 
-    The merge after block 2 and the taps at the quarters of the depth are the official ones.
+    What tensors do not show is taken from `known`, else as in the official model: the merge after
+    block 2, taps at the quarters of the depth.
 
     Raises:
         ValueError: a tensor that the reading needs is missing.
@@ -123,8 +125,15 @@ def config_of(state: State) -> Config:
         raise ValueError(f"the checkpoint has no tensor {error.args[0]}") from None
     numbers = {int(n[1]) for n in (re.match(r"encoder\.blocks\.(\d+)\.", k) for k in state) if n}
     depth, dim, patch = max(numbers) + 1, weight.shape[0], weight.shape[-1]
-    return Config(
-        image_size=(table.shape[0] + 1) // 2 * patch, patch_size=patch, embed_dim=dim, depth=depth,
-        num_heads=dim // table.shape[1], mlp_ratio=hidden / dim, decoder_dim=decoder_dim,
-        position_grid=grid, taps=tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)),
-    )  # fmt: skip
+    shape = {
+        "image_size": (table.shape[0] + 1) // 2 * patch,
+        "patch_size": patch,
+        "embed_dim": dim,
+        "depth": depth,
+        "num_heads": dim // table.shape[1],
+        "mlp_ratio": hidden / dim,
+        "decoder_dim": decoder_dim,
+        "position_grid": grid,
+        "taps": tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)),
+    }
+    return Config(**(shape | known))

@@ -1,6 +1,9 @@
 """Pictures: open, orient, resize, normalize, restore. The only home of mean and std arithmetic."""
 
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,6 +34,21 @@ SUFFIXES = frozenset(
         ".pgm",
     ]
 )
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and all else that Pillow reads
+
+
+_pillow_limit = threading.Lock()
+
+
+@contextmanager
+def _unlimited() -> Iterator[None]:
+    """Lift Pillow's own limit (179 megapixels) while a header is read; ours is checked after."""
+    with _pillow_limit:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def open_file(path: str | Path) -> Image.Image:
@@ -41,28 +59,45 @@ def open_file(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns at 89 megapixels; the limit here is checked below, before decoding.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with _unlimited():
             image = Image.open(path)
         if image.width * image.height > MAX_PIXELS:
             raise InputError(
                 f"{path}: {image.width}×{image.height} is more than {MAX_PIXELS // 10**6} "
                 "megapixels; cut it into parts first"
             )
-        image.load()
+        # Before decoding: counting walks through the file, and ends in it where it is damaged.
+        frames = getattr(image, "n_frames", 1)
     except InputError:
         raise
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a picture that Pillow reads ({error})") from None
+    except UnidentifiedImageError:
+        problem = "not a picture" if path.stat().st_size else "an empty file"
+        raise InputError(f"{path}: {problem}; accepted: {', '.join(FORMATS)}") from None
     except Exception as error:  # decoders raise nearly anything on damaged data
-        raise InputError(f"{path}: damaged picture ({type(error).__name__}: {error})") from None
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
+        raise InputError(f"{path}: {_damage(error)}") from None
+    decode(image, str(path))
+    # MPO: a photo with its preview or depth map behind it, as many phones write.
+    if frames > 1 and image.format != "MPO":
         warnings.warn(f"{path}: {frames} frames; the first one is used", stacklevel=2)
     return image
+
+
+def decode(image: Image.Image, name: str) -> None:
+    """Decode a picture that was opened but not read yet.
+
+    Raises:
+        InputError: damaged or closed; `name` begins the text.
+    """
+    try:
+        image.load()
+    except Exception as error:  # see open_file
+        raise InputError(f"{name}: {_damage(error)}") from None
+
+
+def _damage(error: Exception) -> str:
+    return f"damaged picture ({type(error).__name__}: {error})"
 
 
 def read_image(source: ImageLike) -> Image.Image:
@@ -79,15 +114,27 @@ def read_image(source: ImageLike) -> Image.Image:
     Raises:
         InputError: everything else.
     """
+    name = str(source) if isinstance(source, (str, Path)) else "picture"
     if isinstance(source, (str, Path)):
         image = open_file(source)
     elif isinstance(source, Image.Image):
         image = source
-        image.load()
+        decode(image, name)
     else:
         image = _from_array(source)
     if image.width < 1 or image.height < 1:
         raise InputError(f"a picture of {image.width}×{image.height} has no pixels")
+    try:
+        return _upright_rgb(image)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    except Exception as error:  # damaged metadata, a mode that Pillow cannot convert
+        raise InputError(
+            f"{name}: cannot be made RGB from mode {image.mode} ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image) or image
     if image.mode.startswith("I") or image.mode == "F":
         image = _stretch(np.asarray(image))
@@ -130,10 +177,16 @@ def to_numpy(source: Any) -> np.ndarray[Any, Any]:
     """Array or tensor as a numpy array.
 
     Raises:
-        InputError: neither of the two.
+        InputError: neither of the two, or a tensor that numpy cannot hold.
     """
     if isinstance(source, Tensor):
-        return source.detach().cpu().numpy()
+        try:
+            source = source.detach().cpu()
+            # numpy has no bfloat16
+            return (source.float() if source.dtype == torch.bfloat16 else source).numpy()
+        except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, meta, quantized
+            reason = str(error).splitlines()[0]
+            raise InputError(f"a {source.layout} tensor of {source.dtype}: {reason}") from None
     if isinstance(source, np.ndarray):
         return source
     raise InputError(f"{type(source).__name__} given; accepted: path, PIL, numpy array, tensor")
@@ -141,7 +194,7 @@ def to_numpy(source: Any) -> np.ndarray[Any, Any]:
 
 def _stretch(array: np.ndarray[Any, Any]) -> Image.Image:
     """(H, W) numbers → 8-bit gray, lowest 0 and highest 255; a constant picture is mid-gray."""
-    values = array.astype(np.float32)
+    values = array.astype(np.float64)  # float32 overflows where a float picture spans its range
     if not np.isfinite(values).all():
         raise InputError("the picture holds NaN or infinite values")
     low, high = float(values.min()), float(values.max())

@@ -4,6 +4,7 @@ The rule of the house: what can mean two things is refused, and the choices are 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from incontext.errors import InputError
-from incontext.image import open_file, to_numpy
+from incontext.image import decode, open_file, to_numpy
 
 IdMap: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
 Rgb: TypeAlias = tuple[int, int, int]
@@ -59,8 +60,8 @@ def read_labels(
     - bool, or mode 1: True is id 1.
     - Integers (any dtype; modes L, P, I;16, I): {0, 1} and ids as they are; {0, 255} alone is a
       binary mask, id 1. A map in which 255 stands beside ids other than 0 needs `ignore`.
-    - RGB: each color an id, black is background; `colors` maps ids to colors, without it the
-      colors that occur are taken (see `match_colors`).
+    - RGB: each color an id, black is background unless `colors` gives it an id; `colors` maps ids
+      to colors, without it the colors that occur are taken (see `match_colors`).
     - COCO: an annotation, a list of them, or the path of a COCO .json (with the picture's
       `file_name`): polygons, compressed or plain RLE; ids are `category_id`, 1 where there is
       none; a smaller object lies over a larger one; iscrowd is ignored (-1).
@@ -73,17 +74,20 @@ def read_labels(
     Raises:
         InputError: damaged, ambiguous, of another size, ids outside 0 … 65 535.
     """
+    ignore, threshold = _check_options(ignore, threshold)
     if isinstance(source, (dict, list)):
         labels = _from_coco(source, size)
     elif isinstance(source, (str, Path)) and Path(source).suffix.lower() == ".json":
-        labels = _from_coco(_coco_of_file(Path(source), file_name), size)
+        labels = _from_coco(_coco_of_file(Path(source), file_name, size), size)
     else:
-        name, values, palette = _values(source, threshold)
-        if colors is not None and values.ndim == 2:
-            raise InputError(f"{name}: colors were given, but these labels have one channel")
+        name, values, palette = _values(source, size, threshold)
         try:
+            if values.ndim == 3 and threshold is not None:
+                values = _one_channel(values)
             if values.ndim == 3:
-                labels = _from_rgb(values, colors)
+                labels = _from_rgb(values, colors, ignore)
+            elif colors is not None:
+                raise InputError("colors were given, but these labels are read as one channel")
             else:
                 labels = _from_ids(values, palette, ignore, threshold)
         except InputError as error:
@@ -97,20 +101,34 @@ def read_labels(
     return labels
 
 
+def _check_options(ignore: Any, threshold: Any) -> tuple[int | str | None, float | None]:
+    """Both with plain types."""
+    if isinstance(ignore, (int, np.integer)):
+        ignore = int(ignore)
+    elif ignore is not None and not (isinstance(ignore, str) and ignore == "none"):
+        raise InputError(f"ignore={ignore!r}; accepted: an integer, 'none', or nothing")
+    if threshold is None:
+        return ignore, None
+    if not isinstance(threshold, (int, float, np.number)) or not np.isfinite(threshold):
+        raise InputError(f"threshold={threshold!r}; accepted: a number")
+    return ignore, float(threshold)
+
+
 def _values(
-    source: Any, threshold: int | float | None
+    source: Any, size: tuple[int, int], threshold: float | None
 ) -> tuple[str, np.ndarray[Any, Any], dict[int, Rgb]]:
     """Name for messages, (H, W) or (H, W, 3) values, palette."""
     name = "labels"
     if isinstance(source, (str, Path)):
         name, source = str(source), open_file(source)
-        if source.format in ("JPEG", "MPO") and threshold is None:
-            raise InputError(
-                f"{name}: {source.format} is lossy, its values are not exact; pass "
-                "threshold=128 for a binary mask, or store ids as PNG"
-            )
     if not isinstance(source, Image.Image):
-        return name, _squeeze(to_numpy(source)), {}
+        return name, _squeeze(to_numpy(source), size), {}
+    decode(source, name)
+    if source.format in ("JPEG", "MPO") and threshold is None:
+        raise InputError(
+            f"{name}: {source.format} is lossy, its values are not exact; pass threshold=128 for "
+            "a binary mask, or store ids as PNG"
+        )
     if source.mode in ("RGBA", "LA", "PA"):
         alpha = np.asarray(source.getchannel("A"))
         if alpha.min() < 255:
@@ -128,37 +146,54 @@ def _values(
     return name, np.asarray(source), palette
 
 
-def _squeeze(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _squeeze(array: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
     """(1, H, W) and (H, W, 1) to (H, W); (3, H, W) uint8 to (H, W, 3)."""
-    if array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
-        array = array[0] if array.shape[0] == 1 else array[..., 0]
-    if array.ndim == 3 and array.shape[-1] != 3 and array.shape[0] == 3:
+    # Channels come first only where that alone fits the picture: (1, 9, 3) is a row of nine colors
+    # under a picture of 9×1, and ids under one of 3×9.
+    wanted, given = (size[1], size[0]), array.shape
+    if array.ndim == 3 and array.shape[:2] != wanted and array.shape[1:] == wanted:
         array = np.moveaxis(array, 0, -1)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[-1] != 3):
-        raise InputError(f"labels of shape {array.shape}; accepted: (H, W) ids, (H, W, 3) colors")
+        raise InputError(
+            f"labels of shape {given}; accepted: (H, W) ids, (H, W, 3) colors, with the "
+            f"height {size[1]} and width {size[0]} of their picture"
+        )
     if array.ndim == 3 and array.dtype != np.uint8:
         raise InputError(f"a color mask of dtype {array.dtype}; accepted: uint8")
     return array
+
+
+def _one_channel(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A gray picture stored as RGB (H, W, 3), for a threshold."""
+    if not _is_gray(values):
+        raise InputError("threshold reads one channel, and this mask has colors; store it gray")
+    return values[..., 0]
+
+
+def _is_gray(values: np.ndarray[Any, Any]) -> bool:
+    return bool((values == values[..., :1]).all())
 
 
 def _from_ids(
     values: np.ndarray[Any, Any],
     palette: dict[int, Rgb],
     ignore: int | str | None,
-    threshold: int | float | None,
+    threshold: float | None,
 ) -> Labels:
     if values.dtype == bool:
         return Labels(values.astype(np.int32), palette)
+    floating = values.dtype.kind == "f"
+    if values.dtype.kind not in "fiu":
+        raise InputError(f"labels of dtype {values.dtype}; accepted: bool, integers, whole floats")
+    if floating and not np.isfinite(values).all():
+        raise InputError("float labels with NaN or infinite values; accepted: finite numbers")
     if threshold is not None:
         return Labels((values >= threshold).astype(np.int32))
-    if np.issubdtype(values.dtype, np.floating):
-        if not np.isfinite(values).all() or (values != np.round(values)).any():
-            raise InputError("float labels that are not whole numbers; pass threshold=0.5, say")
-    elif not np.issubdtype(values.dtype, np.integer):
-        raise InputError(f"labels of dtype {values.dtype}; accepted: bool, integers, whole floats")
+    if floating and (values != np.round(values)).any():
+        raise InputError("float labels that are not whole numbers; pass threshold=0.5, say")
     found = [int(v) for v in np.unique(values)]
-    if isinstance(ignore, str) and ignore != "none":
-        raise InputError(f"ignore={ignore!r}; accepted: an integer, 'none', or nothing")
     if ignore is None and found in ([0, 255], [255]) and not palette:
         return Labels((values != 0).astype(np.int32))
     if ignore is None and 255 in found:
@@ -178,14 +213,18 @@ def _from_ids(
     return Labels(ids, {i: c for i, c in palette.items() if i in kept})
 
 
-def _from_rgb(values: np.ndarray[Any, Any], colors: dict[int, Rgb] | None) -> Labels:
+def _from_rgb(
+    values: np.ndarray[Any, Any], colors: dict[int, Rgb] | None, ignore: int | str | None
+) -> Labels:
+    if isinstance(ignore, int):
+        raise InputError(f"ignore={ignore} is a value of one channel, and this mask has colors")
     codes = (values.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(-1)
     found, counts = np.unique(codes, return_counts=True)
     if colors is None:
-        if (values == values[..., :1]).all() and not set(np.unique(values)) <= {0, 255}:
+        if _is_gray(values) and not set(np.unique(values)) <= {0, 255}:
             raise InputError(
-                "a gray picture stored as RGB can hold ids or colors; pass one channel for ids, "
-                "or colors={id: (r, g, b)}"
+                "a gray picture stored as RGB can hold ids, colors or a soft mask; pass one "
+                "channel for ids, colors={id: (r, g, b)}, or threshold=128"
             )
         if len(found) > MAX_COLORS:
             raise InputError(
@@ -213,15 +252,22 @@ def check_colors(colors: dict[int, Rgb]) -> dict[int, Rgb]:
         InputError: an id or a channel out of range, one color for two ids.
     """
     table: dict[int, Rgb] = {}
+    if not isinstance(colors, Mapping):
+        raise InputError(f"colors is a {type(colors).__name__}; accepted: {{id: (r, g, b)}}")
     for index, rgb in colors.items():
         if not (isinstance(index, (int, np.integer)) and 0 <= index <= MAX_ID):
             raise InputError(f"colors: {index!r} is no id; accepted: integers 0 … {MAX_ID}")
-        if len(rgb) != 3 or not all(0 <= int(c) <= 255 for c in rgb):
+        triple = list(rgb) if isinstance(rgb, (tuple, list)) or np.ndim(rgb) == 1 else []
+        if len(triple) != 3 or not all(_is_whole(c) and 0 <= c <= 255 for c in triple):
             raise InputError(f"colors: {rgb!r} of id {index} is no (r, g, b) in 0–255")
         table[int(index)] = (int(rgb[0]), int(rgb[1]), int(rgb[2]))
     if len(set(table.values())) < len(table):
         raise InputError("colors: two ids have the same color")
     return table
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _code(rgb: Rgb) -> int:
@@ -258,22 +304,33 @@ def match_colors(maps: list[Labels]) -> list[Labels]:
     return matched
 
 
-def _coco_of_file(path: Path, file_name: str | None) -> list[Any]:
+def _coco_of_file(path: Path, file_name: str | None, size: tuple[int, int]) -> list[Any]:
     """The annotations of one picture in a COCO file."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if file_name is None:
+        raise InputError(f"{path}: annotations are looked up by file name; pass the picture's path")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         pictures = [p for p in data["images"] if Path(p["file_name"]).name == file_name]
-        if len(pictures) != 1:
-            raise InputError(f"{path}: {len(pictures)} pictures named {file_name!r}, expected 1")
-        return [a for a in data["annotations"] if a["image_id"] == pictures[0]["id"]]
-    except InputError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        annotations = [
+            a for a in data["annotations"] if pictures and a["image_id"] == pictures[0]["id"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         kind = type(error).__name__
-        raise InputError(f"{path}: not a COCO file with images and annotations ({kind}: {error})"
-                         ) from None  # fmt: skip
+        raise InputError(
+            f"{path}: not a COCO file with images and annotations ({kind}: {error})"
+        ) from None
+    if len(pictures) != 1:
+        raise InputError(f"{path}: {len(pictures)} pictures named {file_name!r}, expected 1")
+    drawn_on = (pictures[0].get("width", size[0]), pictures[0].get("height", size[1]))
+    if drawn_on != size:
+        raise InputError(
+            f"{path}: {file_name} is {drawn_on[0]}×{drawn_on[1]} there, the picture is "
+            f"{size[0]}×{size[1]}; they must have the same size (a picture with EXIF rotation "
+            "counts upright)"
+        )
+    return annotations
 
 
 def _from_coco(source: dict[str, Any] | list[Any], size: tuple[int, int]) -> Labels:
@@ -285,12 +342,12 @@ def _from_coco(source: dict[str, Any] | list[Any], size: tuple[int, int]) -> Lab
         rle = annotation.get("segmentation", annotation)
         try:
             mask = decode_rle(rle, size)
-            label = int(annotation.get("category_id", 1))
         except InputError as error:
             raise InputError(f"COCO annotation {index}: {error}") from None
-        if not 1 <= label <= MAX_ID:
+        label = annotation.get("category_id", 1)
+        if not _is_whole(label) or not 1 <= label <= MAX_ID:
             raise InputError(
-                f"COCO annotation {index}: category_id {label} is outside 1 … {MAX_ID}"
+                f"COCO annotation {index}: category_id {label!r}; accepted: integers 1 … {MAX_ID}"
             )
         drawn.append((int(mask.sum()), mask, UNKNOWN if annotation.get("iscrowd") else label))
     ids = np.zeros((size[1], size[0]), np.int32)
@@ -313,15 +370,23 @@ def decode_rle(rle: Any, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.b
         ) from None
     width, height = size
     if isinstance(rle, dict):
-        wanted = list(rle.get("size", []))
-        if wanted != [height, width]:
+        if "counts" not in rle:
+            raise InputError("neither segmentation nor counts in it; accepted: polygons or RLE")
+        wanted = rle.get("size")
+        if not isinstance(wanted, (list, tuple)) or list(wanted) != [height, width]:
             raise InputError(f"RLE of size {wanted} (height, width); expected [{height}, {width}]")
-        if isinstance(rle.get("counts"), list):
-            runs = rle["counts"]
-            if not all(isinstance(n, int) and n >= 0 for n in runs) or sum(runs) != width * height:
-                raise InputError("RLE runs must be whole numbers whose sum is width · height")
-    elif not (isinstance(rle, list) and rle and all(_is_polygon(p) for p in rle)):
-        raise InputError("segmentation must be RLE or polygons of six numbers or more")
+        runs = rle["counts"]
+        if isinstance(runs, list) and (
+            not all(_is_whole(n) and n >= 0 for n in runs) or sum(runs) != width * height
+        ):
+            raise InputError("RLE runs must be whole numbers whose sum is width · height")
+        if not isinstance(runs, (list, str, bytes)):
+            raise InputError(f"RLE counts are a {type(runs).__name__}; accepted: list, text, bytes")
+    elif not (isinstance(rle, list) and rle and all(_is_polygon(p, size) for p in rle)):
+        raise InputError(
+            "segmentation must be RLE, or a list of polygons [x, y, x, y, …] of six numbers or "
+            "more, none farther outside the picture than its width and height"
+        )
     try:
         if isinstance(rle, dict) and not isinstance(rle.get("counts"), list):
             counts = rle["counts"]
@@ -336,12 +401,14 @@ def decode_rle(rle: Any, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.b
         raise InputError(f"malformed segmentation ({type(error).__name__}: {error})") from None
 
 
-def _is_polygon(points: Any) -> bool:
+def _is_polygon(points: Any, size: tuple[int, int]) -> bool:
+    # The C++ code takes memory for every pixel of an outline, also outside the picture.
     return (
         isinstance(points, list)
         and len(points) >= 6
         and len(points) % 2 == 0
-        and all(isinstance(p, (int, float)) and np.isfinite(p) for p in points)
+        and all(isinstance(p, (int, float, np.number)) for p in points)
+        and all(-size[i % 2] <= p <= 2 * size[i % 2] for i, p in enumerate(points))
     )
 
 
@@ -356,10 +423,14 @@ def _decode_compressed(packed: bytes, height: int, width: int) -> np.ndarray[Any
             raise InputError(f"RLE counts hold the byte {byte}, outside 48 … 111")
         value |= (code & 31) << shift
         shift += 5
+        if shift > 60:  # more than the decoder's integers hold
+            raise InputError("RLE counts hold a run of endless length")
         if not code & 32:
             value -= (1 << shift) if code & 16 else 0
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             total, value, shift = total + runs[-1], 0, 0
+    if shift:
+        raise InputError("RLE counts end within a run")
     if total != height * width or min(runs, default=0) < 0:
         raise InputError(f"RLE runs cover {total} pixels; expected {height * width}")
     return np.asarray(coco.decode({"size": [height, width], "counts": packed}), bool)

@@ -185,7 +185,7 @@ class Predictor:
         source = iter(images)
         while batch := [read_image(image) for image in islice(source, batch_size)]:
             if tile is None:
-                paintings = self._paint(batch, prompt, chunk)
+                paintings = self.paint(batch, prompt, chunk)
                 for picture, parts in zip(batch, paintings, strict=True):
                     yield self._read(picture, prompt, parts)
             else:
@@ -193,10 +193,14 @@ class Predictor:
                     yield self._read_tiles(picture, prompt, tile, batch_size, chunk)
 
     @torch.inference_mode()
-    def _paint(
-        self, pictures: Sequence[Image.Image], prompt: Prompt, chunk: int | None
+    def paint(
+        self, pictures: Sequence[Image.Image], prompt: Prompt, chunk: int | None = None
     ) -> list[list[Tensor]]:
-        """For each picture the paintings of all passes, each (3, size, size) in 0–255."""
+        """What the model paints on RGB pictures, before it is read: the step below `predict`.
+
+        For each picture a list with one painting for each pass of the prompt, (3, size, size)
+        float32 RGB in 0–255, `size` being the model's.
+        """
         queries = torch.stack([self.normalizer.image(p, self.size) for p in pictures])
         queries = self._to_device(queries)
         painted = [
@@ -218,7 +222,7 @@ class Predictor:
         shown = np.zeros((picture.height, picture.width, 3), np.uint8)
         boxes = iter(tiling.boxes())
         while part := list(islice(boxes, batch_size)):
-            paintings = self._paint([picture.crop(box) for box in part], prompt, chunk)
+            paintings = self.paint([picture.crop(box) for box in part], prompt, chunk)
             for box, painted in zip(part, paintings, strict=True):
                 left, top, right, bottom = box
                 size = (bottom - top, right - left)

@@ -61,10 +61,13 @@ def _material(rng: Generator, views: int, size: int, base: Tensor) -> Tensor:
     return base.view(1, 3, 1, 1) + texture + drift
 
 
-def draw_scenes(rng: Generator, views: int, size: int, classes: int) -> tuple[Tensor, Tensor]:
+def draw_scenes(
+    rng: Generator, views: int, size: int, classes: int, absent: bool = False
+) -> tuple[Tensor, Tensor]:
     """One family: pictures (views, 3, size, size) in 0–1 and labels (views, size, size), uint8.
 
     Labels are 0 for the background and 1 … `classes`; later classes lie over earlier ones.
+    `absent` leaves all classes out of the last view.
     """
     gray = float(torch.rand(1, generator=rng)) < 0.3
     colors = _uniform(rng, 0.1, 0.9, classes + 2, 3)
@@ -79,6 +82,7 @@ def draw_scenes(rng: Generator, views: int, size: int, classes: int) -> tuple[Te
     labels = torch.zeros(views, size, size, dtype=torch.uint8)
     for index in range(1, classes + 1):
         where = _form(rng, views, size)
+        where[-1] &= not absent
         material = _material(rng, views, size, colors[index])
         picture = torch.where(where[:, None], material, picture)
         labels[where] = index

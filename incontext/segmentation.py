@@ -54,14 +54,16 @@ class Segmentation:
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """The picture with every id in its color, borders drawn at full strength."""
-        rgb = np.asarray(self.picture).astype(np.uint8)
+        rgb = np.array(self.picture)
         for index, color in self.colors.items():
             mask = self.labels == index
             if not mask.any():
                 continue
-            rgb = rgb if rgb.flags.writeable else rgb.copy()
-            mixed = rgb[mask] * (1 - opacity) + np.array(color) * opacity
-            rgb[mask] = mixed.astype(np.uint8)
+            for channel, value in enumerate(color):
+                plane = rgb[..., channel]
+                # A table of the 256 results: huge pictures never become floats.
+                mixed = np.arange(256) * (1 - opacity) + value * opacity
+                plane[mask] = mixed.astype(np.uint8)[plane[mask]]
             rgb[_border(mask)] = color
         return Image.fromarray(rgb)
 
@@ -69,8 +71,7 @@ class Segmentation:
         """Labels as a PNG-ready picture: mode P with the ids' colors, I;16 for ids over 255."""
         if self.labels.max(initial=0) > 255 or max(self.presence) > 255:
             return Image.fromarray(self.labels.astype(np.uint16))
-        image = Image.fromarray(self.labels.astype(np.uint8), "L").convert("P")
-        image.frombytes(self.labels.astype(np.uint8).tobytes())
+        image = Image.fromarray(self.labels.astype(np.uint8))
         table = np.zeros((256, 3), np.uint8)
         for index, color in self.colors.items():
             table[index] = color

@@ -20,6 +20,7 @@ class Encoded:
     """N examples as far as they can be computed before a query is known."""
 
     count: int
+    size: tuple[int, int]  # height and width of the pictures, which queries share
     semantic: Tensor  # (P,) bool: True = semantic kind, False = instance kind
     tokens: Tensor | None = None  # (2, P, N, h, w, C), joint attention
     memory: Memory | None = None  # keys and values of every block, independent attention
@@ -117,10 +118,11 @@ class Encoder(nn.Module):
         target = self._hide(target, hidden if hidden is None else hidden[:, None])
         tokens = self._streams(image.unflatten(0, (prompts, count)), target, semantic, False)
         matches = self.copy_path.remember(skips, targets) if self.copy_path else None
+        size = (images.shape[-2], images.shape[-1])
         if not self.independent:
-            return Encoded(count, semantic, tokens=tokens, matches=matches)
+            return Encoded(count, size, semantic, tokens=tokens, matches=matches)
         memory = Independent.encode(list(self.blocks), self.merge_after, tokens, chunk)
-        return Encoded(count, semantic, memory=memory, matches=matches)
+        return Encoded(count, size, semantic, memory=memory, matches=matches)
 
     def forward(
         self,

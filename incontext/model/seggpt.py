@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from incontext.model.decoder import PixelDecoder, SkipDecoder
 from incontext.model.encoder import Encoded, Encoder
 from incontext.model.layers import Block, PatchEmbedding
-from incontext.model.stem import COPY_STRIDE, CopyPath, Stem
+from incontext.model.stem import CopyPath, Stem
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,11 @@ SIZES: dict[str, Config] = {
         image_size=32,
         patch_size=8,
         embed_dim=32,
-        depth=4,
+        depth=12,
         num_heads=2,
         decoder_dim=16,
         position_grid=8,
-        merge_after=1,
-        taps=(1, 3),
+        taps=(2, 5, 8, 11),
     ),
 }
 
@@ -177,7 +176,7 @@ class SegGPT(nn.Module):
 
         The prompt has P = 1, or P = B with a prompt for each query.
         """
-        self._check("queries", queries, 4)
+        self._fit(queries, encoded)
         painting = self.decoder(self.encoder(queries, encoded, chunk=chunk))
         return painting[..., painting.shape[-2] - queries.shape[-2] :, :]
 
@@ -211,6 +210,7 @@ class SegGPT(nn.Module):
         rows = queries.shape[-2] // self.config.patch_size
         upper, lower = (None, None) if hidden is None else hidden.split([rows, rows], 1)
         encoded = self.encode(images, targets, semantic, hidden=upper, chunk=chunk)
+        self._fit(queries, encoded)
         if whole and (encoded.memory is not None or self.config.stem):
             raise ValueError("whole canvases are painted by joint models without a stem only")
         features = self.encoder(
@@ -229,8 +229,20 @@ class SegGPT(nn.Module):
                 f"{what} have shape {tuple(x.shape)}; accepted: {dims} dimensions, 3 channels, "
                 f"height and width multiples of {patch}"
             )
-        if dims == 4 and self.config.copy_heads and min(x.shape[-2:]) < COPY_STRIDE:
-            raise ValueError(f"{what} are smaller than {COPY_STRIDE} pixels")
+
+    def _fit(self, queries: Tensor, encoded: Encoded) -> None:
+        """Raise ValueError unless the queries can share the prompt's canvas."""
+        self._check("queries", queries, 4)
+        if tuple(queries.shape[-2:]) != encoded.size:
+            raise ValueError(
+                f"queries are {tuple(queries.shape[-2:])}, the examples {encoded.size}; both "
+                "halves of a canvas have the same height and width"
+            )
+        if len(encoded.semantic) not in (1, len(queries)):
+            raise ValueError(
+                f"{len(encoded.semantic)} prompts for {len(queries)} queries; accepted: one, or "
+                "one for each query"
+            )
 
 
 def _initialize(module: nn.Module) -> None:

@@ -1,0 +1,31 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from incontext.checkpoint import save
+from incontext.model import SIZES, SegGPT
+
+torch.set_num_threads(1)
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of oracles and data beside a checkout; tests that need it skip without."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared (parity tensors, data), which is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random model in the official shape."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny")
+    save(SegGPT(SIZES["tiny"]), folder)
+    return folder

@@ -1,0 +1,97 @@
+"""Imports run along the arrows of the design, and the model knows tensors only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Who may import whom inside the package; what stands on the left imports what stands on the right.
+ARROWS = {
+    "errors": set(),
+    "image": {"errors"},
+    "labels": {"errors", "image"},
+    "color": {"errors", "labels"},
+    "model.layers": set(),
+    "model.ensemble": {"model.layers"},
+    "model.stem": {"model.layers"},
+    "model.encoder": {"model.ensemble", "model.layers", "model.stem"},
+    "model.decoder": {"model.encoder", "model.layers"},
+    "model.seggpt": {"model.decoder", "model.encoder", "model.layers", "model.stem"},
+    "model": {"model.seggpt"},
+    "convert": {"model"},
+    "checkpoint": {"convert", "errors", "model"},
+    "prompt": {"color", "errors", "image", "labels", "model.encoder"},
+    "segmentation": {"errors", "image", "labels"},
+    "tiles": {"errors"},
+    "predictor": {
+        "checkpoint", "color", "errors", "image", "labels", "model", "prompt", "segmentation",
+        "tiles",
+    },
+    "batch": {"errors", "image", "predictor", "prompt", "segmentation"},
+    "scenes": set(),
+    "episodes": {"color", "errors", "scenes"},
+    "train": {"checkpoint", "episodes", "errors", "model"},
+    "cli": {
+        "batch", "checkpoint", "convert", "errors", "model", "predictor", "prompt", "train",
+    },
+}  # fmt: skip
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT / "incontext").with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "incontext").rglob("*.py")), ids=lambda p: module_name(p)
+)
+def test_arrows(path):
+    name = module_name(path)
+    if name in ("__init__", "__main__"):
+        return
+    assert name in ARROWS, f"{name} has no place in the design: add it to ARROWS"
+    inside = {i.removeprefix("incontext.") for i in imports(path) if i.startswith("incontext.")}
+    used = {i for i in inside if i in ARROWS}
+    allowed = ARROWS[name] | {part for a in ARROWS[name] for part in (a.partition(".")[0],)}
+    assert used <= allowed, f"{name} may not import {sorted(used - allowed)}"
+
+
+def test_no_cycles():
+    done: set[str] = set()
+    rest = dict(ARROWS)
+    while rest:
+        ready = {name for name, needs in rest.items() if needs <= done}
+        assert ready, f"a cycle among {sorted(rest)}"
+        done |= ready
+        rest = {name: needs for name, needs in rest.items() if name not in ready}
+
+
+def test_model_is_tensors_only():
+    allowed = {"torch", "dataclasses", "math", "collections", "incontext"}
+    for path in (ROOT / "incontext/model").glob("*.py"):
+        roots = {name.partition(".")[0] for name in imports(path)}
+        assert roots <= allowed, f"{path.name} imports {sorted(roots - allowed)}"
+
+
+def test_demos_use_public_names():
+    import incontext
+
+    public = {f"incontext.{name}" for name in incontext.__all__} | {"incontext"}
+    for path in (ROOT / "demos").glob("*.py"):
+        used = {name for name in imports(path) if name.startswith("incontext")}
+        assert used <= public, f"{path.name} uses {sorted(used - public)}"
