@@ -33,7 +33,9 @@ class LabelledSet:
         if not described.is_file():
             raise InputError(f"{described}: no such file")
         about = json.loads(described.read_text(encoding="utf-8"))
-        images, labels, order = [], [], {}
+        images: list[Image.Image] = []
+        labels: list[Ids] = []
+        order: dict[str, int] = {}
         for name, image, label in read_pairs(path):
             order[name] = len(images)
             images.append(image)

@@ -189,9 +189,8 @@ def parse_config(values: Any, path: Path) -> Config:
     if not isinstance(values, dict) or values.keys() - known:
         strange = sorted(values.keys() - known) if isinstance(values, dict) else values
         raise InputError(f"{path.with_name(CONFIG)}: unknown fields {strange}")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
-        return Config(**values)
+        return Config(**with_tuples(values))
     except (TypeError, ValueError) as error:
         raise InputError(f"{path.with_name(CONFIG)}: {error}") from None
 
@@ -204,7 +203,12 @@ def _transformers_config(config: dict[str, Any]) -> dict[str, Any]:
         "layer_norm_eps": "layer_norm_eps",
     }
     said = {ours: config[theirs] for theirs, ours in fields.items() if theirs in config}
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}
+    return with_tuples(said)
+
+
+def with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON values with their lists as tuples, which frozen dataclasses hold."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
 def save(

@@ -125,7 +125,7 @@ def config_of(state: State, **known: Any) -> Config:
         raise ValueError(f"the checkpoint has no tensor {error.args[0]}") from None
     numbers = {int(n[1]) for n in (re.match(r"encoder\.blocks\.(\d+)\.", k) for k in state) if n}
     depth, dim, patch = max(numbers) + 1, weight.shape[0], weight.shape[-1]
-    shape = {
+    shape: dict[str, Any] = {
         "image_size": (table.shape[0] + 1) // 2 * patch,
         "patch_size": patch,
         "embed_dim": dim,

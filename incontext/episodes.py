@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,14 +137,14 @@ class Sampler:
         weights = [mixture.weights.get(s.name, mixture.other) for s in self.sets]
         self.weights = np.array(weights) / sum(weights) if weights else np.zeros(0)
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """All that `restore` needs to go on with the very same episodes."""
         return {"numpy": self.rng.bit_generator.state, "torch": self.torch_rng.get_state()}
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
         self.rng.bit_generator.state = state["numpy"]
-        self.torch_rng.set_state(state["torch"])  # type: ignore[arg-type]
+        self.torch_rng.set_state(state["torch"])
 
     def batch(self, episodes: int, examples: int) -> Batch:
         """Draw `episodes` episodes of `examples` examples and one query each."""
@@ -206,9 +207,9 @@ class Sampler:
             mapped = np.zeros(256, np.uint8)
             mapped[IGNORE] = IGNORE
             mapped[classes] = np.arange(1, len(classes) + 1)
-            for picture in pictures:
-                small = mapped[chosen.labels[picture].numpy()]
-                sources.append(chosen.images[picture])
+            for number in pictures:
+                small = mapped[chosen.labels[number].numpy()]
+                sources.append(chosen.images[number])
                 source_labels.append(torch.from_numpy(small))
                 thetas.append(self._view(small))
         theta = torch.tensor(np.stack(thetas), dtype=torch.float32)

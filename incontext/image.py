@@ -61,23 +61,26 @@ def open_file(path: str | Path) -> Image.Image:
     if not path.is_file():
         raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
     try:
-        with _unlimited():
-            image = Image.open(path)
-        if image.width * image.height > MAX_PIXELS:
-            raise InputError(
-                f"{path}: {image.width}×{image.height} is more than {MAX_PIXELS // 10**6} "
-                "megapixels; cut it into parts first"
-            )
-        # Before decoding: counting walks through the file, and ends in it where it is damaged.
-        frames = getattr(image, "n_frames", 1)
+        with path.open("rb") as file:
+            with _unlimited():
+                image = Image.open(file)
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(
+                    f"{path}: {image.width}×{image.height} is more than {MAX_PIXELS // 10**6} "
+                    "megapixels; cut it into parts first"
+                )
+            # Counted before decoding, since counting leaves the first frame.
+            frames = getattr(image, "n_frames", 1)
+            decode(image, str(path))
     except InputError:
         raise
     except UnidentifiedImageError:
         problem = "not a picture" if path.stat().st_size else "an empty file"
         raise InputError(f"{path}: {problem}; accepted: {', '.join(FORMATS)}") from None
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it") from None
     except Exception as error:  # decoders raise nearly anything on damaged data
         raise InputError(f"{path}: {_damage(error)}") from None
-    decode(image, str(path))
     # MPO: a photo with its preview or depth map behind it, as many phones write.
     if frames > 1 and image.format != "MPO":
         warnings.warn(f"{path}: {frames} frames; the first one is used", stacklevel=2)
@@ -142,8 +145,9 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    # A copy: neither metadata nor a file handle of the source stays attached.
-    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    rgb = image.convert("RGB") if image.mode != "RGB" else image.copy()
+    rgb.info = {}  # metadata of the source would say wrong things about what is made of this one
+    return rgb
 
 
 def _from_array(source: Any) -> Image.Image:
@@ -231,7 +235,13 @@ def resize_nearest(array: np.ndarray[Any, Any], size: tuple[int, int]) -> np.nda
 
     Works for any dtype; equals Pillow's NEAREST.
     """
-    rows = ((np.arange(size[0]) + 0.5) * (array.shape[0] / size[0])).astype(int)
-    columns = ((np.arange(size[1]) + 0.5) * (array.shape[1] / size[1])).astype(int)
-    rows, columns = rows.clip(max=array.shape[0] - 1), columns.clip(max=array.shape[1] - 1)
+    rows, columns = _centers(array.shape[0], size[0]), _centers(array.shape[1], size[1])
     return array[rows[:, None], columns[None]]
+
+
+def _centers(source: int, target: int) -> np.ndarray[Any, Any]:
+    """For each target position the source position under its center."""
+    steps = np.full(target, source / target)
+    steps[0] /= 2
+    # A running sum, as Pillow has it: where a center lies on a border, its rounding decides.
+    return np.cumsum(steps).astype(int).clip(max=source - 1)

@@ -59,7 +59,8 @@ def read_labels(
 
     - bool, or mode 1: True is id 1.
     - Integers (any dtype; modes L, P, I;16, I): {0, 1} and ids as they are; {0, 255} alone is a
-      binary mask, id 1. A map in which 255 stands beside ids other than 0 needs `ignore`.
+      binary mask, id 1. A map in which 255 stands beside ids other than 0 needs `ignore`. Of a
+      palette picture the indices count; a palette of other grays than the indices is refused.
     - RGB: each color an id, black is background unless `colors` gives it an id; `colors` maps ids
       to colors, without it the colors that occur are taken (see `match_colors`).
     - COCO: an annotation, a list of them, or the path of a COCO .json (with the picture's
@@ -206,11 +207,25 @@ def _from_ids(
     if kept and (kept[0] < 0 or kept[-1] > MAX_ID):
         wrong = kept[0] if kept[0] < 0 else kept[-1]
         raise InputError(f"id {wrong} is outside 0 … {MAX_ID}; pass ignore={wrong} if it is none")
+    _check_gray_palette(kept, palette)
     # Wide enough for any integer dtype that passed; uint64 values fit after the check above.
     unknown = values == ignore if isinstance(ignore, int) else np.zeros(values.shape, bool)
     ids = np.where(unknown, 0, values).astype(np.int32)
     ids[unknown] = UNKNOWN
     return Labels(ids, {i: c for i, c in palette.items() if i in kept})
+
+
+def _check_gray_palette(found: list[int], palette: dict[int, Rgb]) -> None:
+    """Refuse a palette of grays other than the indices: GIF renumbers the grays it is given."""
+    grays = [palette[i][0] for i in found if i in palette and len(set(palette[i])) == 1]
+    if len(set(grays)) < len(found):  # colors, or grays that were never meant to tell ids apart
+        return
+    binary = [g // 255 for g in grays] if set(grays) <= {0, 255} else grays
+    if found not in (grays, binary):
+        raise InputError(
+            f"a palette of grays: ids can be the indices {found[:8]} or the grays {grays[:8]}; "
+            "store it as gray or with a colored palette"
+        )
 
 
 def _from_rgb(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
-from incontext.checkpoint import load, parse_config, save
+from incontext.checkpoint import load, parse_config, save, with_tuples
 from incontext.episodes import IGNORE, Batch, Mixture, PictureSet, Sampler, load_set
 from incontext.errors import InputError
 from incontext.model import SIZES, SegGPT, painting_loss
@@ -220,7 +220,9 @@ def train_from_file(
     try:
         about = json.loads(description.read_text(encoding="utf-8"))
         config = parse_config(asdict(SIZES[about["model"]]) | about.get("config", {}), description)
-        options = {k: tuple(v) if isinstance(v, list) else v for k, v in about["recipe"].items()}
+        options: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in about["recipe"].items()
+        }
         recipe = Recipe(mixture=Mixture(**about.get("mixture", {})), **options)
         cache = int(about["cache"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,12 +1,15 @@
 """Fixtures that several test files share."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from incontext.checkpoint import save
+from incontext.cli import main
 from incontext.model import SIZES, SegGPT
 
 torch.set_num_threads(1)
@@ -29,3 +32,32 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     save(SegGPT(SIZES["tiny"]), folder)
     return folder
+
+
+class Answer(NamedTuple):
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def incontext(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
+    """The command line, run in this process; it never shows a traceback."""
+
+    def run(*args: object) -> Answer:
+        monkeypatch.setattr("sys.argv", ["incontext", *map(str, args)])
+        capfd.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        answer = Answer(code, *capfd.readouterr())
+        assert "Traceback" not in answer.out + answer.err
+        return answer
+
+    return run

@@ -1,5 +1,7 @@
 """Tiles cover, overlap and blend; bands equal the whole."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,7 +34,7 @@ def test_neighbors_overlap():
     lefts = sorted({b[0] for b in boxes})
     assert lefts[0] == 0
     assert lefts[-1] == 800
-    assert max(b - a for a, b in zip(lefts, lefts[1:], strict=False)) <= 150
+    assert max(b - a for a, b in itertools.pairwise(lefts)) <= 150
     with pytest.raises(InputError, match="16 or more"):
         Tiling(10, 10, 4)
 

@@ -4,6 +4,7 @@ Letters: S streams, P prompts (1 or B), B queries, N examples, h w token rows an
 a canvas, C channels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -58,7 +59,7 @@ class Encoder(nn.Module):
         super().__init__()
         dim = embed.proj.out_channels
         self.embed, self.stem, self.copy_path = embed, stem, copy_path
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
         self.norm = nn.LayerNorm(dim, eps=eps)
         self.mask_token = nn.Parameter(torch.zeros(dim))
         self.segment_image = nn.Parameter(torch.zeros(dim))
@@ -121,7 +122,7 @@ class Encoder(nn.Module):
         size = (images.shape[-2], images.shape[-1])
         if not self.independent:
             return Encoded(count, size, semantic, tokens=tokens, matches=matches)
-        memory = Independent.encode(list(self.blocks), self.merge_after, tokens, chunk)
+        memory = Independent.encode(self.blocks, self.merge_after, tokens, chunk)
         return Encoded(count, size, semantic, memory=memory, matches=matches)
 
     def forward(

@@ -6,6 +6,7 @@ examples and hand the query through one block after another, so the encoder know
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -36,14 +37,15 @@ class Joint:
 
     def __init__(self, examples: Tensor, chunk: int | None) -> None:
         """`examples` (S, B, N, h, w, C); at most `chunk` of them attend at once, None: all."""
-        self.examples = examples
+        # A copy, since the prompt's tokens serve other queries too.
+        self.examples = examples.clone(memory_format=torch.contiguous_format)
         self.chunk = chunk or examples.shape[2]
 
     def step(self, block: Block, query: Tensor) -> Tensor:
         """One block: query (S, B, h, w, C) → the same shape; the examples move along."""
         streams, queries, count, rows = self.examples.shape[:4]
         asked = block.project(_flat(query))  # (S·B, h, w, 3, n, d)
-        total: Tensor | float = 0.0
+        total = torch.zeros_like(query)
         finished = []
         for part in self.examples.split(self.chunk, 2):
             size = part.shape[2]
@@ -52,9 +54,14 @@ class Joint:
             context = block.attn.attend(canvas)  # (S·B·size, 2h, w, C)
             above, below = context.split([rows, context.shape[1] - rows], 1)
             above = above.unflatten(0, (streams, queries, size))
-            finished.append(block.finish(part, above))
+            moved = block.finish(part, above)
+            if torch.is_grad_enabled():
+                finished.append(moved)
+            else:  # nobody needs the old tokens: what grows with N is this one tensor
+                part.copy_(moved)
             total = total + below.unflatten(0, (streams, queries, size)).sum(2)
-        self.examples = torch.cat(finished, 2)
+        if finished:
+            self.examples = torch.cat(finished, 2)
         return block.finish(query, total / count)
 
     def merge(self) -> None:
@@ -81,7 +88,7 @@ class Independent:
 
     @staticmethod
     def encode(
-        blocks: list[Block], merge_after: int, examples: Tensor, chunk: int | None
+        blocks: Sequence[Block], merge_after: int, examples: Tensor, chunk: int | None
     ) -> Memory:
         """Run examples (S, B, N, h, w, C) through all blocks, keep the keys and values."""
         memory: list[list[Tensor]] = [[] for _ in blocks]
