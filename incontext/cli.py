@@ -280,6 +280,7 @@ def train(
     recipe: Annotated[Path, typer.Option(help="JSON: model, cache, recipe, mixture.")],
     out: Annotated[Path, typer.Option(help="Folder of the run; a state in it is resumed.")],
     init: Annotated[str | None, typer.Option(help="Checkpoint to start from.")] = None,
+    until: Annotated[int | None, typer.Option(help="Stop at this step.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     """Train by in-context coloring; writes a checkpoint (averaged weights) into the folder."""
@@ -288,7 +289,7 @@ def train(
     from incontext.train import train_from_file
 
     torch.set_num_threads(threads)
-    typer.echo(f"wrote {train_from_file(recipe, sets, out, init)}")
+    typer.echo(f"wrote {train_from_file(recipe, sets, out, init, until)}")
 
 
 def main() -> None:

@@ -178,11 +178,12 @@ class Trainer:
                 self.ema[name].lerp_(value, 1 - keep)
         return {"loss": loss.item(), **parts}
 
-    def run(self, save_every: int = 500, log_every: int = 50) -> None:
-        """Train up to the recipe's last step, with a line in `log.csv` now and then."""
+    def run(self, until: int | None = None, save_every: int = 200, log_every: int = 50) -> None:
+        """Train up to step `until`, or the recipe's last, with a line in `log.csv` now and then."""
+        last = min(until or self.recipe.steps, self.recipe.steps)
         self.folder.mkdir(parents=True, exist_ok=True)
         since, sums = time.perf_counter(), dict[str, float]()
-        while self.step < self.recipe.steps:
+        while self.step < last:
             for name, value in self.train_step().items():
                 sums[name] = sums.get(name, 0.0) + value / log_every
             if self.step % log_every == 0:
@@ -206,7 +207,11 @@ class Trainer:
 
 
 def train_from_file(
-    description: Path, sources: Sequence[Path], folder: Path, init: str | None = None
+    description: Path,
+    sources: Sequence[Path],
+    folder: Path,
+    init: str | None = None,
+    until: int | None = None,
 ) -> Path:
     """Run what a JSON file describes: `model` (a size of `SIZES`), `config` (fields of it that
     differ), `cache` (pixels the pictures are held at), `recipe` and `mixture` (their fields).
@@ -220,10 +225,8 @@ def train_from_file(
     try:
         about = json.loads(description.read_text(encoding="utf-8"))
         config = parse_config(asdict(SIZES[about["model"]]) | about.get("config", {}), description)
-        options: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in about["recipe"].items()
-        }
-        recipe = Recipe(mixture=Mixture(**about.get("mixture", {})), **options)
+        mixture = Mixture(**about.get("mixture", {}))
+        recipe = Recipe(mixture=mixture, **with_tuples(about["recipe"]))
         cache = int(about["cache"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{description}: {type(error).__name__}: {error}") from None
@@ -232,6 +235,6 @@ def train_from_file(
     if init:
         model.load_state_dict(load(init).state_dict())
     trainer = Trainer(model, [load_set(path, cache) for path in sources], recipe, folder)
-    trainer.run()
+    trainer.run(until)
     model.load_state_dict(trainer.ema)
     return save(model, folder)

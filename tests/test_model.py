@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from incontext.model import SIZES, Config, SegGPT, painting_loss
-from incontext.model.layers import Attention, relative_table
+from incontext.model.layers import Attention, attention, relative_table
 
 JOINT = replace(SIZES["tiny"], depth=4, merge_after=1, taps=(1, 3))
 INDEPENDENT = Config(
@@ -260,6 +260,19 @@ def test_sliced_attention_equals_naive(relative):
         for budget in (1, 2 * 2 * 5 * 40, 3 * 2 * 2 * 5 * 40, 2**25):
             got = attn.attend(attn.project(x), budget)
             torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [None, 1.0])
+def test_attention_with_gradients_equals_without(scale):
+    """The path that writes the matrix out for training computes the same."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 2, 20, 8).bfloat16()
+    bias = torch.randn(1, 20).bfloat16()
+    plain = attention(q, k, v, bias, scale)
+    traced = attention(q.requires_grad_(), k, v, bias, scale)
+    torch.testing.assert_close(traced, plain, atol=2e-2, rtol=2e-2)
+    exact = attention(q.double(), k.double(), v.double(), bias.double(), scale)
+    assert (traced - exact).norm() / exact.norm() < 1e-2
 
 
 def test_chunks_train_alike():

@@ -17,16 +17,13 @@ def attention(
 ) -> Tensor:
     """softmax(scale · q kᵀ + bias) v over the last two dimensions; scale defaults to 1/√d.
 
-    On CPU, PyTorch's backward pass of this in bfloat16 takes 2.5 times as long as in float32, so
-    what needs gradients there runs in float32.
+    On CPU, PyTorch's fused backward pass in bfloat16 takes 1.2 to 1.7 times as long as writing the
+    matrix out, so what needs gradients there does that.
     """
-    dtype = q.dtype
-    if q.requires_grad and q.device.type == "cpu" and dtype == torch.bfloat16:
-        q, k, v = q.float(), k.float(), v.float()
-        bias = None if bias is None else bias.float()
-        with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(q, k, v, bias, scale=scale).to(dtype)
-    return F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
+    if not (q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16):
+        return F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
+    return (scores if bias is None else scores + bias.to(scores.dtype)).softmax(-1).to(v.dtype) @ v
 
 
 class PatchEmbedding(nn.Module):

@@ -91,7 +91,9 @@ class CopyPath(nn.Module):
     def forward(self, skips: list[Tensor], known: tuple[Tensor, Tensor]) -> Tensor:
         """Skips of B query pictures → copied values (B, n·d, H, W), colors first in each head."""
         asked = self._features(skips) * self.scale.exp()
-        keys, values = (x.expand(len(asked), -1, -1, -1).to(asked.dtype) for x in known)
+        keys, values = (x.expand(len(asked), -1, -1, -1) for x in known)
+        # Under autocast unit vectors come out in float32; the values have the type that is wanted.
+        asked, keys = asked.to(values.dtype), keys.to(values.dtype)
         copied = attention(asked, keys, values, scale=1.0)
         height, width = skips[1].shape[-2:]
         return copied.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
