@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
-from skimage import color, data, filters, morphology
+from scipy.ndimage import binary_fill_holes
+from skimage import color, data, filters, morphology, segmentation
 
 from incontext import Example, Predictor
 
@@ -48,12 +49,11 @@ def _drawn(size: tuple[int, int], draw: Callable[[Any], None]) -> Array:
 def coins() -> Scene:
     """Coins: the upper two rows show what a coin is, the lower two are asked for."""
     picture = data.coins()
-    smooth = filters.gaussian(picture, 2)
-    edges = morphology.closing(filters.sobel(smooth) > 0.025, morphology.disk(5))
-    from scipy.ndimage import binary_fill_holes
-
-    filled = morphology.opening(binary_fill_holes(edges), morphology.disk(7))
-    return _halves("coins", picture, filled, 148, 0)
+    sure = np.where(picture > 150, 2, np.where(picture < 40, 1, 0))
+    grown = segmentation.watershed(filters.sobel(picture), sure) == 2
+    grown[:, :8], grown[:, -6:], grown[:8] = False, False, False  # the bright frame
+    whole = morphology.opening(binary_fill_holes(grown), morphology.disk(6))
+    return _halves("coins", picture, whole, 148, 0)
 
 
 def eyes() -> Scene:

@@ -1,4 +1,4 @@
-"""`python -m eval bench --data DIR --checkpoint NAME`."""
+"""`python -m eval NAME …`."""
 
 import sys
 from pathlib import Path
@@ -34,6 +34,19 @@ def bench(
     torch.set_num_threads(threads)
     counts = [int(n) for n in examples.split(",")]
     run(data, checkpoint, counts, episodes, out, [s for s in only.split(",") if s])
+
+
+@app.command()
+def passes(
+    data: Annotated[Path, typer.Option(help="A set of many classes: NAME.tar.")],
+    checkpoint: str = "incontext-starter",
+    limits: Annotated[str, typer.Option(help="Classes in one pass.")] = "1,2,4,8,25",
+    episodes: int = 40,
+) -> None:
+    """How many classes one painting separates well."""
+    from eval.passes import run
+
+    run(data, checkpoint, [int(n) for n in limits.split(",")], episodes)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Folders of pictures: find targets, segment what is not finished yet, report every file."""
 
+import errno
 import glob
 import hashlib
 import json
@@ -149,6 +150,11 @@ class Manifest:
             return False
         return all((self.folder / name).is_file() for name in entry["files"].values())
 
+    def fail(self, target: Target, text: str) -> None:
+        """Note what kept a file from being done; results of it from an earlier run are void."""
+        self.failed[str(target.path)] = text
+        self.results.pop(target.name, None)
+
     def save(self, at_once: bool = True) -> None:
         """Write `results.json`, whole or not at all; unless `at_once`, only now and then."""
         if not at_once and time.monotonic() - self.saved < SAVE_EVERY:
@@ -212,7 +218,15 @@ def segment_files(
             pictures = [read.picture for read in batch]
             results = predictor.predict(pictures, prompt, batch_size=batch_size, **options)
             for read, result in zip(batch, results, strict=True):
-                files = result.save(manifest.folder, read.target.name)
+                try:
+                    files = result.save(manifest.folder, read.target.name)
+                except OSError as error:
+                    if error.errno != errno.ENAMETOOLONG:  # a full disk: the rest will not fit
+                        raise
+                    text = f"{read.target.path}: the name is too long to name results after it"
+                    manifest.fail(read.target, text)
+                    tell(read.target, text)
+                    continue
                 manifest.results[read.target.name] = describe(
                     result, read.source, files, manifest.folder, read.notes
                 )
@@ -249,8 +263,7 @@ def _readable(
                 picture = read_image(target.path)
             except (InputError, OSError, MemoryError) as error:
                 text = str(error) or type(error).__name__
-                manifest.failed[str(target.path)] = text
-                manifest.results.pop(target.name, None)
+                manifest.fail(target, text)
                 tell(target, text)
                 continue
         notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]

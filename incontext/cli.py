@@ -47,10 +47,11 @@ def _color(text: str) -> tuple[int, int, int]:
     """ "#ff0080" or "255,0,128" → (255, 0, 128)."""
     try:
         if text.startswith("#") and len(text) == 7:
-            return int(text[1:3], 16), int(text[3:5], 16), int(text[5:7], 16)
-        red, green, blue = (int(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"color {text!r}; accepted: #rrggbb or r,g,b") from None
+            red, green, blue = bytes.fromhex(text[1:])
+        else:
+            red, green, blue = bytes(int(part) for part in text.split(","))
+    except ValueError:  # also what bytes says of a number that is none
+        raise InputError(f"color {text!r}; accepted: #rrggbb or r,g,b in 0–255") from None
     return red, green, blue
 
 

@@ -216,6 +216,16 @@ class TestSegmentFiles:
         content = json.loads((tmp_path / "out/results.json").read_text())
         assert "2 frames; the first one is used" in content["results"]["film"]["notes"][0]
 
+    def test_name_that_leaves_no_room(self, predictor, prompt, tmp_path):
+        for name in ("a", "n" * 245, "z"):
+            picture(tmp_path / "in" / f"{name}.png")
+        told = dict(self.run(predictor, prompt, tmp_path / "in", tmp_path / "out"))
+        assert "too long" in told.pop("n" * 245)
+        assert told == {"a": "", "z": ""}
+        content = json.loads((tmp_path / "out/results.json").read_text())
+        assert sorted(content["results"]) == ["a", "z"]
+        assert len(content["failed"]) == 1
+
     def test_nothing_to_do(self, predictor, prompt, tmp_path):
         manifest = Manifest.open(tmp_path / "out", {}, prompt, False)
         segment_files(predictor, prompt, [], manifest)

@@ -3,8 +3,10 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -95,7 +97,7 @@ ENCODINGS = {
     "16-bit": (lambda f: mask(f / "m.png", IDS.astype(np.uint16) * 21_845), [], [21_845, 65_535]),
     "ignore-255": (lambda f: mask(f / "m.png", IDS * 85), ["--ignore", "255"], [85]),
     "id-255": (lambda f: mask(f / "m.png", IDS * 85), ["--ignore", "none"], [85, 255]),
-    "negative": (lambda f: mask(f / "m.tif", IDS.astype(np.int32) - 2 * (IDS == 1)),
+    "negative": (lambda f: mask(f / "m.tif", np.where(IDS == 1, -1, IDS.astype(np.int32))),
                  ["--ignore", "-1"], [3]),
     "palette": (lambda f: palette_mask(f / "m.png"), [], [1, 3]),
     "gif": (lambda f: palette_mask(f / "m.gif"), [], None),
@@ -150,7 +152,7 @@ class TestEncodings:
     def test_colors_shared_over_examples(self, incontext, tiny_checkpoint, tmp_path):
         image = photo(tmp_path / "a.png")
         both = mask(tmp_path / "both.png", COLORED)
-        one = mask(tmp_path / "one.png", np.where(COLORED == 255, COLORED[..., ::-1], 0))
+        one = mask(tmp_path / "one.png", COLORED[..., ::-1])
         answer = incontext(
             "segment", image, "--checkpoint", tiny_checkpoint, "--out", tmp_path / "out",
             "--example", image, both, f"--example={image}", one,
@@ -429,7 +431,9 @@ class TestBadOptions:
             (["--color", "1=red"], "color 'red'; accepted: #rrggbb"),
             (["--color", "1=#ggg000"], "color '#ggg000'; accepted: #rrggbb"),
             (["--color", "1=1,2"], "color '1,2'; accepted: #rrggbb"),
-            (["--color", "1=1,2,300"], "no (r, g, b) in 0–255"),
+            (["--color", "1=1,2,300"], "color '1,2,300'; accepted: #rrggbb or r,g,b in 0–255"),
+            (["--color", "1=#-1-1-1"], "color '#-1-1-1'; accepted"),
+            (["--color", "70000=#ff0000"], "colors"),
             (["--color", "²=#ff0000"], "--color '²=#ff0000'; accepted: ID=VALUE"),
             (["--color", "1=#ff0000", "--color", "1=#00ff00"], "--color names an id twice"),
             (["--name", "cat"], "--name 'cat'; accepted: ID=VALUE"),
@@ -614,6 +618,27 @@ class TestProcess:
         assert not list((tmp_path / "out").glob(".*.part"))
         # with room again, the run goes on
         assert self.run(*self.arguments(tmp_path, tiny_checkpoint)).returncode == 0
+
+    def test_interrupted(self, tiny_checkpoint, tmp_path):
+        for index in range(80):
+            photo(tmp_path / f"in/{index}.png")
+        arguments = [*self.arguments(tmp_path, tiny_checkpoint), "--batch-size", 1]
+        with subprocess.Popen(
+            [sys.executable, "-m", "incontext", *map(str, arguments)], stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        ) as process:  # fmt: skip
+            while process.poll() is None and not list((tmp_path / "out").glob("*.overlay.jpg")):
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            errors = process.communicate()[1]
+        assert process.returncode == 130
+        assert "interrupted; finished files are kept" in errors
+        assert "Traceback" not in errors
+        finished = len(results(tmp_path / "out")["results"])
+        assert finished < 80
+        done = self.run(*arguments)
+        assert done.returncode == 0
+        assert not finished or f"{finished} of 80 pictures are finished already" in done.stdout
 
     def test_bad_option(self):
         done = self.run("segment", "--speed", "9")

@@ -1,0 +1,77 @@
+"""What README and the cards say runs, and what they name exists."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("incontext/weights/*/README.md")]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """The files that README's snippets name."""
+    rng = np.random.default_rng(0)
+    for name in ("photo.jpg", "other.jpg", "a.jpg", "b.jpg", "pictures/c.jpg"):
+        pixels = rng.integers(0, 60, (48, 64, 3), dtype=np.uint8)
+        pixels[10:30, 20:50] += 150
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / name)
+    mask = np.zeros((48, 64), np.uint8)
+    mask[10:30, 20:50] = 255
+    for name in ("mask.png", "other.png"):
+        Image.fromarray(mask).save(tmp_path / name)
+    return tmp_path
+
+
+def test_python_snippet_runs(pictures):
+    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=pictures, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_command_runs(pictures):
+    [command] = re.findall(r"^incontext (segment .*)$", README, re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, "-m", "incontext", *command.split()],
+        cwd=pictures, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (pictures / "results/c.png").is_file()
+    assert (pictures / "results/results.json").is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name + "/" + p.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    assert "@" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL), "an unfilled place"
+
+
+def test_demo_segments_photographs(tmp_path):
+    """`make demo`'s command, on real photographs: better than chance by far."""
+    pytest.importorskip("skimage")
+    done = subprocess.run(
+        [sys.executable, "-m", "demos.photographs", str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    scores = [float(v) for v in re.findall(r"IoU (\d\.\d+)", done.stdout)]
+    assert len(scores) == 4
+    assert np.mean(scores) > 0.6
+    for line in done.stdout.splitlines():
+        if line.strip().endswith(".overlay.jpg"):
+            assert Image.open(line.strip()).size > (50, 50)
