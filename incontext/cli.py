@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from incontext.arguments import PairCommand, color_of, ignore_of, pairs_of
 from incontext.errors import InputError
 
 if TYPE_CHECKING:
     from incontext.batch import Target
-    from incontext.prompt import Prompt
+    from incontext.prompt import Example, Prompt
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -24,69 +24,6 @@ app = typer.Typer(
 Checkpoint = Annotated[
     str, typer.Option(help="Bundled name, folder, .safetensors or .pth file, or hub id.")
 ]
-
-
-def _pair(text: str, what: str) -> tuple[int, str]:
-    """ "3=cat" → (3, "cat")."""
-    left, equals, right = text.partition("=")
-    if not equals or not left.strip().isdecimal() or not right:
-        raise InputError(f"{what} {text!r}; accepted: ID=VALUE, such as 1=...")
-    return int(left), right
-
-
-def _pairs(texts: list[str] | None, what: str) -> dict[int, str]:
-    """["3=cat", "4=dog"] → {3: "cat", 4: "dog"}."""
-    pairs = [_pair(text, what) for text in texts or []]
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        raise InputError(f"{what} names an id twice: {' '.join(texts or [])}")
-    return table
-
-
-def _color(text: str) -> tuple[int, int, int]:
-    """ "#ff0080" or "255,0,128" → (255, 0, 128)."""
-    try:
-        if text.startswith("#") and len(text) == 7:
-            red, green, blue = bytes.fromhex(text[1:])
-        else:
-            red, green, blue = bytes(int(part) for part in text.split(","))
-    except ValueError:  # also what bytes says of a number that is none
-        raise InputError(f"color {text!r}; accepted: #rrggbb or r,g,b in 0–255") from None
-    return red, green, blue
-
-
-def _ignore(text: str | None) -> int | str | None:
-    if text is None or text == "none":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"--ignore {text!r}; accepted: an integer or none") from None
-
-
-class PairCommand(TyperCommand):
-    """Lets `--example` take two values: typer knows no repeated option with several.
-
-    Both travel as one text with a NUL between, which no argument can hold by itself.
-    """
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Join the two values of every `--example`, then parse as usual."""
-        joined: list[str] = []
-        rest = iter(args)
-        for arg in rest:
-            if arg == "--":
-                joined += [arg, *rest]
-                break
-            if arg != "--example" and not arg.startswith("--example="):
-                joined.append(arg)
-                continue
-            image = arg.partition("=")[2] or next(rest, "")
-            mask = next(rest, "")
-            if not image or not mask or image.startswith("--") or mask.startswith("--"):
-                raise InputError("--example takes two values: a picture and its mask")
-            joined += ["--example", f"{image}\0{mask}"]
-        return super().parse_args(ctx, joined)
 
 
 @app.command(cls=PairCommand)
@@ -130,7 +67,6 @@ def segment(
     """
     from incontext.batch import Manifest, file_hash, find_targets, segment_files
     from incontext.checkpoint import locate
-    from incontext.prompt import Example
     from incontext.tiles import Tiling
 
     if out.exists() and not out.is_dir():
@@ -139,19 +75,14 @@ def segment(
         raise InputError("--batch-size and --chunk must be 1 or more")
     if tile is not None:
         Tiling(1, 1, tile)  # says what is wrong before any work
-    colors = {i: _color(c) for i, c in _pairs(color, "--color").items()} or None
-    options = {"colors": colors, "ignore": _ignore(ignore), "threshold": threshold}
-    examples = []
+    colors = {i: color_of(c) for i, c in pairs_of(color, "--color").items()} or None
+    options = {"colors": colors, "ignore": ignore_of(ignore), "threshold": threshold}
     pairs = [tuple(text.split("\0")) for text in example]
-    for image, mask in pairs:
-        try:
-            examples.append(Example(image, mask, **options))  # type: ignore[arg-type]
-        except InputError as error:
-            raise InputError(f"example {image} {mask}: {error}") from None
+    examples = _read_examples(pairs, options)
     found = find_targets(targets, out)
     weights = locate(checkpoint)
     predictor = _predictor(weights, device, dtype)
-    names = _pairs(name, "--name")
+    names = pairs_of(name, "--name")
     prompt = predictor.prompt(examples, kind=kind, names=names, crop=crop, chunk=chunk)
     settings = {
         "checkpoint": checkpoint, "weights": file_hash(weights), "kind": kind,
@@ -173,6 +104,19 @@ def segment(
         where = out / "results.json"
         typer.echo(f"{failures} of {len(found)} pictures failed; see {where}", err=True)
         raise typer.Exit(1)
+
+
+def _read_examples(pairs: list[tuple[str, ...]], options: dict[str, Any]) -> list["Example"]:
+    """Examples of the pairs of files; a problem names its pair."""
+    from incontext.prompt import Example
+
+    examples = []
+    for image, mask in pairs:
+        try:
+            examples.append(Example(image, mask, **options))
+        except InputError as error:
+            raise InputError(f"example {image} {mask}: {error}") from None
+    return examples
 
 
 def _run(work: Any, total: int) -> int:

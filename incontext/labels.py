@@ -3,7 +3,6 @@
 The rule of the house: what can mean two things is refused, and the choices are named.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from incontext import coco
+from incontext.coco import is_whole
 from incontext.errors import InputError
 from incontext.image import decode, open_file, to_numpy
 
@@ -77,9 +78,10 @@ def read_labels(
     """
     ignore, threshold = _check_options(ignore, threshold)
     if isinstance(source, (dict, list)):
-        labels = _from_coco(source, size)
+        labels = Labels(coco.draw(source, size, MAX_ID, UNKNOWN))
     elif isinstance(source, (str, Path)) and Path(source).suffix.lower() == ".json":
-        labels = _from_coco(_coco_of_file(Path(source), file_name, size), size)
+        annotations = coco.annotations_of(Path(source), file_name, size)
+        labels = Labels(coco.draw(annotations, size, MAX_ID, UNKNOWN))
     else:
         name, values, palette = _values(source, size, threshold)
         try:
@@ -273,16 +275,12 @@ def check_colors(colors: dict[int, Rgb]) -> dict[int, Rgb]:
         if not (isinstance(index, (int, np.integer)) and 0 <= index <= MAX_ID):
             raise InputError(f"colors: {index!r} is no id; accepted: integers 0 … {MAX_ID}")
         triple = list(rgb) if isinstance(rgb, (tuple, list)) or np.ndim(rgb) == 1 else []
-        if len(triple) != 3 or not all(_is_whole(c) and 0 <= c <= 255 for c in triple):
+        if len(triple) != 3 or not all(is_whole(c) and 0 <= c <= 255 for c in triple):
             raise InputError(f"colors: {rgb!r} of id {index} is no (r, g, b) in 0–255")
         table[int(index)] = (int(rgb[0]), int(rgb[1]), int(rgb[2]))
     if len(set(table.values())) < len(table):
         raise InputError("colors: two ids have the same color")
     return table
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _code(rgb: Rgb) -> int:
@@ -317,135 +315,3 @@ def match_colors(maps: list[Labels]) -> list[Labels]:
         ids = np.where(m.ids < 0, m.ids, table[np.maximum(m.ids, 0)]).astype(np.int32)
         matched.append(Labels(ids, {order.index(c) + 1: c for c in m.colors.values()}, True))
     return matched
-
-
-def _coco_of_file(path: Path, file_name: str | None, size: tuple[int, int]) -> list[Any]:
-    """The annotations of one picture in a COCO file."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    if file_name is None:
-        raise InputError(f"{path}: annotations are looked up by file name; pass the picture's path")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        pictures = [p for p in data["images"] if Path(p["file_name"]).name == file_name]
-        annotations = [
-            a for a in data["annotations"] if pictures and a["image_id"] == pictures[0]["id"]
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        kind = type(error).__name__
-        raise InputError(
-            f"{path}: not a COCO file with images and annotations ({kind}: {error})"
-        ) from None
-    if len(pictures) != 1:
-        raise InputError(f"{path}: {len(pictures)} pictures named {file_name!r}, expected 1")
-    drawn_on = (pictures[0].get("width", size[0]), pictures[0].get("height", size[1]))
-    if drawn_on != size:
-        raise InputError(
-            f"{path}: {file_name} is {drawn_on[0]}×{drawn_on[1]} there, the picture is "
-            f"{size[0]}×{size[1]}; they must have the same size (a picture with EXIF rotation "
-            "counts upright)"
-        )
-    return annotations
-
-
-def _from_coco(source: dict[str, Any] | list[Any], size: tuple[int, int]) -> Labels:
-    annotations = [source] if isinstance(source, dict) else source
-    drawn = []
-    for index, annotation in enumerate(annotations):
-        if not isinstance(annotation, dict):
-            raise InputError(f"COCO annotation {index} is a {type(annotation).__name__}, no dict")
-        rle = annotation.get("segmentation", annotation)
-        try:
-            mask = decode_rle(rle, size)
-        except InputError as error:
-            raise InputError(f"COCO annotation {index}: {error}") from None
-        label = annotation.get("category_id", 1)
-        if not _is_whole(label) or not 1 <= label <= MAX_ID:
-            raise InputError(
-                f"COCO annotation {index}: category_id {label!r}; accepted: integers 1 … {MAX_ID}"
-            )
-        drawn.append((int(mask.sum()), mask, UNKNOWN if annotation.get("iscrowd") else label))
-    ids = np.zeros((size[1], size[0]), np.int32)
-    for _, mask, label in sorted(drawn, key=lambda row: -row[0]):
-        ids[mask] = label
-    return Labels(ids)
-
-
-def decode_rle(rle: Any, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """COCO polygons or run-length encoding → (H, W) bool, by faster-coco-eval.
-
-    Raises:
-        InputError: the package is missing, malformed data, another size than (width, height).
-    """
-    try:
-        from faster_coco_eval import mask as coco
-    except ImportError:
-        raise InputError(
-            "COCO masks need faster-coco-eval: pip install 'incontext-seg[coco]'"
-        ) from None
-    width, height = size
-    if isinstance(rle, dict):
-        if "counts" not in rle:
-            raise InputError("neither segmentation nor counts in it; accepted: polygons or RLE")
-        wanted = rle.get("size")
-        if not isinstance(wanted, (list, tuple)) or list(wanted) != [height, width]:
-            raise InputError(f"RLE of size {wanted} (height, width); expected [{height}, {width}]")
-        runs = rle["counts"]
-        if isinstance(runs, list) and (
-            not all(_is_whole(n) and n >= 0 for n in runs) or sum(runs) != width * height
-        ):
-            raise InputError("RLE runs must be whole numbers whose sum is width · height")
-        if not isinstance(runs, (list, str, bytes)):
-            raise InputError(f"RLE counts are a {type(runs).__name__}; accepted: list, text, bytes")
-    elif not (isinstance(rle, list) and rle and all(_is_polygon(p, size) for p in rle)):
-        raise InputError(
-            "segmentation must be RLE, or a list of polygons [x, y, x, y, …] of six numbers or "
-            "more, none farther outside the picture than its width and height"
-        )
-    try:
-        if isinstance(rle, dict) and not isinstance(rle.get("counts"), list):
-            counts = rle["counts"]
-            packed = counts.encode() if isinstance(counts, str) else counts
-            return _decode_compressed(packed, height, width)
-        encoded = coco.frPyObjects(rle, height, width)
-        merged = coco.merge(encoded) if isinstance(encoded, list) else encoded
-        return np.asarray(coco.decode(merged), bool)
-    except InputError:
-        raise
-    except Exception as error:  # the extension raises what its C++ code happens to raise
-        raise InputError(f"malformed segmentation ({type(error).__name__}: {error})") from None
-
-
-def _is_polygon(points: Any, size: tuple[int, int]) -> bool:
-    # The C++ code takes memory for every pixel of an outline, also outside the picture.
-    return (
-        isinstance(points, list)
-        and len(points) >= 6
-        and len(points) % 2 == 0
-        and all(isinstance(p, (int, float, np.number)) for p in points)
-        and all(-size[i % 2] <= p <= 2 * size[i % 2] for i, p in enumerate(points))
-    )
-
-
-def _decode_compressed(packed: bytes, height: int, width: int) -> np.ndarray[Any, Any]:
-    """Compressed counts → mask; the runs are summed first, since the C++ decoder trusts them."""
-    from faster_coco_eval import mask as coco
-
-    total, value, shift, runs = 0, 0, 0, list[int]()
-    for byte in packed:
-        code = byte - 48
-        if not 0 <= code < 64:
-            raise InputError(f"RLE counts hold the byte {byte}, outside 48 … 111")
-        value |= (code & 31) << shift
-        shift += 5
-        if shift > 60:  # more than the decoder's integers hold
-            raise InputError("RLE counts hold a run of endless length")
-        if not code & 32:
-            value -= (1 << shift) if code & 16 else 0
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            total, value, shift = total + runs[-1], 0, 0
-    if shift:
-        raise InputError("RLE counts end within a run")
-    if total != height * width or min(runs, default=0) < 0:
-        raise InputError(f"RLE runs cover {total} pixels; expected {height * width}")
-    return np.asarray(coco.decode({"size": [height, width], "counts": packed}), bool)

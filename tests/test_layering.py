@@ -12,7 +12,8 @@ PACKAGE = ROOT / "incontext"
 ARROWS = {
     "errors": set(),
     "image": {"errors"},
-    "labels": {"errors", "image"},
+    "coco": {"errors"},
+    "labels": {"coco", "errors", "image"},
     "color": {"errors", "labels"},
     "model.layers": set(),
     "model.ensemble": {"model.layers"},
@@ -34,9 +35,10 @@ ARROWS = {
     "scenes": set(),
     "episodes": {"color", "errors", "scenes"},
     "train": {"checkpoint", "episodes", "errors", "model"},
+    "arguments": {"errors"},
     "cli": {
-        "batch", "checkpoint", "convert", "errors", "model", "predictor", "prompt", "tiles",
-        "train",
+        "arguments", "batch", "checkpoint", "convert", "errors", "model", "predictor", "prompt",
+        "tiles", "train",
     },
 }  # fmt: skip
 
