@@ -243,12 +243,12 @@ def main() -> None:
     INCONTEXT_DEBUG=1 shows tracebacks all the same.
     """
     if os.environ.get("INCONTEXT_DEBUG"):
-        app()
+        app(prog_name="incontext")
     warnings.showwarning = lambda message, *_, **__: typer.echo(f"Warning: {message}", err=True)
     # The hub client logs every attempt to reach it; what comes of them is said in one sentence.
     os.environ.setdefault("HF_HUB_VERBOSITY", "critical")
     try:
-        app()
+        app(prog_name="incontext")
     except InputError as error:
         _stop(str(error), 2)
     except OSError as error:
