@@ -104,6 +104,17 @@ class Batch:
         painted = torch.stack([c[s] for c, s in zip(self.colors, shown, strict=True)])
         return painted.permute(0, 1, 4, 2, 3)
 
+    def asked(self) -> Tensor:
+        """Which classes an example shows: (B, K + 1) bool."""
+        classes = torch.arange(self.colors.shape[1], device=self.labels.device)
+        shown = self.labels[:, :-1].flatten(1)
+        return (shown[:, None] == classes[:, None]).any(2)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same episodes on a device."""
+        parts = (self.images, self.labels, self.colors, self.semantic)
+        return Batch(*(part.to(device) for part in parts))
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -156,7 +167,10 @@ class Sampler:
         for index in range(episodes):
             if not self.sets or self.rng.random() < self.mixture.scenes:
                 count = self._class_count()
-                images[index], labels[index] = draw_scenes(self.torch_rng, views, self.size, count)
+                absent = bool(self.rng.random() < self.mixture.absent)
+                images[index], labels[index] = draw_scenes(
+                    self.torch_rng, views, self.size, count, absent
+                )
                 continue
             chosen = self.sets[self.rng.choice(len(self.sets), p=self.weights)]
             pictures, classes = self._choose(chosen, views)
@@ -263,5 +277,6 @@ class Sampler:
         """Classes that no example shows become background in the query: they cannot be known."""
         for episode in labels:
             shown = torch.bincount(episode[:-1].flatten().long(), minlength=256) > 0
+            shown[IGNORE] = True
             query = episode[-1]
             query[~shown[query.long()]] = 0

@@ -60,43 +60,47 @@ def balance(labels: Tensor, classes: int) -> Tensor:
     return (known * weight[:, None, None]).sum(-1)
 
 
-def overlap_loss(painting: Tensor, labels: Tensor, colors: Tensor) -> Tensor:
+def overlap_loss(painting: Tensor, labels: Tensor, colors: Tensor, asked: Tensor) -> Tensor:
     """Soft Dice of the labels read back from the painting by color distance (V-Net, eq. 1).
 
     Args:
         painting: (B, 3, H, W) normalized.
         labels: (B, H, W), 0 … K, 255 = ignore.
         colors: (B, K + 1, 3) normalized.
+        asked: (B, K + 1) bool, classes that an example shows. One that the query lacks is judged
+            too: all that is painted in its color is too much.
     """
     distance = (painting[:, None] - colors[..., None, None]).abs().mean(2)  # (B, K + 1, H, W)
     classes = colors.shape[1]
     present = F.one_hot(labels.clamp(max=classes - 1).long(), classes).permute(0, 3, 1, 2)
     valid = (labels != IGNORE)[:, None]
     present = present * valid
-    # Colors that the episode does not use must not take part.
-    used = (present.sum((2, 3)) > 0) | (torch.arange(classes, device=labels.device) == 0)
-    score = (-4.0 * distance).masked_fill(~used[..., None, None], -1e4).softmax(1) * valid
+    judged = asked.clone()
+    judged[:, 0] = False
+    # Colors that the episode does not use must not take part; the background always does.
+    unused = ~judged
+    unused[:, 0] = False
+    score = (-4.0 * distance).masked_fill(unused[..., None, None], -1e4).softmax(1) * valid
     both = (score * present).sum((2, 3))
     dice = 1 - (2 * both + 1) / (score.sum((2, 3)) + present.sum((2, 3)) + 1)
-    judged = used.clone()
-    judged[:, 0] = False
     return (dice * judged).sum() / judged.sum().clamp(min=1)
 
 
-def objective(model: torch.nn.Module, config_mean: Tensor, config_std: Tensor, recipe: Recipe,
-              batch: Batch) -> tuple[Tensor, dict[str, float]]:  # fmt: skip
-    """Loss of a batch, and its parts by name."""
-    images = (batch.images - config_mean) / config_std
-    targets = (batch.targets() - config_mean) / config_std
+def objective(
+    model: torch.nn.Module, mean: Tensor, std: Tensor, recipe: Recipe, batch: Batch
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of a batch, and its parts by name; `mean` and `std` are (3, 1, 1)."""
+    images = (batch.images - mean) / std
+    targets = (batch.targets() - mean) / std
     painting, copied = model(
         images[:, -1], images[:, :-1], targets[:, :-1], batch.semantic, with_copied=True
     )
     painting, truth, labels = painting.float(), targets[:, -1], batch.labels[:, -1]
     weight = balance(labels, batch.colors.shape[1] - 1)[:, None]
-    hidden = torch.ones(len(images), 1, 1, dtype=torch.bool)
-    colors = (batch.colors - config_mean.view(3)) / config_std.view(3)
+    hidden = torch.ones(len(images), 1, 1, dtype=torch.bool, device=images.device)
+    colors = (batch.colors - mean.view(3)) / std.view(3)
     painted = painting_loss(painting, truth, hidden, weight)
-    overlap = overlap_loss(painting, labels, colors)
+    overlap = overlap_loss(painting, labels, colors, batch.asked())
     loss = painted + recipe.overlap_weight * overlap
     parts = {"painted": painted.item(), "overlap": overlap.item()}
     if copied is not None:
@@ -135,7 +139,8 @@ class Trainer:
         self.sampler = Sampler(sets, recipe.size, recipe.mixture, recipe.seed)
         self.step = 0
         self.mean, self.std = (
-            torch.tensor(values).view(3, 1, 1) for values in (model.config.mean, model.config.std)
+            torch.tensor(values, device=self.accelerator.device).view(3, 1, 1)
+            for values in (model.config.mean, model.config.std)
         )
         if (folder / "state.pt").is_file():
             self._resume()
@@ -163,7 +168,7 @@ class Trainer:
         """One optimizer step; the loss and its parts."""
         recipe = self.recipe
         examples = recipe.examples[int(self.sampler.rng.integers(len(recipe.examples)))]
-        batch = self.sampler.batch(recipe.episodes, examples)
+        batch = self.sampler.batch(recipe.episodes, examples).to(self.accelerator.device)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate(self.step)
         loss, parts = objective(self.model, self.mean, self.std, recipe, batch)

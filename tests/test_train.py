@@ -82,10 +82,15 @@ def test_overlap_loss_is_zero_for_the_truth():
     labels[:, 7] = 255
     colors = torch.tensor([[[-2.0] * 3, [2.0] * 3, [2.0, -2.0, -2.0]]]).expand(2, -1, -1)
     truth = colors[0][labels.clamp(max=2).long()].permute(0, 3, 1, 2)
-    assert overlap_loss(truth, labels, colors) < 1e-3
-    assert overlap_loss(-truth, labels, colors) > 0.8
+    asked = torch.tensor([[True, True, False]]).expand(2, -1)
+    assert overlap_loss(truth, labels, colors, asked) < 1e-3
+    assert overlap_loss(-truth, labels, colors, asked) > 0.8
+    # What an example shows and the query lacks must not be painted anywhere.
     empty = torch.zeros_like(labels)
-    assert overlap_loss(truth, empty, colors) == 0
+    black = colors[0][empty.long()].permute(0, 3, 1, 2)
+    assert overlap_loss(truth, empty, colors, asked) > 0.8
+    assert overlap_loss(black, empty, colors, asked) < 1e-3
+    assert overlap_loss(truth, empty, colors, asked & False) == 0
 
 
 def test_rate():
