@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from incontext.episodes import IGNORE, read_pairs
+from incontext.episodes import IGNORE, Ids, read_pairs
 from incontext.errors import InputError
-
-Ids = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class LabelledSet:
         for name, image, label in read_pairs(path):
             order[name] = len(images)
             images.append(image)
-            labels.append(np.array(label, dtype=np.uint8))
+            labels.append(label)
         holders: dict[int, list[int]] = {}
         for item in about["items"]:
             for index in item["classes"]:

@@ -123,7 +123,8 @@ def read_config(weights: Path) -> dict[str, Any] | None:
         InputError: it is not JSON.
     """
     path = weights.with_name(CONFIG)
-    if not path.is_file():
+    # An official .pth says all by itself, whatever else lies in its folder.
+    if weights.suffix != ".safetensors" or not path.is_file():
         return None
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -150,8 +151,10 @@ def build(state: dict[str, Tensor], config: dict[str, Any] | None, path: Path) -
             model = SegGPT(shape)
     except InputError:
         raise
-    except (ValueError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
         raise InputError(f"{path}: {error}") from None
+    except RuntimeError as error:  # what torch says of shapes that no module can have
+        raise InputError(f"{path}: {_first_line(error)}") from None
     problems = compare(model.state_dict(), state)
     if problems:
         raise InputError(f"{path}: " + "; ".join(problems))
@@ -248,9 +251,11 @@ def save(
         os.replace(draft, target)
         return target
     target.mkdir(parents=True, exist_ok=True)
-    (target / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    config = target / f"{CONFIG}.part"
+    config.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     draft = target / f"{WEIGHTS}.part"
     draft.write_bytes(serialize(state, metadata={"format": "pt"}))
+    os.replace(config, target / CONFIG)
     os.replace(draft, target / WEIGHTS)
     return target / WEIGHTS
 
@@ -303,6 +308,6 @@ def push_to_hub(model: SegGPT, repo: str, *, private: bool = False) -> str:
             api = HfApi()
             url = api.create_repo(repo, private=private, exist_ok=True)
             api.upload_folder(repo_id=repo, folder_path=folder)
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # of the hub client, and of the http client below it
             raise InputError(f"cannot upload to {repo}: {_first_line(error)}") from None
     return str(url)

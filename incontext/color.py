@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from incontext.labels import IdMap, Rgb
 # Three levels a channel: 25 colors beside black and gray, 127 or more apart in one channel.
 LEVELS = (0, 128, 255)
 
-# How fast belief in a color falls with the mean distance a channel, in 0–255. Half-way between
-# black and white both get 1/2; a tenth of the way off a color leaves it 0.98 and more.
-TEMPERATURE = 24.0
+# Belief in a color falls by e for this share of the smallest distance between two colors of the
+# coloring: a pure color is believed in alike, however many colors there are (0.98 and more).
+TEMPERATURE = 0.1
+SMALLEST_GAP = 8  # mean absolute difference of two colors, 0–255
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Coloring:
     """One assignment of colors to labels, shared by examples and query; background is black.
 
     Raises:
-        InputError: no ids, an id twice, two equal colors, or black for an id.
+        InputError: no ids, an id twice, or two colors (black is one) that are too close.
     """
 
     ids: tuple[int, ...]
@@ -64,8 +66,18 @@ class Coloring:
     def __post_init__(self) -> None:
         if not self.ids or len(self.ids) != len(self.colors) or len(set(self.ids)) < len(self.ids):
             raise InputError("a coloring needs one color for each of one or more different ids")
-        if len({*self.colors, (0, 0, 0)}) != len(self.colors) + 1:
-            raise InputError("a coloring needs different colors; black is the background's")
+        if self.gap < SMALLEST_GAP:
+            raise InputError(
+                f"two colors of a coloring are {self.gap:.1f} apart (black, the background's, is "
+                f"one of them); accepted: {SMALLEST_GAP} or more on average over the channels"
+            )
+
+    @cached_property
+    def gap(self) -> float:
+        """Smallest mean absolute difference between two of the colors, black included."""
+        table = np.array([(0, 0, 0), *self.colors], float)
+        gaps = np.abs(table[:, None] - table[None]).mean(-1)
+        return float(gaps[np.triu_indices(len(table), 1)].min())
 
     @classmethod
     def of(cls, ids: Sequence[int], palette: Palette = PALETTE) -> "Coloring":
@@ -89,11 +101,11 @@ class Coloring:
         """Painting (…, 3, H, W) in 0–255 → belief in each color (…, K + 1, H, W), summing to 1.
 
         Background first, then `ids` in order: a softmax over the mean absolute distance to each
-        color.
+        color, in units of the coloring's smallest gap.
         """
         table = torch.tensor([(0, 0, 0), *self.colors], dtype=torch.float32)
         distance = (painting.unsqueeze(-4) - table[..., None, None]).abs().mean(-3)
-        return (distance / -TEMPERATURE).softmax(-3)
+        return (distance / (-TEMPERATURE * self.gap)).softmax(-3)
 
 
 def separated_colors(rng: np.random.Generator, classes: int) -> np.ndarray[Any, Any]:

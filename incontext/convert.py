@@ -100,7 +100,11 @@ def _reshape(name: str, tensor: Tensor, target: str) -> Tensor:
     if name != TABLE[5][LAYOUTS.index(target)]:
         return tensor
     if ours:
-        side = round((tensor.shape[1] - 1) ** 0.5)
+        side = round((tensor.shape[1] - 1) ** 0.5) if tensor.dim() == 3 else 0
+        if tensor.dim() != 3 or tensor.shape[:2] != (1, side**2 + 1):
+            raise ValueError(
+                f"misshapen: {name} {tuple(tensor.shape)}; accepted: (1, 1 + a square, channels)"
+            )
         return tensor[0, 1:].reshape(side, side, -1)
     flat = tensor.reshape(1, -1, tensor.shape[-1])
     return torch.cat([torch.zeros_like(flat[:, :1]), flat], 1)

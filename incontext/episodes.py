@@ -18,7 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from incontext.color import separated_colors
+from incontext.errors import InputError
+from incontext.image import read_image, resize_nearest
 from incontext.scenes import draw_scenes
+
+Ids = np.ndarray[Any, np.dtype[np.uint8]]
 
 IGNORE = 255  # label of pixels that are neither judged nor shown as anything
 
@@ -29,14 +33,13 @@ class PictureSet:
 
     `images` (M, 3, S, S) uint8, `labels` (M, S, S) uint8, 0 = background, 255 = ignore.
     `kind` is semantic (ids mean the same in every picture), regions (ids mean nothing across
-    pictures) or video (frames in order, `groups` names the clips).
+    pictures) or video (frames of clips in order).
     """
 
     name: str
     kind: str
     images: Tensor
     labels: Tensor
-    groups: list[str]
     holders: dict[int, list[int]] = field(default_factory=dict)  # class → pictures that hold it
 
     def __post_init__(self) -> None:
@@ -47,11 +50,13 @@ class PictureSet:
                     self.holders.setdefault(value, []).append(index)
 
 
-def read_pairs(source: Path) -> Iterator[tuple[str, Image.Image, Image.Image]]:
-    """(id, picture, labels) of a set: `NAME.tar`, or a folder, with images/ and labels/.
+def read_pairs(source: Path) -> Iterator[tuple[str, Image.Image, Ids]]:
+    """(id, RGB picture, labels (H, W) uint8) of a set: `NAME.tar`, or a folder, with images/ and
+    labels/.
 
     Raises:
-        ValueError: a folder without the two, or without a single pair.
+        InputError: a folder without the two or without a single pair, damaged files, labels that
+            are no 8-bit ids of their picture's size.
     """
     pairs: dict[str, dict[str, bytes]] = {}
     if source.is_file():
@@ -67,26 +72,32 @@ def read_pairs(source: Path) -> Iterator[tuple[str, Image.Image, Image.Image]]:
                 pairs.setdefault(path.stem, {})[part] = path.read_bytes()
     whole = {name: pair for name, pair in sorted(pairs.items()) if len(pair) == 2}
     if not whole:
-        raise ValueError(f"{source}: no picture under images/ has labels of its name in labels/")
+        raise InputError(f"{source}: no picture under images/ has labels of its name in labels/")
     for name, pair in whole.items():
-        image, labels = (Image.open(io.BytesIO(pair[part])) for part in ("images", "labels"))
-        yield name, image.convert("RGB"), labels
+        try:
+            stored, labels = (Image.open(io.BytesIO(pair[part])) for part in ("images", "labels"))
+            image, ids = read_image(stored), np.asarray(labels)
+        except (OSError, SyntaxError) as error:
+            raise InputError(f"{source}: {name}: damaged picture or labels ({error})") from None
+        if ids.ndim != 2 or ids.dtype not in (np.uint8, bool) or ids.shape != image.size[::-1]:
+            raise InputError(
+                f"{source}: labels of {name} are {ids.dtype} {ids.shape}; accepted: 8-bit ids of "
+                f"the picture's height and width, {image.size[::-1]}"
+            )
+        yield name, image, ids.astype(np.uint8)
 
 
 def load_set(source: Path, size: int) -> PictureSet:
     """Read a set and scale every picture to size × size (bicubic; labels nearest)."""
     described = source.with_suffix(".json")
     about = json.loads(described.read_text()) if described.is_file() else {}
-    groups = {item["id"]: str(item.get("group", "")) for item in about.get("items", [])}
-    images, labels, clips = [], [], []
-    for name, image, label in read_pairs(source):
+    images, labels = [], []
+    for _, image, ids in read_pairs(source):
         small = image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
         images.append(torch.from_numpy(np.array(small)).permute(2, 0, 1))
-        nearest = label.resize((size, size), Image.Resampling.NEAREST)
-        labels.append(torch.from_numpy(np.array(nearest, dtype=np.uint8)))
-        clips.append(groups.get(name, ""))
+        labels.append(torch.from_numpy(resize_nearest(ids, (size, size))))
     kind = about.get("kind", "semantic")
-    return PictureSet(source.stem, kind, torch.stack(images), torch.stack(labels), clips)
+    return PictureSet(source.stem, kind, torch.stack(images), torch.stack(labels))
 
 
 @dataclass(frozen=True)
@@ -130,6 +141,10 @@ class Mixture:
     min_area: float = 0.3  # smallest crop, share of the picture
 
 
+# Place in the batch, set, its pictures (query last), classes that are asked for.
+Drawn = tuple[int, PictureSet, list[int], list[int]]
+
+
 class Sampler:
     """Draws batches of episodes from sets of pictures.
 
@@ -163,7 +178,7 @@ class Sampler:
         most = self.mixture.classes
         images = torch.empty(episodes, views, 3, self.size, self.size)
         labels = torch.empty(episodes, views, self.size, self.size, dtype=torch.uint8)
-        drawn: list[tuple[int, int, PictureSet, list[int], list[int]]] = []
+        drawn: list[Drawn] = []
         for index in range(episodes):
             if not self.sets or self.rng.random() < self.mixture.scenes:
                 count = self._class_count()
@@ -174,7 +189,7 @@ class Sampler:
                 continue
             chosen = self.sets[self.rng.choice(len(self.sets), p=self.weights)]
             pictures, classes = self._choose(chosen, views)
-            drawn.append((index, len(drawn), chosen, pictures, classes))
+            drawn.append((index, chosen, pictures, classes))
         if drawn:
             self._render(drawn, images, labels)
         self._drop_unshown(labels)
@@ -210,14 +225,14 @@ class Sampler:
 
     def _render(
         self,
-        drawn: list[tuple[int, int, PictureSet, list[int], list[int]]],
+        drawn: list[Drawn],
         images: Tensor,
         labels: Tensor,
     ) -> None:
         """Crop, turn, flip and recolor the chosen pictures into their places of the batch."""
         views = images.shape[1]
         sources, source_labels, thetas = [], [], []
-        for _, _, chosen, pictures, classes in drawn:
+        for _, chosen, pictures, classes in drawn:
             mapped = np.zeros(256, np.uint8)
             mapped[IGNORE] = IGNORE
             mapped[classes] = np.arange(1, len(classes) + 1)

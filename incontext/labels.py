@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from incontext import coco
@@ -77,9 +77,14 @@ def read_labels(
         InputError: damaged, ambiguous, of another size, ids outside 0 … 65 535.
     """
     ignore, threshold = _check_options(ignore, threshold)
+    annotated = isinstance(source, (dict, list)) or _is_json(source)
+    given = {"colors": colors, "ignore": ignore, "threshold": threshold}
+    if annotated and any(value is not None for value in given.values()):
+        wrong = ", ".join(name for name, value in given.items() if value is not None)
+        raise InputError(f"{wrong} given, but COCO annotations say themselves what they mean")
     if isinstance(source, (dict, list)):
         labels = Labels(coco.draw(source, size, MAX_ID, UNKNOWN))
-    elif isinstance(source, (str, Path)) and Path(source).suffix.lower() == ".json":
+    elif isinstance(source, (str, Path)) and annotated:
         annotations = coco.annotations_of(Path(source), file_name, size)
         labels = Labels(coco.draw(annotations, size, MAX_ID, UNKNOWN))
     else:
@@ -102,6 +107,10 @@ def read_labels(
             "the same size (a picture with EXIF rotation counts upright)"
         )
     return labels
+
+
+def _is_json(source: Any) -> bool:
+    return isinstance(source, (str, Path)) and Path(source).suffix.lower() == ".json"
 
 
 def _check_options(ignore: Any, threshold: Any) -> tuple[int | str | None, float | None]:
@@ -127,6 +136,11 @@ def _values(
     if not isinstance(source, Image.Image):
         return name, _squeeze(to_numpy(source), size), {}
     decode(source, name)
+    if source.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        raise InputError(
+            f"{name}: a mask with EXIF orientation can be meant as stored or as shown; store it "
+            "without, upright like its picture"
+        )
     if source.format in ("JPEG", "MPO") and threshold is None:
         raise InputError(
             f"{name}: {source.format} is lossy, its values are not exact; pass threshold=128 for "
@@ -143,6 +157,8 @@ def _values(
     if source.mode not in ("1", "L", "P", "RGB", "I", "F") and not source.mode.startswith("I;16"):
         raise InputError(f"{name}: mode {source.mode}; accepted: 1, L, P, I;16, I, RGB")
     palette = {}
+    if source.mode == "P" and threshold is not None:
+        source = source.convert("RGB")  # what is shown counts, not the indices
     if source.mode == "P":
         table = np.array(source.getpalette("RGB") or [], dtype=int).reshape(-1, 3)
         palette = {i: (int(c[0]), int(c[1]), int(c[2])) for i, c in enumerate(table)}
@@ -193,7 +209,10 @@ def _from_ids(
     if floating and not np.isfinite(values).all():
         raise InputError("float labels with NaN or infinite values; accepted: finite numbers")
     if threshold is not None:
-        return Labels((values >= threshold).astype(np.int32))
+        ids = (values >= threshold).astype(np.int32)
+        if isinstance(ignore, int):
+            ids[values == ignore] = UNKNOWN
+        return Labels(ids)
     if floating and (values != np.round(values)).any():
         raise InputError("float labels that are not whole numbers; pass threshold=0.5, say")
     found = [int(v) for v in np.unique(values)]
@@ -210,6 +229,13 @@ def _from_ids(
         wrong = kept[0] if kept[0] < 0 else kept[-1]
         raise InputError(f"id {wrong} is outside 0 … {MAX_ID}; pass ignore={wrong} if it is none")
     _check_gray_palette(kept, palette)
+    if 0 in kept and palette.get(0, (0, 0, 0)) != (0, 0, 0):
+        black = next((i for i in kept if palette.get(i) == (0, 0, 0)), None)
+        if black is not None:  # GIF and optimizing writers number the colors anew
+            raise InputError(
+                f"the palette gives 0, the background, the color {palette[0]} and black to id "
+                f"{black}; store it as RGB, or with the background at index 0"
+            )
     # Wide enough for any integer dtype that passed; uint64 values fit after the check above.
     unknown = values == ignore if isinstance(ignore, int) else np.zeros(values.shape, bool)
     ids = np.where(unknown, 0, values).astype(np.int32)
@@ -235,6 +261,11 @@ def _from_rgb(
 ) -> Labels:
     if isinstance(ignore, int):
         raise InputError(f"ignore={ignore} is a value of one channel, and this mask has colors")
+    if values.max() <= 1 and values.any():
+        raise InputError(
+            "a color mask whose values are 0 and 1 can be a stack of masks; pass ids (H, W), such "
+            "as its argmax over the channels, or colors in 0–255"
+        )
     codes = (values.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(-1)
     found, counts = np.unique(codes, return_counts=True)
     if colors is None:

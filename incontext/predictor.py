@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from incontext import checkpoint
+from incontext.coco import is_whole
 from incontext.color import Coloring
 from incontext.errors import InputError
 from incontext.image import ImageLike, Normalizer, read_image
@@ -34,6 +35,7 @@ CLASSES_PER_PASS = 4
 # An id counts as present as surely as the model believes in this share of the picture's pixels
 # that it believes in most; one stray pixel is not enough, a small object is.
 PRESENCE_SHARE = 0.002
+PRESENT = 0.5  # below it an id's mask is empty
 
 
 class Predictor:
@@ -103,6 +105,7 @@ class Predictor:
         """
         if kind not in KINDS:
             raise InputError(f"kind {kind!r}; accepted: {', '.join(KINDS)}")
+        _check_count("chunk", chunk)
         examples = [examples] if isinstance(examples, Example) else list(examples)
         if crop:
             align(examples)  # says what is wrong before anything is cut
@@ -116,7 +119,7 @@ class Predictor:
         )
         return Prompt(
             tuple(ids), display_colors(maps, ids), check_names(names, ids), kind, len(examples),
-            passes,
+            passes, self.model,
         )  # fmt: skip
 
     def _encode(
@@ -180,8 +183,11 @@ class Predictor:
     ) -> Iterator[Segmentation]:
         if not isinstance(prompt, Prompt):
             raise InputError(f"prompt is a {type(prompt).__name__}; make it with .prompt(examples)")
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}; accepted: 1 or more")
+        if prompt.model is not self.model:
+            raise InputError("the prompt was made with another model; make it with this predictor")
+        _check_count("batch_size", batch_size)
+        _check_count("tile", tile)
+        _check_count("chunk", chunk)
         source = iter(images)
         while batch := [read_image(image) for image in islice(source, batch_size)]:
             if tile is None:
@@ -211,14 +217,16 @@ class Predictor:
 
     def _read(self, picture: Image.Image, prompt: Prompt, paintings: list[Tensor]) -> Segmentation:
         belief = _merge(prompt, paintings)
-        return _segmentation(picture, prompt, belief, [_pixels(p) for p in paintings])
+        shown = [_pixels(p) for p in paintings]
+        return _segmentation(picture, prompt, belief, _presence(belief), shown)
 
     def _read_tiles(
         self, picture: Image.Image, prompt: Prompt, tile: int, batch_size: int, chunk: int | None
     ) -> Segmentation:
-        """Paint tile by tile; beliefs and paintings are blended in the picture's own size."""
+        """Paint tile by tile, in the picture's own size: beliefs blended, paintings pasted."""
         tiling = Tiling(picture.width, picture.height, tile)
         blend = Blend(1 + len(prompt.ids), picture.width, picture.height)
+        presence = torch.zeros(len(prompt.ids))
         shown = np.zeros((picture.height, picture.width, 3), np.uint8)
         boxes = iter(tiling.boxes())
         while part := list(islice(boxes, batch_size)):
@@ -226,12 +234,22 @@ class Predictor:
             for box, painted in zip(part, paintings, strict=True):
                 left, top, right, bottom = box
                 size = (bottom - top, right - left)
-                for rows, values in upsample_rows(_merge(prompt, painted), size):
-                    blend.add((left, top + rows.start, right, top + rows.stop), values)
+                belief = _merge(prompt, painted)
+                # At the model's size, as for a whole picture: an object fills its tile as much as
+                # it would fill a small picture.
+                presence = torch.maximum(presence, _presence(belief))
+                for rows, values in upsample_rows(belief, size):
+                    blend.add(box, rows, values)
                 small = Image.fromarray(_pixels(painted[0]))
                 resized = small.resize(size[::-1], Image.Resampling.NEAREST)
                 shown[top:bottom, left:right] = np.asarray(resized)
-        return _segmentation(picture, prompt, blend.result(), [shown])
+        return _segmentation(picture, prompt, blend.result(), presence, [shown])
+
+
+def _check_count(name: str, value: object) -> None:
+    """Raise InputError unless `value` is None or a whole number from 1 on."""
+    if value is not None and not (is_whole(value) and int(str(value)) >= 1):
+        raise InputError(f"{name} is {value!r}; accepted: whole numbers, 1 or more")
 
 
 def _pixels(painting: Tensor) -> Pixels:
@@ -265,18 +283,26 @@ def _presence(belief: Tensor) -> Tensor:
 
 
 def _segmentation(
-    picture: Image.Image, prompt: Prompt, belief: Tensor, paintings: list[Pixels]
+    picture: Image.Image,
+    prompt: Prompt,
+    belief: Tensor,
+    presence: Tensor,
+    paintings: list[Pixels],
 ) -> Segmentation:
-    """Beliefs, of the model's size or the picture's, to labels of the picture's size."""
+    """Beliefs, of the model's size or the picture's, to labels of the picture's size.
+
+    An id that is rather not there than there has no pixels.
+    """
     size = (picture.height, picture.width)
     labels = np.empty(size, np.int32)
     confidence = np.empty(size, np.float32)
     ids = np.array([0, *prompt.ids], np.int32)
+    ids[1:][presence.numpy() < PRESENT] = 0
     for rows, values in upsample_rows(belief, size):
         best = values.topk(2, 0)
         labels[rows] = ids[best.indices[0].numpy()]
         confidence[rows] = (best.values[0] - best.values[1]).numpy()
-    presence = dict(zip(prompt.ids, _presence(belief).tolist(), strict=True))
     return Segmentation(
-        labels, confidence, presence, picture, tuple(paintings), prompt.colors, prompt.names
-    )
+        labels, confidence, dict(zip(prompt.ids, presence.tolist(), strict=True)), picture,
+        tuple(paintings), prompt.colors, prompt.names,
+    )  # fmt: skip

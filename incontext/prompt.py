@@ -1,7 +1,7 @@
 """Examples, and the prompt that a model makes of them once for any number of queries."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from incontext.labels import (
     match_colors,
     read_labels,
 )
+from incontext.model import SegGPT
 from incontext.model.encoder import Encoded
 
 KINDS = ("instance", "semantic")
@@ -72,7 +73,7 @@ class Example:
         return part
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pass:
     """Some of a prompt's ids under one coloring, encoded."""
 
@@ -80,7 +81,7 @@ class Pass:
     encoded: Encoded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prompt:
     """N examples in model space, encoded once, used for many queries.
 
@@ -94,6 +95,7 @@ class Prompt:
     kind: str
     examples: int
     passes: tuple[Pass, ...]
+    model: SegGPT = field(repr=False)  # the one that encoded it; no other can use it
 
 
 def align(examples: Sequence[Example]) -> list[Labels]:
@@ -109,6 +111,13 @@ def align(examples: Sequence[Example]) -> list[Labels]:
         kind = type(wrong).__name__
         raise InputError(f"{kind} among the examples; accepted: Example(image, labels)")
     maps = match_colors([e.labels for e in examples])
+    seen: dict[int, Rgb] = {}
+    for index, rgb in ((i, m.colors[i]) for m in maps for i in m.present if i in m.colors):
+        if seen.setdefault(index, rgb) != rgb:
+            raise InputError(
+                f"id {index} is {seen[index]} in the palette of one example and {rgb} in "
+                "another's: the same id must mean the same thing; give both one palette"
+            )
     if not any(m.present for m in maps):
         raise InputError("no example shows an object: their labels are all background or ignored")
     return maps

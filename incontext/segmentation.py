@@ -17,13 +17,13 @@ from incontext.labels import IdMap, Rgb
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """Labels of one picture.
 
     `labels` (H, W) int32, 0 = background. `confidence` (H, W) float32 in 0–1: belief in the
     pixel's label less belief in the runner-up, 0 on a border between two. `presence`: for each
-    id of the prompt how surely it is in the picture, 0–1; an id that is not gets an empty mask.
+    id of the prompt how surely it is in the picture, 0–1; below 0.5 its mask is empty.
     """
 
     labels: IdMap
@@ -38,7 +38,8 @@ class Segmentation:
     def painting(self) -> Pixels:
         """What the model painted, (H, W, 3) uint8, pixels repeated to the query's size.
 
-        Of several passes the first; `paintings` holds all, in the model's own size.
+        Of several passes the first; `paintings` holds all, in the model's own size (with tiles: the
+        first alone, in the picture's size).
         """
         return resize_nearest(self.paintings[0], self.labels.shape)
 

@@ -50,12 +50,13 @@ class Blend:
         self.total = torch.zeros(channels, height, width)
         self.weight = torch.zeros(height, width)
 
-    def add(self, box: Box, values: Tensor) -> None:
-        """Add a tile's values (channels, height, width) at its box."""
+    def add(self, box: Box, rows: slice, values: Tensor) -> None:
+        """Add some rows of a tile, counted from its top: values (channels, rows, width)."""
         left, top, right, bottom = box
-        ramp = _ramp(bottom - top)[:, None] * _ramp(right - left)[None]
-        self.total[:, top:bottom, left:right] += values * ramp
-        self.weight[top:bottom, left:right] += ramp
+        ramp = _ramp(bottom - top)[rows, None] * _ramp(right - left)[None]
+        there = slice(top + rows.start, top + rows.stop)
+        self.total[:, there, left:right] += values * ramp
+        self.weight[there, left:right] += ramp
 
     def result(self) -> Tensor:
         """(channels, height, width); the totals are used up."""

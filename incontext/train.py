@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor
 
 from incontext.checkpoint import load, parse_config, save, with_tuples
@@ -124,6 +123,12 @@ class Trainer:
     def __init__(
         self, model: SegGPT, sets: Sequence[PictureSet], recipe: Recipe, folder: Path
     ) -> None:
+        try:
+            from accelerate import Accelerator
+        except ImportError:
+            raise InputError(
+                "training needs accelerate: pip install 'incontext-seg[train]'"
+            ) from None
         self.recipe, self.folder = recipe, folder
         self.accelerator = Accelerator(mixed_precision=recipe.precision)
         decayed = [p for p in model.parameters() if p.dim() >= 2]
@@ -146,10 +151,24 @@ class Trainer:
             self._resume()
 
     def _resume(self) -> None:
-        state = torch.load(self.folder / "state.pt", weights_only=False)
+        state = torch.load(self.folder / "state.pt", weights_only=True, map_location="cpu")
+        now = {"config": asdict(self.raw.config), "recipe": asdict(self.recipe)}
+        # A longer or shorter schedule is a decision; anything else would be another run.
+        changed = [
+            f"{part}.{name}"
+            for part, values in now.items()
+            for name, value in values.items()
+            if name != "steps" and state[part].get(name) != value
+        ]
+        if changed:
+            raise InputError(
+                f"{self.folder} holds a run with other settings ({', '.join(changed)}); pass "
+                "another folder"
+            )
         self.raw.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.ema, self.step = state["ema"], state["step"]
+        self.ema = {k: v.to(self.ema[k].device) for k, v in state["ema"].items()}
+        self.step = state["step"]
         self.sampler.restore(state["sampler"])
 
     def save(self) -> None:
@@ -185,18 +204,20 @@ class Trainer:
 
     def run(self, until: int | None = None, save_every: int = 200, log_every: int = 50) -> None:
         """Train up to step `until`, or the recipe's last, with a line in `log.csv` now and then."""
-        last = min(until or self.recipe.steps, self.recipe.steps)
+        last = self.recipe.steps if until is None else min(until, self.recipe.steps)
         self.folder.mkdir(parents=True, exist_ok=True)
-        since, sums = time.perf_counter(), dict[str, float]()
+        since, sums, count = time.perf_counter(), dict[str, float](), 0
         while self.step < last:
             for name, value in self.train_step().items():
-                sums[name] = sums.get(name, 0.0) + value / log_every
+                sums[name] = sums.get(name, 0.0) + value
+            count += 1
             if self.step % log_every == 0:
                 now = time.perf_counter()
-                row = {"step": self.step, "rate": self.recipe.rate(self.step), **sums}
-                row["episodes_per_s"] = self.recipe.episodes * log_every / (now - since)
+                means = {name: value / count for name, value in sums.items()}
+                row = {"step": self.step, "rate": self.recipe.rate(self.step), **means}
+                row["episodes_per_s"] = self.recipe.episodes * count / (now - since)
                 self._log(row)
-                since, sums = now, {}
+                since, sums, count = now, {}, 0
             if self.step % save_every == 0:
                 self.save()
         self.save()
@@ -239,6 +260,10 @@ def train_from_file(
     model = SegGPT(config)
     if init:
         model.load_state_dict(load(init).state_dict())
+    if recipe.size % config.patch_size:
+        raise InputError(
+            f"{description}: size {recipe.size} is no multiple of the patch, {config.patch_size}"
+        )
     trainer = Trainer(model, [load_set(path, cache) for path in sources], recipe, folder)
     trainer.run(until)
     model.load_state_dict(trainer.ema)

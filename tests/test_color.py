@@ -32,6 +32,7 @@ def test_round_trip(ids):
         belief = coloring.read(picture)
         torch.testing.assert_close(belief.sum(0), torch.ones(7, 9))
         assert np.array_equal(np.array([0, *ids])[belief.argmax(0).numpy()], labels)
+        assert belief.amax(0).min() > (0.97 if picture is painting else 0.5)
     # Half-way between two colors both are believed in equally.
     white_or_black = Coloring.of(ids[:1]).read(torch.full((3, 1, 1), 127.5))
     torch.testing.assert_close(white_or_black[0], white_or_black[1])
@@ -48,6 +49,8 @@ def test_bad_colorings():
         ((1, 1), ((9, 9, 9), (8, 8, 8))),
         ((1, 2), ((9, 9, 9), (9, 9, 9))),
         ((1,), ((0, 0, 0),)),
+        ((1,), ((9, 0, 0),)),
+        ((1, 2), ((255, 255, 255), (250, 250, 250))),
     ]:
         with pytest.raises(InputError):
             Coloring(ids, colors)

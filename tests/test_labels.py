@@ -715,3 +715,53 @@ class TestExample:
     def test_nothing_to_crop_around(self):
         example = Example(np.zeros((4, 5), np.uint8), grid(0))
         assert example.cropped() is example
+
+
+class TestWhatReviewFound:
+    """Masks that were once read as something else than they show."""
+
+    def read(self, source, **options):
+        return read_labels(source, (4, 4), **options)
+
+    def test_renumbered_palette(self, tmp_path):
+        rgb = np.zeros((4, 4, 3), np.uint8)
+        rgb[1], rgb[2] = RED, GREEN
+        Image.fromarray(rgb).save(tmp_path / "a.gif")
+        stored = Image.open(tmp_path / "a.gif")
+        if stored.mode == "P" and stored.getpalette()[:3] != [0, 0, 0]:
+            with pytest.raises(InputError, match=r"background|palette"):
+                self.read(tmp_path / "a.gif")
+        mask = Image.fromarray(np.tile(np.array([0, 1], np.uint8), (4, 2))).convert("P")
+        mask.putpalette([255, 0, 0, 0, 0, 0])
+        with pytest.raises(InputError, match="black to id 1"):
+            self.read(mask)
+
+    def test_mask_with_orientation(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / "a.png", exif=exif)
+        with pytest.raises(InputError, match="EXIF orientation"):
+            self.read(tmp_path / "a.png")
+
+    def test_threshold_with_ignore(self):
+        values = np.array([[0, 99, 100, 255]] * 4, np.uint8)
+        assert self.read(values, threshold=100, ignore=255).ids[0].tolist() == [0, 0, 1, -1]
+
+    def test_threshold_of_a_palette_counts_what_is_shown(self):
+        inverted = Image.fromarray(np.array([[0, 255, 10, 250]] * 4, np.uint8)).convert("P")
+        inverted.putpalette([255 - i // 3 for i in range(768)])
+        assert self.read(inverted, threshold=128).ids[0].tolist() == [1, 0, 1, 0]
+        colored = inverted.copy()
+        colored.putpalette([i * 7 % 256 for i in range(768)])
+        with pytest.raises(InputError, match="has colors"):
+            self.read(colored, threshold=128)
+
+    def test_stack_of_masks(self):
+        with pytest.raises(InputError, match="stack of masks"):
+            self.read(np.eye(4, dtype=np.uint8)[None].repeat(3, 0))
+
+    def test_coco_takes_no_options(self):
+        annotation = {"counts": [3, 13], "size": [4, 4], "category_id": 7}
+        for options in ({"colors": {1: RED}}, {"ignore": 7}, {"threshold": 1}):
+            with pytest.raises(InputError, match="COCO annotations say themselves"):
+                self.read(annotation, **options)

@@ -231,6 +231,35 @@ def test_cropped_example():
     assert (part.labels.ids > 0).sum() == (labels > 0).sum()
 
 
+def test_presence_and_masks_agree(predictor):
+    """An id has pixels only where it is present; a small object in a large picture is."""
+    picture, labels = scene((128, 128), [((64, 64), 30, RED)])
+    query, truth = scene((1500, 1500), [((700, 800), 40, RED)])
+    prompt = predictor.prompt(Example(picture, labels), crop=True)
+    result = predictor.predict(query, prompt, tile=160)
+    assert result.presence[1] > 0.8
+    assert result.mask(1)[truth == 1].mean() > 0.5
+    noise = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
+    for answer in predictor.predict(list(noise), prompt):
+        assert answer.mask(1).any() <= (answer.presence[1] >= 0.5)
+
+
+def test_palettes_that_disagree_are_refused(tiny):
+    """Id 1 red in one file and green in the other: joined they would be silently wrong."""
+    picture, labels = scene((40, 60), [((20, 30), 10, RED)])
+    masks = [Image.fromarray(labels).convert("P") for _ in range(2)]
+    masks[0].putpalette([0, 0, 0, 255, 0, 0])
+    masks[1].putpalette([0, 0, 0, 0, 255, 0])
+    with pytest.raises(InputError, match="same id must mean the same thing"):
+        tiny.prompt([Example(picture, m) for m in masks])
+
+
+def test_prompt_of_another_model_is_refused(tiny, predictor):
+    picture, labels = scene((40, 60), [((20, 30), 10, RED)])
+    with pytest.raises(InputError, match="another model"):
+        predictor.predict(picture, tiny.prompt(Example(picture, labels)))
+
+
 def test_refusals(tiny):
     picture, labels = scene((40, 60), [((20, 30), 10, RED)])
     good = Example(picture, labels)
@@ -246,6 +275,9 @@ def test_refusals(tiny):
         (lambda: tiny.predict(picture, good), "make it with"),
         (lambda: tiny.predict(picture, prompt, batch_size=0), "batch_size"),
         (lambda: tiny.predict(picture, prompt, tile=3), "tile"),
+        (lambda: tiny.predict(picture, prompt, tile=20.5), "tile"),
+        (lambda: tiny.predict(picture, prompt, chunk=-1), "chunk"),
+        (lambda: tiny.prompt(good, chunk=0), "chunk"),
         (lambda: tiny.predict("nowhere.png", prompt), "no such file"),
         (lambda: tiny.predict(np.zeros((5, 5, 7)), prompt), "shape"),
     ]:

@@ -25,8 +25,24 @@ def test_blended_constant_stays(width, height, tile):
         assert 0 <= left < right <= width
         assert 0 <= top < bottom <= height
         assert right - left == min(tile, width)
-        blend.add(box, value.expand(-1, bottom - top, right - left))
+        rows = slice(0, bottom - top)
+        blend.add(box, rows, value.expand(-1, bottom - top, right - left))
     torch.testing.assert_close(blend.result(), value.expand(-1, height, width))
+
+
+def test_tiles_added_in_bands_equal_tiles_added_whole():
+    """Rows of a tile fade by their place in the tile, not in the band that carries them."""
+    values = torch.rand(2, 60, 50, generator=torch.Generator().manual_seed(0))
+    results = []
+    for step in (60, 1, 7):
+        blend = Blend(2, 80, 100)
+        for box in ((0, 0, 50, 60), (30, 40, 80, 100), (30, 0, 80, 60), (0, 40, 50, 100)):
+            for at in range(0, 60, step):
+                rows = slice(at, min(at + step, 60))
+                blend.add(box, rows, values[:, rows] * (1 + box[0] + box[1]))
+        results.append(blend.result())
+    torch.testing.assert_close(results[1], results[0])
+    torch.testing.assert_close(results[2], results[0])
 
 
 def test_neighbors_overlap():

@@ -84,8 +84,8 @@ class Attention(nn.Module):
     def attend(self, qkv: Tensor, budget: int = BIAS_BUDGET) -> Tensor:
         """Every token of a grid attends to all of them: (M, H, W, 3, n, d) → (M, H, W, C).
 
-        Rows of queries go in slices whose bias has at most `budget` elements, so that the matrix
-        of all pairs never exists; the result does not depend on the slicing.
+        Rows of queries go in slices whose bias has at most `budget` elements (one row at the
+        least), so that the matrix of all pairs never exists; the result does not depend on it.
         """
         rows, columns = qkv.shape[1:3]
         q, k, v = qkv.flatten(1, 2).permute(2, 0, 3, 1, 4)  # each (M, n, H·W, d)

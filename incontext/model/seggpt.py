@@ -45,6 +45,17 @@ class Config:
             if not holds:
                 raise ValueError(f"Config: {what}")
 
+        sizes = ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "decoder_dim",
+                 "position_grid")  # fmt: skip
+        for name in sizes:
+            check(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; accepted: 1 or more")
+        check(len(self.mean) == len(self.std) == 3, "mean and std need three values each")
+        check(min(self.std) > 0, f"std {self.std} must be positive")
+        check(not self.copy_heads or self.copy_dim > 3, "copy_dim must be more than 3, the colors")
+        check(
+            all(width >= 8 and width % 8 == 0 for width in self.stem),
+            f"stem widths {self.stem} must be multiples of 8",
+        )
         check(
             self.example_attention in ("joint", "independent"),
             f"example_attention is {self.example_attention!r}; accepted: joint, independent",
@@ -209,6 +220,9 @@ class SegGPT(nn.Module):
             raise ValueError("query_targets and hidden are given together or not at all")
         rows = queries.shape[-2] // self.config.patch_size
         upper, lower = (None, None) if hidden is None else hidden.split([rows, rows], 1)
+        if upper is not None and len(upper) > len(images) == 1:  # what is hidden differs by query
+            images, targets = (x.expand(len(upper), -1, -1, -1, -1) for x in (images, targets))
+            semantic = semantic.expand(len(upper))
         encoded = self.encode(images, targets, semantic, hidden=upper, chunk=chunk)
         self._fit(queries, encoded)
         if whole and (encoded.memory is not None or self.config.stem):
@@ -269,6 +283,8 @@ def painting_loss(
         Scalar; 0 (with gradient 0) when nothing is judged.
     """
     scale = (target.shape[-2] // hidden.shape[-2], target.shape[-1] // hidden.shape[-1])
+    # Sums over a picture overflow float16.
+    painting, target = painting.float(), target.float()
     judged = hidden.to(painting.dtype).repeat_interleave(scale[0], 1)
     judged = judged.repeat_interleave(scale[1], 2)[:, None]
     weight = (judged * valid).expand_as(painting)
