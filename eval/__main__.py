@@ -49,6 +49,19 @@ def passes(
     run(data, checkpoint, [int(n) for n in limits.split(",")], episodes)
 
 
+@app.command()
+def absent(
+    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
+    checkpoint: str = "incontext-starter",
+    sets: Annotated[str, typer.Option(help="Sets of several classes.")] = "voc_novel,workshop",
+    episodes: Annotated[int, typer.Option(help="Pairs of queries a set.")] = 100,
+) -> None:
+    """What is painted when the query does not show the object."""
+    from eval.absent import run
+
+    run(data, checkpoint, sets.split(","), episodes)
+
+
 if __name__ == "__main__":
     try:
         app()

@@ -21,6 +21,7 @@ from incontext.prompt import Prompt
 from incontext.segmentation import Segmentation
 
 RESULTS = "results.json"
+BATCH_PIXELS = 50_000_000  # pictures are held in memory until so many are read
 SAVE_EVERY = 10.0  # seconds between rewrites of results.json
 
 
@@ -104,6 +105,7 @@ class Manifest:
     ids: dict[str, Any]
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    overwrite: bool = False  # nothing counts as finished
     saved: float = 0.0
 
     @classmethod
@@ -112,13 +114,16 @@ class Manifest:
     ) -> "Manifest":
         """Start a manifest, or go on with the one in the folder.
 
+        With `overwrite` entries of the same settings stay too, until their picture is done again;
+        those of other settings, or of a damaged file, are dropped.
+
         Raises:
             InputError: it was made with other settings, or is damaged.
         """
         ids = {str(i): {"name": prompt.names[i], "color": prompt.colors[i]} for i in prompt.ids}
-        manifest = cls(folder, json.loads(json.dumps(settings)), ids)
+        manifest = cls(folder, json.loads(json.dumps(settings)), ids, overwrite=overwrite)
         path = folder / RESULTS
-        if overwrite or not path.exists():
+        if not path.exists():
             return manifest
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -127,6 +132,8 @@ class Manifest:
                 _ = entry["source"], entry["size"], dict(entry["files"])
                 _ = [entry["ids"][index]["pixels"] for index in before["ids"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if overwrite:
+                return manifest
             raise InputError(
                 f"{path}: damaged ({type(error).__name__}: {error}); delete it or pass overwrite"
             ) from None
@@ -135,6 +142,8 @@ class Manifest:
             for key in known.keys() | manifest.settings.keys()
             if known.get(key) != manifest.settings.get(key)
         )
+        if changed and overwrite:
+            return manifest
         if changed and results:
             raise InputError(
                 f"{folder} holds results made with other settings ({', '.join(changed)}); pass "
@@ -144,9 +153,18 @@ class Manifest:
         return manifest
 
     def finished(self, target: Target) -> bool:
-        """Whether this very file was done and all that was written for it is still there."""
+        """Whether this very file was done and all that was written for it is still there.
+
+        Raises:
+            InputError: the name is taken by the results of another picture.
+        """
         entry = self.results.get(target.name)
-        if not entry or entry["source"] != fingerprint(target.path):
+        if entry and not self.overwrite and entry["source"]["path"] != str(target.path):
+            raise InputError(
+                f"{self.folder} holds results named {target.name} of another picture, "
+                f"{entry['source']['path']}; pass another folder for {target.path}, or overwrite"
+            )
+        if self.overwrite or not entry or entry["source"] != fingerprint(target.path):
             return False
         return all((self.folder / name).is_file() for name in entry["files"].values())
 
@@ -215,7 +233,8 @@ def segment_files(
     manifest.save()  # a folder that cannot be written shows before the work, not after it
     try:
         for batch in _readable(targets, manifest, tell, batch_size):
-            pictures = [read.picture for read in batch]
+            # One result at a time: those of huge pictures are larger than the pictures.
+            pictures = (read.picture for read in batch)
             results = predictor.predict(pictures, prompt, batch_size=batch_size, **options)
             for read, result in zip(batch, results, strict=True):
                 try:
@@ -268,7 +287,8 @@ def _readable(
                 continue
         notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
         batch.append(_Read(target, source, picture, notes))
-        if len(batch) == batch_size:
+        pixels = sum(read.picture.width * read.picture.height for read in batch)
+        if len(batch) == batch_size or pixels > BATCH_PIXELS:
             yield batch
             batch = []
     if batch:

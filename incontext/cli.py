@@ -99,7 +99,8 @@ def segment(
     failures = _run(lambda tell: segment_files(
         predictor, prompt, todo, manifest, tell=tell, batch_size=batch_size, tile=tile,
         chunk=chunk), len(todo))  # fmt: skip
-    _summary(prompt, manifest.results, out)
+    names_done = [t.name for t in found if t.name in manifest.results]
+    _summary(prompt, {name: manifest.results[name] for name in names_done}, out)
     if failures:
         where = out / "results.json"
         typer.echo(f"{failures} of {len(found)} pictures failed; see {where}", err=True)

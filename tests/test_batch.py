@@ -307,3 +307,33 @@ class TestSave:
         result = self.segmentation(np.zeros((2, 2)), {1: (1, 1, 1)})
         with pytest.raises(InputError, match=r"no id 7; the prompt has \[1\]"):
             result.mask(7)
+
+
+class TestSeveralRunsIntoOneFolder:
+    def test_overwriting_one_keeps_the_entries_of_others(
+        self, tmp_path, incontext, tiny_checkpoint
+    ):
+        a, b = picture(tmp_path / "in/a.png"), picture(tmp_path / "in/b.png", "blue")
+        mask = tmp_path / "mask.png"
+        Image.fromarray(np.eye(15, 20, dtype=np.uint8)).save(mask)
+        rest = ("--example", str(a), str(mask), "--checkpoint", str(tiny_checkpoint))
+        out = tmp_path / "out"
+        assert incontext("segment", str(a), str(b), "--out", str(out), *rest).code == 0
+        answer = incontext("segment", str(b), "--out", str(out), "--overwrite", *rest)
+        assert answer.code == 0
+        assert "of 1 pictures" in answer.out
+        results = json.loads((out / "results.json").read_text())["results"]
+        assert sorted(results) == ["a", "b"]
+
+    def test_results_of_another_picture_are_not_replaced(
+        self, tmp_path, incontext, tiny_checkpoint
+    ):
+        mask = tmp_path / "mask.png"
+        Image.fromarray(np.eye(15, 20, dtype=np.uint8)).save(mask)
+        first, second = picture(tmp_path / "x/a.png"), picture(tmp_path / "y/a.png", "blue")
+        rest = ("--example", str(first), str(mask), "--checkpoint", str(tiny_checkpoint))
+        rest = (*rest, "--out", str(tmp_path / "out"))
+        assert incontext("segment", str(first), *rest).code == 0
+        answer = incontext("segment", str(second), *rest)
+        assert answer.code == 2
+        assert "results named a of another picture" in answer.err
