@@ -96,6 +96,8 @@ def motorcycle() -> Scene:
     return Scene("motorcycle", left, _drawn(left.shape[:2], draw), right)
 
 
+# CC0 or public domain: their results may be shown anywhere.
+FREE = ("eyes", "galaxies")
 SCENES = (coins, eyes, galaxies, glands, motorcycle)
 
 
@@ -116,18 +118,26 @@ def panel(scene: Scene, result: Image.Image, height: int = 240) -> Image.Image:
 def main(out: Path) -> None:
     """Segment every scene and write its labels, confidence, overlay and panel."""
     start = time.perf_counter()
+    rows = []
     predictor = Predictor.from_pretrained()
     for make in SCENES:
         scene = make()
         prompt = predictor.prompt(Example(scene.example, scene.mask))
         result = predictor.predict(scene.query, prompt)
         result.save(out, scene.name)
-        panel(scene, result.overlay()).save(out / f"{scene.name}.panel.jpg", quality=90)
+        row = panel(scene, result.overlay())
+        row.save(out / f"{scene.name}.panel.jpg", quality=90)
+        if scene.name in FREE:
+            rows.append(row)
         line = f"{scene.name:<12}presence {result.presence[1]:.2f}"
         if scene.truth is not None:
             both = (result.mask(1) & scene.truth).sum()
             line += f"  IoU {both / (result.mask(1) | scene.truth).sum():.2f}"
         print(line)
+    figure = Image.new("RGB", (sum(r.width + 24 for r in rows) - 24, rows[0].height), "white")
+    for index, row in enumerate(rows):
+        figure.paste(row, (sum(r.width + 24 for r in rows[:index]), 0))
+    figure.save(out / "demo.jpg", quality=90)
     print(f"{len(SCENES)} photographs in {time.perf_counter() - start:.1f} s; overlays:")
     for path in sorted(out.glob("*.overlay.jpg")):
         print(f"  {path}")
