@@ -30,6 +30,7 @@ class Scene:
     mask: Array
     query: Array
     truth: Array | None = None
+    tile: int | None = None
 
 
 def _halves(name: str, picture: Array, mask: Array, cut: int, axis: int) -> Scene:
@@ -68,10 +69,11 @@ def eyes() -> Scene:
 
 
 def galaxies() -> Scene:
-    """Hubble's deep field: bright galaxies of the left half, then of the right."""
+    """Hubble's deep field: bright galaxies in one corner, then, tile by tile, in the other half."""
     picture = data.hubble_deep_field()[:872, :872]
     bright = filters.gaussian(color.rgb2gray(picture), 3) > 0.2
-    return _halves("galaxies", picture, bright, 436, 1)
+    corner = picture[:218, :218], bright[:218, :218]
+    return Scene("galaxies", *corner, picture[:, 436:], bright[:, 436:], tile=218)
 
 
 def glands() -> Scene:
@@ -123,7 +125,7 @@ def main(out: Path) -> None:
     for make in SCENES:
         scene = make()
         prompt = predictor.prompt(Example(scene.example, scene.mask))
-        result = predictor.predict(scene.query, prompt)
+        result = predictor.predict(scene.query, prompt, tile=scene.tile)
         result.save(out, scene.name)
         row = panel(scene, result.overlay())
         row.save(out / f"{scene.name}.panel.jpg", quality=90)
