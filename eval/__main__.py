@@ -23,7 +23,10 @@ def bench(
     examples: Annotated[str, typer.Option(help="Numbers of examples.")] = "1,4,16",
     episodes: Annotated[int, typer.Option(help="Episodes a set.")] = 200,
     only: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
-    out: Annotated[Path | None, typer.Option(help="Folder for bench.json and bench.md.")] = None,
+    methods: Annotated[str, typer.Option(help="copy, nearest, CHECKPOINT; all without it.")] = "",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for bench.json, which lets a run go on.")
+    ] = None,
     threads: int = 2,
 ) -> None:
     """Mean IoU on every still-picture set, beside two baselines without a model."""
@@ -33,7 +36,8 @@ def bench(
 
     torch.set_num_threads(threads)
     counts = [int(n) for n in examples.split(",")]
-    run(data, checkpoint, counts, episodes, out, [s for s in only.split(",") if s])
+    names, chosen = ([s for s in text.split(",") if s] for text in (only, methods))
+    run(data, checkpoint, counts, episodes, out, names, chosen)
 
 
 @app.command()

@@ -13,6 +13,8 @@ from eval.baselines import copy_mask, nearest_neighbor
 from eval.common import BinaryEpisode, LabelledSet, binary_episodes, binary_ids
 from eval.metrics import FewShotIoU
 from incontext import Example, Predictor
+from incontext.batch import file_hash
+from incontext.checkpoint import locate
 from incontext.errors import InputError
 from incontext.image import resize_nearest
 
@@ -65,41 +67,71 @@ def score(data: LabelledSet, method: Method, examples: int, episodes: int) -> di
     return {"mIoU": meter.miou(), "FB-IoU": meter.fb_iou(), "classes": meter.per_class()}
 
 
+class Results:
+    """Scores by set, method and number of examples; kept in `bench.json`, so a run can go on."""
+
+    def __init__(self, out: Path | None, about: dict[str, Any]) -> None:
+        self.path = out / "bench.json" if out else None
+        self.about = about
+        self.sets: dict[str, Any] = {}
+        if self.path and self.path.is_file():
+            before = json.loads(self.path.read_text())
+            if before["episodes"] == about["episodes"]:
+                self.sets = before["sets"]
+            if before["weights"] != about["weights"]:  # another model of the same name
+                for row in self.sets.values():
+                    row.pop(about["checkpoint"], None)
+
+    def score(self, data: LabelledSet, name: str, method: Method, examples: int) -> None:
+        """Score a method unless that was done before, and save."""
+        row = self.sets.setdefault(data.name, {}).setdefault(name, {})
+        if str(examples) not in row:
+            row[str(examples)] = score(data, method, examples, self.about["episodes"])
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps({**self.about, "sets": self.sets}, indent=1))
+
+
 def run(
-    folder: Path, checkpoint: str, counts: Sequence[int], episodes: int, out: Path | None,
+    folder: Path,
+    checkpoint: str,
+    counts: Sequence[int],
+    episodes: int,
+    out: Path | None = None,
     only: Sequence[str] = (),
-) -> dict[str, Any]:  # fmt: skip
+    methods: Sequence[str] = (),
+) -> dict[str, Any]:
     """Score the checkpoint and the baselines on every still-picture set of a folder.
 
     Raises:
-        InputError: no set there.
+        InputError: no set there, an unknown method.
     """
     paths = [p for p in sorted(folder.glob("*.tar")) if not only or p.stem in only]
     if not paths:
         raise InputError(f"{folder}: no validation sets (NAME.tar with NAME.json) here")
-    predictor = Predictor.from_pretrained(checkpoint)
-    methods = {
+    known: dict[str, Method] = {
         "copy": with_baseline(copy_mask),
         "nearest": with_baseline(nearest_neighbor),
-        checkpoint: with_model(predictor),
+        checkpoint: with_model(Predictor.from_pretrained(checkpoint)),
     }
-    table: dict[str, Any] = {}
+    wanted = list(methods) or list(known)
+    if set(wanted) - known.keys():
+        raise InputError(f"methods {', '.join(wanted)}; accepted: {', '.join(known)}")
+    about = {"checkpoint": checkpoint, "weights": file_hash(locate(checkpoint)),
+             "episodes": episodes}  # fmt: skip
+    results = Results(out, about)
     for path in tqdm(paths, unit="set", disable=None):
         if json.loads(path.with_suffix(".json").read_text())["kind"] != "semantic":
             continue
         data = LabelledSet.read(path)
-        table[data.name] = {
-            name: {str(n): score(data, method, n, episodes) for n in counts}
-            for name, method in methods.items()
-        }
-    result = {"checkpoint": checkpoint, "episodes": episodes, "sets": table}
-    text = markdown(table, list(methods), counts)
+        for name in wanted:
+            for count in counts:
+                results.score(data, name, known[name], count)
+    text = markdown(results.sets, wanted, counts)
     print(text)
     if out:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "bench.json").write_text(json.dumps(result, indent=1))
         (out / "bench.md").write_text(text + "\n")
-    return result
+    return results.sets
 
 
 def markdown(table: dict[str, Any], methods: Sequence[str], counts: Sequence[int]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,8 +14,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from incontext import convert
-from incontext.errors import InputError
+from incontext import convert, hub
+from incontext.errors import InputError, first_line
 from incontext.model import Config, SegGPT
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -60,33 +61,10 @@ def locate(source: str | Path, *, local_files_only: bool = False) -> Path:
         return path
     parts = name.split("/")
     if len(parts) == 2 and all(parts) and path.suffix not in (".pth", ".safetensors"):
-        return _from_hub(name, local_files_only)
+        return hub.fetch(name, HUB_FILES.get(name, WEIGHTS), CONFIG, local_files_only)
     raise InputError(
         f"no checkpoint {name!r}; accepted: {', '.join(bundled())}, a folder, a .safetensors or "
         f".pth file, or a hub id such as {' or '.join(KNOWN_HUB)}"
-    )
-
-
-def _from_hub(repo: str, local_files_only: bool) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
-
-    wanted = HUB_FILES.get(repo, WEIGHTS)
-    try:
-        path = Path(hf_hub_download(repo, wanted, local_files_only=local_files_only))
-        if wanted == WEIGHTS:
-            hf_hub_download(repo, CONFIG, local_files_only=local_files_only)
-        return path
-    except RepositoryNotFoundError:
-        raise InputError(f"the hub has no repository {repo!r} that you may read") from None
-    except EntryNotFoundError as error:
-        if not isinstance(error, OSError) or "Local" not in type(error).__name__:
-            raise InputError(f"{repo} on the hub holds no {wanted} with {CONFIG}") from None
-    except (OSError, ValueError, RuntimeError):
-        pass
-    raise InputError(
-        f"{repo} is not in the local hub cache and the hub cannot be reached: on a machine with "
-        f"network download {wanted} of {repo}, copy it here, and pass the file's path instead"
     )
 
 
@@ -101,19 +79,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"{path}: damaged checkpoint ({_first_line(error)})") from None
+        raise InputError(f"{path}: damaged checkpoint ({first_line(error)})") from None
     except Exception as error:  # pickle.UnpicklingError and what foreign pickles raise
         raise InputError(
-            f"{path}: not a checkpoint of plain tensors ({_first_line(error)})"
+            f"{path}: not a checkpoint of plain tensors ({first_line(error)})"
         ) from None
     state = state.get("model", state) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(f"{path}: holds no mapping of names to tensors")
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def read_config(weights: Path) -> dict[str, Any] | None:
@@ -154,7 +128,7 @@ def build(state: dict[str, Tensor], config: dict[str, Any] | None, path: Path) -
     except (ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
         raise InputError(f"{path}: {error}") from None
     except RuntimeError as error:  # what torch says of shapes that no module can have
-        raise InputError(f"{path}: {_first_line(error)}") from None
+        raise InputError(f"{path}: {first_line(error)}") from None
     problems = compare(model.state_dict(), state)
     if problems:
         raise InputError(f"{path}: " + "; ".join(problems))
@@ -298,16 +272,6 @@ def push_to_hub(model: SegGPT, repo: str, *, private: bool = False) -> str:
     Raises:
         InputError: no network, or no right to write there.
     """
-    import tempfile
-
-    from huggingface_hub import HfApi
-
     with tempfile.TemporaryDirectory() as folder:
         save(model, folder)
-        try:
-            api = HfApi()
-            url = api.create_repo(repo, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repo, folder_path=folder)
-        except Exception as error:  # of the hub client, and of the http client below it
-            raise InputError(f"cannot upload to {repo}: {_first_line(error)}") from None
-    return str(url)
+        return hub.upload(Path(folder), repo, private)

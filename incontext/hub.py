@@ -1,0 +1,56 @@
+"""The model hub: fetch through its local cache, upload."""
+
+from pathlib import Path
+
+from incontext.errors import InputError, first_line
+
+
+def fetch(repo: str, weights: str, config: str, local_files_only: bool) -> Path:
+    """A repository's weights file, from the local cache or downloaded.
+
+    `config` is fetched beside it where the weights are safetensors; the official `.pth` has none.
+
+    Raises:
+        InputError: no such repository or file, or neither cached nor reachable.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        path = Path(hf_hub_download(repo, weights, local_files_only=local_files_only))
+        if weights.endswith(".safetensors"):
+            hf_hub_download(repo, config, local_files_only=local_files_only)
+        return path
+    except RepositoryNotFoundError:
+        raise InputError(f"the hub has no repository {repo!r} that you may read") from None
+    except LocalEntryNotFoundError:  # neither cached nor reachable
+        pass
+    except EntryNotFoundError:
+        raise InputError(f"{repo} on the hub holds no {weights} with {config}") from None
+    except (OSError, ValueError, RuntimeError):
+        pass
+    raise InputError(
+        f"{repo} is not in the local hub cache and the hub cannot be reached: on a machine with "
+        f"network download {weights} of {repo}, copy it here, and pass the file's path instead"
+    )
+
+
+def upload(folder: Path, repo: str, private: bool) -> str:
+    """Upload a folder's files; answers the repository's address.
+
+    Raises:
+        InputError: no network, or no right to write there.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder)
+    except Exception as error:  # of the hub client, and of the http client below it
+        raise InputError(f"cannot upload to {repo}: {first_line(error)}") from None
+    return str(url)
