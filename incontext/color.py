@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from incontext.color_mask import Rgb
 from incontext.errors import InputError
-from incontext.labels import IdMap, Rgb
+from incontext.labels import IdMap
 
 # Three levels a channel: 25 colors beside black and gray, 127 or more apart in one channel.
 LEVELS = (0, 128, 255)

@@ -3,7 +3,6 @@
 The rule of the house: what can mean two things is refused, and the choices are named.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,19 +12,16 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from incontext import coco
-from incontext.coco import is_whole
+from incontext.color_mask import MAX_ID, Rgb, ids_of_colors, is_gray
 from incontext.errors import InputError
 from incontext.image import decode, open_file, to_numpy
 
 IdMap: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
-Rgb: TypeAlias = tuple[int, int, int]
 LabelsLike: TypeAlias = (
     "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor | dict[str, Any] | list[Any]"
 )
 
-MAX_ID = 65_535
 UNKNOWN = -1  # in an id map: ignored, neither background nor any id
-MAX_COLORS = 64  # a color mask with more is taken for an antialiased or lossy one
 
 
 @dataclass(frozen=True)
@@ -93,7 +89,8 @@ def read_labels(
             if values.ndim == 3 and threshold is not None:
                 values = _one_channel(values)
             if values.ndim == 3:
-                labels = _from_rgb(values, colors, ignore)
+                ids, table = ids_of_colors(values, colors, ignore)
+                labels = Labels(ids, table, discovered=colors is None)
             elif colors is not None:
                 raise InputError("colors were given, but these labels are read as one channel")
             else:
@@ -186,13 +183,9 @@ def _squeeze(array: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[A
 
 def _one_channel(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """A gray picture stored as RGB (H, W, 3), for a threshold."""
-    if not _is_gray(values):
+    if not is_gray(values):
         raise InputError("threshold reads one channel, and this mask has colors; store it gray")
     return values[..., 0]
-
-
-def _is_gray(values: np.ndarray[Any, Any]) -> bool:
-    return bool((values == values[..., :1]).all())
 
 
 def _from_ids(
@@ -254,72 +247,6 @@ def _check_gray_palette(found: list[int], palette: dict[int, Rgb]) -> None:
             f"a palette of grays: ids can be the indices {found[:8]} or the grays {grays[:8]}; "
             "store it as gray or with a colored palette"
         )
-
-
-def _from_rgb(
-    values: np.ndarray[Any, Any], colors: dict[int, Rgb] | None, ignore: int | str | None
-) -> Labels:
-    if isinstance(ignore, int):
-        raise InputError(f"ignore={ignore} is a value of one channel, and this mask has colors")
-    if values.max() <= 1 and values.any():
-        raise InputError(
-            "a color mask whose values are 0 and 1 can be a stack of masks; pass ids (H, W), such "
-            "as its argmax over the channels, or colors in 0–255"
-        )
-    codes = (values.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(-1)
-    found, counts = np.unique(codes, return_counts=True)
-    if colors is None:
-        if _is_gray(values) and not set(np.unique(values)) <= {0, 255}:
-            raise InputError(
-                "a gray picture stored as RGB can hold ids, colors or a soft mask; pass one "
-                "channel for ids, colors={id: (r, g, b)}, or threshold=128"
-            )
-        if len(found) > MAX_COLORS:
-            raise InputError(
-                f"{len(found)} different colors: an antialiased or lossy mask? pass "
-                "colors={id: (r, g, b)} after storing it with exact colors"
-            )
-        shown = [int(c) for c in found if c != 0]
-        table = {index: _rgb(code) for index, code in enumerate(shown, 1)}
-    else:
-        table = check_colors(colors)
-    lookup = {_code(rgb): index for index, rgb in table.items()}
-    lookup.setdefault(0, 0)
-    strange = [(int(n), int(c)) for c, n in zip(found, counts, strict=True) if c not in lookup]
-    if strange:
-        named = ", ".join(f"{_rgb(c)} on {n} pixels" for n, c in sorted(strange, reverse=True)[:4])
-        raise InputError(f"{len(strange)} colors that colors={{…}} does not name: {named}")
-    ids = np.array([lookup[int(c)] for c in found], np.int32)[np.searchsorted(found, codes)]
-    return Labels(ids, table, discovered=colors is None)
-
-
-def check_colors(colors: dict[int, Rgb]) -> dict[int, Rgb]:
-    """A table of colors with plain integers.
-
-    Raises:
-        InputError: an id or a channel out of range, one color for two ids.
-    """
-    table: dict[int, Rgb] = {}
-    if not isinstance(colors, Mapping):
-        raise InputError(f"colors is a {type(colors).__name__}; accepted: {{id: (r, g, b)}}")
-    for index, rgb in colors.items():
-        if not (isinstance(index, (int, np.integer)) and 0 <= index <= MAX_ID):
-            raise InputError(f"colors: {index!r} is no id; accepted: integers 0 … {MAX_ID}")
-        triple = list(rgb) if isinstance(rgb, (tuple, list)) or np.ndim(rgb) == 1 else []
-        if len(triple) != 3 or not all(is_whole(c) and 0 <= c <= 255 for c in triple):
-            raise InputError(f"colors: {rgb!r} of id {index} is no (r, g, b) in 0–255")
-        table[int(index)] = (int(rgb[0]), int(rgb[1]), int(rgb[2]))
-    if len(set(table.values())) < len(table):
-        raise InputError("colors: two ids have the same color")
-    return table
-
-
-def _code(rgb: Rgb) -> int:
-    return rgb[0] << 16 | rgb[1] << 8 | rgb[2]
-
-
-def _rgb(code: int) -> Rgb:
-    return (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)
 
 
 def match_colors(maps: list[Labels]) -> list[Labels]:

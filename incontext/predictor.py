@@ -13,9 +13,10 @@ from torch import Tensor
 from incontext import checkpoint
 from incontext.coco import is_whole
 from incontext.color import Coloring
+from incontext.color_mask import Rgb
 from incontext.errors import InputError
 from incontext.image import ImageLike, Normalizer, read_image
-from incontext.labels import Labels, Rgb
+from incontext.labels import Labels
 from incontext.model import SegGPT
 from incontext.prompt import (
     KINDS,

@@ -8,17 +8,10 @@ import numpy as np
 from PIL import Image
 
 from incontext.color import PALETTE, Coloring
+from incontext.color_mask import MAX_ID, Rgb, check_colors
 from incontext.errors import InputError
 from incontext.image import ImageLike, read_image
-from incontext.labels import (
-    MAX_ID,
-    Labels,
-    LabelsLike,
-    Rgb,
-    check_colors,
-    match_colors,
-    read_labels,
-)
+from incontext.labels import Labels, LabelsLike, match_colors, read_labels
 from incontext.model import SegGPT
 from incontext.model.encoder import Encoded
 

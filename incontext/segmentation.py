@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from incontext.color_mask import Rgb
 from incontext.errors import InputError
 from incontext.image import resize_nearest
-from incontext.labels import IdMap, Rgb
+from incontext.labels import IdMap
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 

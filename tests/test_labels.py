@@ -10,7 +10,8 @@ from faster_coco_eval import mask as coco
 from PIL import Image
 
 from incontext import Example, InputError
-from incontext.labels import UNKNOWN, Labels, check_colors, match_colors, read_labels
+from incontext.color_mask import check_colors
+from incontext.labels import UNKNOWN, Labels, match_colors, read_labels
 
 SIZE = (5, 4)  # width, height
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
