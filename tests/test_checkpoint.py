@@ -141,6 +141,12 @@ def test_bad_config(model, tmp_path):
         ({"depth": 13}, "missing: encoder.blocks.12"),
         ({"colour": 1}, "unknown fields"),
         ({"num_heads": 5}, "num_heads"),
+        ({"num_heads": 0}, "num_heads is 0"),
+        ({"patch_size": 0}, "patch_size is 0"),
+        ({"embed_dim": -32}, "embed_dim is -32"),
+        ({"mean": [0.5]}, "three values"),
+        ({"std": [0, 0, 0]}, "positive"),
+        ({"stem": [8, 16, 20], "copy_heads": 1, "copy_dim": 2}, "copy_dim|stem"),
     ]:
         config.write_text(json.dumps({"incontext": values["incontext"] | change}))
         with pytest.raises(InputError, match=text):
@@ -192,9 +198,32 @@ def test_hub_cache_is_used(tiny_checkpoint, tmp_path):
     assert done.stdout.strip() == "32"
 
 
-def test_push_without_network(model):
+def test_push_without_network(model, tiny_checkpoint):
     with pytest.raises(InputError, match="cannot upload to me/it"):
         push_to_hub(model, "me/it")
+    code = (
+        "from incontext.checkpoint import load, push_to_hub\n"
+        f"push_to_hub(load({str(tiny_checkpoint)!r}), 'me/it')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env={"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_none", "PATH": ""},
+    )  # fmt: skip
+    assert "InputError: cannot upload to me/it" in done.stderr
+
+
+def test_misshapen_position_table_is_named(shared, tmp_path):
+    state = torch.load(shared / "parity/official_tiny.pth")["model"]
+    state["pos_embed"] = state["pos_embed"][:, :13]
+    torch.save({"model": state}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"misshapen: encoder\.position \(1, 13, 32\)"):
+        load(tmp_path / "a.pth")
+
+
+def test_official_file_beside_a_config_of_ours(shared, model, tmp_path):
+    save(model, tmp_path)
+    (tmp_path / "a.pth").write_bytes((shared / "parity/official_tiny.pth").read_bytes())
+    assert load(tmp_path / "a.pth").config.depth == 24
 
 
 def test_what_a_layout_cannot_say_is_refused(tmp_path):

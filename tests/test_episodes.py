@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from incontext import InputError
 from incontext.episodes import IGNORE, Mixture, Sampler, load_set, read_pairs
 from incontext.scenes import draw_scenes
 
@@ -88,6 +89,30 @@ def test_unknown_classes_are_background(folder):
         (e[-1] == 0).all() or set(e[-1].unique().tolist()) <= {0, IGNORE} for e in batch.labels
     ]
     assert any(empty)
+
+
+def test_ignored_pixels_stay_ignored(tmp_path):
+    """Also where no example has any."""
+    for part in ("images", "labels"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+    for name, frame in (("a", 0), ("b", IGNORE)):
+        labels = np.full((32, 32), frame, np.uint8)
+        labels[8:24, 8:24] = 1
+        Image.fromarray(labels).save(tmp_path / f"set/labels/{name}.png")
+        Image.fromarray(labels).convert("RGB").save(tmp_path / f"set/images/{name}.png")
+    mixture = Mixture(scenes=0, two_views=0, several=0, absent=0, min_area=0.99)
+    batch = Sampler([load_set(tmp_path / "set", 32)], 32, mixture, seed=0).batch(40, 1)
+    alone = [e[1] for e in batch.labels if (e[0] != IGNORE).all() and (e[1] == IGNORE).any()]
+    assert alone
+    assert batch.asked()[:, 1].all()
+
+
+def test_labels_must_fit_their_pictures(tmp_path):
+    for part, size in (("images", (20, 10)), ("labels", (10, 20))):
+        (tmp_path / part).mkdir()
+        Image.new("L", size).save(tmp_path / part / "a.png")
+    with pytest.raises(InputError, match="height and width"):
+        load_set(tmp_path, 16)
 
 
 def test_same_seed_same_episodes(folder):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,28 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
         assert torch.equal(value, resumed.raw.state_dict()[name]), name
     for name, value in whole.ema.items():
         assert torch.equal(value, resumed.ema[name]), name
+
+
+def test_another_run_is_not_resumed(tmp_path):
+    trainer(tmp_path).save()
+    longer = trainer(tmp_path, replace(RECIPE, steps=99))
+    assert longer.step == 0
+    with pytest.raises(InputError, match=r"recipe\.seed"):
+        trainer(tmp_path, replace(RECIPE, seed=3))
+    with pytest.raises(InputError, match=r"config\.depth"):
+        Trainer(SegGPT(replace(CONFIG, depth=4)), [], RECIPE, tmp_path)
+
+
+def test_until(tmp_path):
+    run = trainer(tmp_path)
+    run.run(until=0)
+    assert run.step == 0
+    run.run(until=3, log_every=2)
+    assert run.step == 3
+    run.run(until=4, log_every=2)
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [row["step"] for row in rows] == ["2", "4"]
+    assert all(0.5 < float(row["loss"]) < 10 for row in rows)
 
 
 def test_it_learns():
@@ -131,6 +154,12 @@ def test_command_trains_and_logs(tmp_path):
 def test_bad_recipes(tmp_path):
     path = tmp_path / "recipe.json"
     good = {"model": "tiny", "cache": 40, "recipe": {}}
+    path.write_text(json.dumps(good | {"recipe": {"size": 20}}))
+    with pytest.raises(InputError, match="no multiple of the patch"):
+        train_from_file(path, [], tmp_path / "run")
+    path.write_text(json.dumps(good))
+    with pytest.raises(InputError, match="no picture under images/"):
+        train_from_file(path, [tmp_path], tmp_path / "run")
     for change in ({"model": "huge"}, {"recipe": {"stepz": 1}}, {"config": {"depth": -1}}):
         path.write_text(json.dumps(good | change))
         with pytest.raises(InputError, match=r"recipe\.json"):
