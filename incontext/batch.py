@@ -135,7 +135,8 @@ class Manifest:
             if overwrite:
                 return manifest
             raise InputError(
-                f"{path}: damaged ({type(error).__name__}: {error}); delete it or pass overwrite"
+                f"{path}: damaged ({type(error).__name__}: {error}); delete it, or pass "
+                "overwrite (--overwrite)"
             ) from None
         changed = sorted(
             key
@@ -147,7 +148,7 @@ class Manifest:
         if changed and results:
             raise InputError(
                 f"{folder} holds results made with other settings ({', '.join(changed)}); pass "
-                "overwrite, or another folder"
+                "overwrite (--overwrite), or another folder"
             )
         manifest.results = results
         return manifest
@@ -162,7 +163,8 @@ class Manifest:
         if entry and not self.overwrite and entry["source"]["path"] != str(target.path):
             raise InputError(
                 f"{self.folder} holds results named {target.name} of another picture, "
-                f"{entry['source']['path']}; pass another folder for {target.path}, or overwrite"
+                f"{entry['source']['path']}; pass another folder for {target.path}, or "
+                "overwrite (--overwrite)"
             )
         if self.overwrite or not entry or entry["source"] != fingerprint(target.path):
             return False

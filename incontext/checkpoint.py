@@ -59,8 +59,10 @@ def locate(source: str | Path, *, local_files_only: bool = False) -> Path:
         raise InputError(f"{path}: the folder holds no {WEIGHTS}")
     if path.is_file():
         return path
+    if path.suffix in (".pth", ".safetensors"):
+        raise InputError(f"{path}: no such file")
     parts = name.split("/")
-    if len(parts) == 2 and all(parts) and path.suffix not in (".pth", ".safetensors"):
+    if len(parts) == 2 and all(parts):
         return hub.fetch(name, HUB_FILES.get(name, WEIGHTS), CONFIG, local_files_only)
     raise InputError(
         f"no checkpoint {name!r}; accepted: {', '.join(bundled())}, a folder, a .safetensors or "

@@ -18,12 +18,30 @@ if TYPE_CHECKING:
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text: an error is one line, not a frame of several
-    help="Segment pictures by example: show a few with masks, get masks for the rest.",
 )  # fmt: skip
+
+SHOWN_IDS = 20  # lines of the summary
 
 Checkpoint = Annotated[
     str, typer.Option(help="Bundled name, folder, .safetensors or .pth file, or hub id.")
 ]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("incontext-seg"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Segment pictures by example: show a few with masks, get masks for the rest."""
 
 
 @app.command(cls=PairCommand)
@@ -41,7 +59,8 @@ def segment(
     ] = None,
     name: Annotated[list[str] | None, typer.Option(help="ID=NAME, for results.json.")] = None,
     ignore: Annotated[
-        str | None, typer.Option(help="Mask value that means unknown; none: 255 is an id.")
+        str | None,
+        typer.Option(help="Mask value that is no label, such as 255; or none: 255 is an id."),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="For soft masks: this value and above is the object.")
@@ -144,10 +163,14 @@ def _run(work: Any, total: int) -> int:
 
 def _summary(prompt: "Prompt", results: dict[str, Any], out: Path) -> None:
     """One line for each id: in how many pictures it was found."""
-    for index in prompt.ids:
+    for index in prompt.ids[:SHOWN_IDS]:
         entries = [r["ids"][str(index)] for r in results.values()]
         found = sum(e["pixels"] > 0 for e in entries)
-        typer.echo(f"id {index} ({prompt.names[index]}): in {found} of {len(entries)} pictures")
+        shown = "#{:02x}{:02x}{:02x}".format(*prompt.colors[index])
+        where = f"in {found} of {len(entries)} pictures"
+        typer.echo(f"id {index} ({prompt.names[index]}, {shown}): {where}")
+    if len(prompt.ids) > SHOWN_IDS:
+        typer.echo(f"… and {len(prompt.ids) - SHOWN_IDS} more ids, see results.json")
     for name, entry in results.items():
         for note in entry.get("notes", []):
             typer.echo(f"note on {name}: {note}")

@@ -62,6 +62,11 @@ def draw(
         InputError: see `decode_rle`; the annotation's number is named.
     """
     annotations = [source] if isinstance(source, dict) else source
+    if isinstance(source, dict) and "annotations" in source:
+        raise InputError("a whole COCO file; pass its path, or the annotations of one picture")
+    pictures = {str(a["image_id"]) for a in annotations if isinstance(a, dict) and "image_id" in a}
+    if len(pictures) > 1:
+        raise InputError(f"COCO annotations of {len(pictures)} pictures; pass those of one")
     drawn = []
     for index, annotation in enumerate(annotations):
         if not isinstance(annotation, dict):

@@ -3,6 +3,7 @@
 The rule of the house: what can mean two things is refused, and the choices are named.
 """
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +22,7 @@ LabelsLike: TypeAlias = (
     "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor | dict[str, Any] | list[Any]"
 )
 
+MANY_IDS = 64  # more in one mask draw a warning
 UNKNOWN = -1  # in an id map: ignored, neither background nor any id
 
 
@@ -140,8 +142,8 @@ def _values(
         )
     if source.format in ("JPEG", "MPO") and threshold is None:
         raise InputError(
-            f"{name}: {source.format} is lossy, its values are not exact; pass threshold=128 for "
-            "a binary mask, or store ids as PNG"
+            f"{name}: {source.format} is lossy, its values are not exact; pass threshold=128 "
+            "(--threshold 128) for a binary mask; ids and colors must be stored as PNG"
         )
     if source.mode in ("RGBA", "LA", "PA"):
         alpha = np.asarray(source.getchannel("A"))
@@ -212,15 +214,22 @@ def _from_ids(
     if ignore is None and found in ([0, 255], [255]) and not palette:
         return Labels((values != 0).astype(np.int32))
     if ignore is None and 255 in found:
-        others = ", ".join(str(v) for v in found if v not in (0, 255))[:40] or "a palette"
+        beside = [str(v) for v in found if v not in (0, 255)]
+        others = ", ".join(beside[:8]) + (" …" if len(beside) > 8 else "") or "a palette"
         raise InputError(
             f"255 beside {others} can mean 'ignore', an id, or the inside of a soft mask; pass "
-            "ignore=255, ignore='none' or threshold=128"
+            "ignore=255, ignore='none' or threshold=128 (--ignore 255, --ignore none, "
+            "--threshold 128)"
         )
     kept = [v for v in found if v != ignore]
     if kept and (kept[0] < 0 or kept[-1] > MAX_ID):
         wrong = kept[0] if kept[0] < 0 else kept[-1]
         raise InputError(f"id {wrong} is outside 0 … {MAX_ID}; pass ignore={wrong} if it is none")
+    if len(kept) > MANY_IDS:
+        warnings.warn(
+            f"{len(kept)} different ids: is this a photograph? a mask comes after its picture",
+            stacklevel=2,
+        )
     _check_gray_palette(kept, palette)
     if 0 in kept and palette.get(0, (0, 0, 0)) != (0, 0, 0):
         black = next((i for i in kept if palette.get(i) == (0, 0, 0)), None)

@@ -183,7 +183,7 @@ class Predictor:
         chunk: int | None = None,
     ) -> Iterator[Segmentation]:
         if not isinstance(prompt, Prompt):
-            raise InputError(f"prompt is a {type(prompt).__name__}; make it with .prompt(examples)")
+            raise InputError(f"{type(prompt).__name__} as prompt; make it with .prompt(examples)")
         if prompt.model is not self.model:
             raise InputError("the prompt was made with another model; make it with this predictor")
         _check_count("batch_size", batch_size)

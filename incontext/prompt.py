@@ -48,6 +48,10 @@ class Example:
             file_name=name,
         )  # fmt: skip
 
+    def __repr__(self) -> str:
+        width, height = self.image.size
+        return f"Example({width}×{height}, ids {self.labels.present})"
+
     def cropped(self, margin: float = 0.25) -> "Example":
         """The part around the labels, with a margin on each side as a share of its extent."""
         rows, columns = np.nonzero(self.labels.ids > 0)
@@ -71,7 +75,7 @@ class Pass:
     """Some of a prompt's ids under one coloring, encoded."""
 
     coloring: Coloring
-    encoded: Encoded
+    encoded: Encoded = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +87,11 @@ class Prompt:
     """
 
     ids: tuple[int, ...]
-    colors: dict[int, Rgb]
+    colors: dict[int, Rgb] = field(repr=False)
     names: dict[int, str]
     kind: str
     examples: int
-    passes: tuple[Pass, ...]
+    passes: tuple[Pass, ...] = field(repr=False)
     model: SegGPT = field(repr=False)  # the one that encoded it; no other can use it
 
 

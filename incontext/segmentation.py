@@ -27,8 +27,8 @@ class Segmentation:
     id of the prompt how surely it is in the picture, 0–1; below 0.5 its mask is empty.
     """
 
-    labels: IdMap
-    confidence: np.ndarray[Any, np.dtype[np.float32]]
+    labels: IdMap = field(repr=False)
+    confidence: np.ndarray[Any, np.dtype[np.float32]] = field(repr=False)
     presence: dict[int, float]
     picture: Image.Image = field(repr=False)
     paintings: tuple[Pixels, ...] = field(repr=False)

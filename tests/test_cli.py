@@ -291,7 +291,7 @@ class TestRuns:
         assert content["settings"]["kind"] == "semantic"
         assert {k: v["name"] for k, v in content["ids"].items()} == {"1": "left coin", "3": "3"}
         found = sum(r["ids"]["1"]["pixels"] > 0 for r in content["results"].values())
-        assert f"id 1 (left coin): in {found} of 4 pictures" in answer.out
+        assert f"id 1 (left coin, #0080ff): in {found} of 4 pictures" in answer.out
         # the same as through Python
         predictor = Predictor.from_pretrained(tiny_checkpoint)
         example = Example(tmp_path / "example.png", IDS)
@@ -549,6 +549,9 @@ class TestCheckpoints:
         assert wanted in answer.err
         assert len(answer.err.splitlines()) == 1
 
+    def test_version(self, incontext):
+        assert incontext("--version").out.strip() == "0.1.0"
+
     @pytest.mark.parametrize("command", [["info"], ["convert"]])
     @pytest.mark.parametrize("name", ["nobody", "a/b/c", "", "no.pth", "no/such.safetensors"])
     def test_unknown_names(self, incontext, tmp_path, command, name, monkeypatch):
@@ -556,7 +559,8 @@ class TestCheckpoints:
         target = [tmp_path / "w"] if command == ["convert"] else []
         answer = incontext(*command, name, *target)
         assert answer.code == 2
-        assert "incontext-starter" in answer.err or "holds no model.safetensors" in answer.err
+        texts = ("incontext-starter", "holds no model.safetensors", f"{name}: no such file")
+        assert any(text in answer.err for text in texts)
         assert len(answer.err.splitlines()) == 1
 
     @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
@@ -603,7 +607,7 @@ class TestProcess:
         done = self.run(*self.arguments(tmp_path, tiny_checkpoint))
         assert done.returncode == 1
         assert "1 of 3 pictures failed" in done.stderr
-        assert "id 1 (1): in " in done.stdout
+        assert "id 1 (1, #0080ff): in " in done.stdout
 
     def test_full_disk(self, tiny_checkpoint, tmp_path):
         photo(tmp_path / "in/a.png", (600, 600))

@@ -766,3 +766,15 @@ class TestWhatReviewFound:
         for options in ({"colors": {1: RED}}, {"ignore": 7}, {"threshold": 1}):
             with pytest.raises(InputError, match="COCO annotations say themselves"):
                 self.read(annotation, **options)
+
+    def test_annotations_of_two_pictures(self):
+        one = {"counts": [3, 13], "size": [4, 4], "image_id": 1}
+        with pytest.raises(InputError, match="of 2 pictures"):
+            self.read([one, {**one, "image_id": 2}])
+        with pytest.raises(InputError, match="a whole COCO file"):
+            self.read({"images": [], "annotations": [one]})
+
+    def test_photograph_as_mask(self):
+        """Hundreds of ids can be meant, but hardly are."""
+        with pytest.warns(UserWarning, match="100 different ids: is this a photograph"):
+            read_labels(np.arange(100, dtype=np.uint8).reshape(10, 10), (10, 10))
