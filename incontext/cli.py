@@ -107,9 +107,7 @@ def segment(
         "checkpoint": checkpoint, "weights": file_hash(weights), "kind": kind,
         "tile": tile, "crop": crop, "dtype": dtype,
         "examples": [[file_hash(path) for path in pair] for pair in pairs],
-        "labels": {"colors": {str(k): v for k, v in (colors or {}).items()},
-                   "ignore": options["ignore"], "threshold": threshold},
-        "names": {str(k): v for k, v in names.items()},
+        "labels": options, "names": names,
     }  # fmt: skip
     manifest = Manifest.open(out, settings, prompt, overwrite)
     todo = [t for t in found if not manifest.finished(t)]

@@ -86,25 +86,37 @@ def read_labels(
         annotations = coco.annotations_of(Path(source), file_name, size)
         labels = Labels(coco.draw(annotations, size, MAX_ID, UNKNOWN))
     else:
-        name, values, palette = _values(source, size, threshold)
-        try:
-            if values.ndim == 3 and threshold is not None:
-                values = _one_channel(values)
-            if values.ndim == 3:
-                ids, table = ids_of_colors(values, colors, ignore)
-                labels = Labels(ids, table, discovered=colors is None)
-            elif colors is not None:
-                raise InputError("colors were given, but these labels are read as one channel")
-            else:
-                labels = _from_ids(values, palette, ignore, threshold)
-        except InputError as error:
-            raise InputError(f"{name}: {error}") from None
+        labels = _from_pixels(source, size, colors, ignore, threshold)
     if labels.ids.shape != (size[1], size[0]):
         height, width = labels.ids.shape
         raise InputError(
             f"labels are {width}×{height}, their picture is {size[0]}×{size[1]}; they must have "
             "the same size (a picture with EXIF rotation counts upright)"
         )
+    return labels
+
+
+def _from_pixels(
+    source: Any,
+    size: tuple[int, int],
+    colors: dict[int, Rgb] | None,
+    ignore: int | str | None,
+    threshold: float | None,
+) -> Labels:
+    """Labels of a file, picture or array; a problem names the file."""
+    name, values, palette = _values(source, size, threshold)
+    try:
+        if values.ndim == 3 and threshold is not None:
+            values = _one_channel(values)
+        if values.ndim == 3:
+            ids, table = ids_of_colors(values, colors, ignore)
+            labels = Labels(ids, table, discovered=colors is None)
+        elif colors is not None:
+            raise InputError("colors were given, but these labels are read as one channel")
+        else:
+            labels = _from_ids(values, palette, ignore, threshold)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
     return labels
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from incontext import checkpoint
+from incontext.belief import merge, presence_of, segmentation_of
 from incontext.coco import is_whole
 from incontext.color import Coloring
 from incontext.color_mask import Rgb
@@ -33,10 +34,6 @@ from incontext.tiles import Blend, Tiling, upsample_rows
 
 # Ids painted in one pass. Measured on CamVid's 11 classes, see the model card.
 CLASSES_PER_PASS = 4
-# An id counts as present as surely as the model believes in this share of the picture's pixels
-# that it believes in most; one stray pixel is not enough, a small object is.
-PRESENCE_SHARE = 0.002
-PRESENT = 0.5  # below it an id's mask is empty
 
 
 class Predictor:
@@ -217,9 +214,9 @@ class Predictor:
         return [[paintings[index] for paintings in painted] for index in range(len(pictures))]
 
     def _read(self, picture: Image.Image, prompt: Prompt, paintings: list[Tensor]) -> Segmentation:
-        belief = _merge(prompt, paintings)
+        belief = merge(prompt, paintings)
         shown = [_pixels(p) for p in paintings]
-        return _segmentation(picture, prompt, belief, _presence(belief), shown)
+        return segmentation_of(picture, prompt, belief, presence_of(belief), shown)
 
     def _read_tiles(
         self, picture: Image.Image, prompt: Prompt, tile: int, batch_size: int, chunk: int | None
@@ -235,16 +232,16 @@ class Predictor:
             for box, painted in zip(part, paintings, strict=True):
                 left, top, right, bottom = box
                 size = (bottom - top, right - left)
-                belief = _merge(prompt, painted)
+                belief = merge(prompt, painted)
                 # At the model's size, as for a whole picture: an object fills its tile as much as
                 # it would fill a small picture.
-                presence = torch.maximum(presence, _presence(belief))
+                presence = torch.maximum(presence, presence_of(belief))
                 for rows, values in upsample_rows(belief, size):
                     blend.add(box, rows, values)
                 small = Image.fromarray(_pixels(painted[0]))
                 resized = small.resize(size[::-1], Image.Resampling.NEAREST)
                 shown[top:bottom, left:right] = np.asarray(resized)
-        return _segmentation(picture, prompt, blend.result(), presence, [shown])
+        return segmentation_of(picture, prompt, blend.result(), presence, [shown])
 
 
 def _check_count(name: str, value: object) -> None:
@@ -256,54 +253,3 @@ def _check_count(name: str, value: object) -> None:
 def _pixels(painting: Tensor) -> Pixels:
     """(3, H, W) in 0–255 → (H, W, 3) uint8."""
     return painting.round().to(torch.uint8).permute(1, 2, 0).numpy()
-
-
-def _merge(prompt: Prompt, paintings: Sequence[Tensor]) -> Tensor:
-    """Belief in background and each id of the prompt, (K + 1, H, W), from all passes.
-
-    An id has the belief of its own pass; a pixel is background as surely as the least sure pass
-    says. With one pass that is the pass itself.
-    """
-    pairs = zip(prompt.passes, paintings, strict=True)
-    beliefs = [part.coloring.read(painting) for part, painting in pairs]
-    if len(beliefs) == 1:
-        return beliefs[0]
-    merged = torch.empty(1 + len(prompt.ids), *beliefs[0].shape[1:])
-    merged[0] = torch.stack([b[0] for b in beliefs]).amin(0)
-    for part, belief in zip(prompt.passes, beliefs, strict=True):
-        for row, index in enumerate(part.coloring.ids, 1):
-            merged[1 + prompt.ids.index(index)] = belief[row]
-    return merged
-
-
-def _presence(belief: Tensor) -> Tensor:
-    """How surely each id is in the picture: (K + 1, H, W) → (K,) in 0–1."""
-    flat = belief[1:].flatten(1)
-    top = max(1, round(PRESENCE_SHARE * flat.shape[1]))
-    return flat.topk(top, 1).values.mean(1)
-
-
-def _segmentation(
-    picture: Image.Image,
-    prompt: Prompt,
-    belief: Tensor,
-    presence: Tensor,
-    paintings: list[Pixels],
-) -> Segmentation:
-    """Beliefs, of the model's size or the picture's, to labels of the picture's size.
-
-    An id that is rather not there than there has no pixels.
-    """
-    size = (picture.height, picture.width)
-    labels = np.empty(size, np.int32)
-    confidence = np.empty(size, np.float32)
-    ids = np.array([0, *prompt.ids], np.int32)
-    ids[1:][presence.numpy() < PRESENT] = 0
-    for rows, values in upsample_rows(belief, size):
-        best = values.topk(2, 0)
-        labels[rows] = ids[best.indices[0].numpy()]
-        confidence[rows] = (best.values[0] - best.values[1]).numpy()
-    return Segmentation(
-        labels, confidence, dict(zip(prompt.ids, presence.tolist(), strict=True)), picture,
-        tuple(paintings), prompt.colors, prompt.names,
-    )  # fmt: skip

@@ -29,9 +29,10 @@ ARROWS = {
     "prompt": {"color", "color_mask", "errors", "image", "labels", "model", "model.encoder"},
     "segmentation": {"color_mask", "errors", "image", "labels"},
     "tiles": {"errors"},
+    "belief": {"prompt", "segmentation", "tiles"},
     "predictor": {
-        "checkpoint", "coco", "color", "color_mask", "errors", "image", "labels", "model", "prompt",
-        "segmentation", "tiles",
+        "belief", "checkpoint", "coco", "color", "color_mask", "errors", "image", "labels", "model",
+        "prompt", "segmentation", "tiles",
     },
     "batch": {"errors", "image", "predictor", "prompt", "segmentation"},
     "scenes": set(),

@@ -1,0 +1,68 @@
+"""Belief: how surely each pixel has each id, from paintings to labels, confidence and presence."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from incontext.prompt import Prompt
+from incontext.segmentation import Pixels, Segmentation
+from incontext.tiles import upsample_rows
+
+# An id counts as present as surely as the model believes in this share of the picture's pixels
+# that it believes in most; one stray pixel is not enough, a small object is.
+PRESENCE_SHARE = 0.002
+PRESENT = 0.5  # below it an id's mask is empty
+
+
+def merge(prompt: Prompt, paintings: Sequence[Tensor]) -> Tensor:
+    """Belief in background and each id of the prompt, (K + 1, H, W), from all passes.
+
+    An id has the belief of its own pass; a pixel is background as surely as the least sure pass
+    says. With one pass that is the pass itself.
+    """
+    pairs = zip(prompt.passes, paintings, strict=True)
+    beliefs = [part.coloring.read(painting) for part, painting in pairs]
+    if len(beliefs) == 1:
+        return beliefs[0]
+    merged = torch.empty(1 + len(prompt.ids), *beliefs[0].shape[1:])
+    merged[0] = torch.stack([b[0] for b in beliefs]).amin(0)
+    for part, belief in zip(prompt.passes, beliefs, strict=True):
+        for row, index in enumerate(part.coloring.ids, 1):
+            merged[1 + prompt.ids.index(index)] = belief[row]
+    return merged
+
+
+def presence_of(belief: Tensor) -> Tensor:
+    """How surely each id is in the picture: (K + 1, H, W) → (K,) in 0–1."""
+    flat = belief[1:].flatten(1)
+    top = max(1, round(PRESENCE_SHARE * flat.shape[1]))
+    return flat.topk(top, 1).values.mean(1)
+
+
+def segmentation_of(
+    picture: Image.Image,
+    prompt: Prompt,
+    belief: Tensor,
+    presence: Tensor,
+    paintings: list[Pixels],
+) -> Segmentation:
+    """Beliefs, of the model's size or the picture's, to labels of the picture's size.
+
+    An id that is rather not there than there has no pixels.
+    """
+    size = (picture.height, picture.width)
+    labels = np.empty(size, np.int32)
+    confidence = np.empty(size, np.float32)
+    ids = np.array([0, *prompt.ids], np.int32)
+    ids[1:][presence.numpy() < PRESENT] = 0
+    for rows, values in upsample_rows(belief, size):
+        best = values.topk(2, 0)
+        labels[rows] = ids[best.indices[0].numpy()]
+        confidence[rows] = (best.values[0] - best.values[1]).numpy()
+    return Segmentation(
+        labels, confidence, dict(zip(prompt.ids, presence.tolist(), strict=True)), picture,
+        tuple(paintings), prompt.colors, prompt.names,
+    )  # fmt: skip
