@@ -126,3 +126,13 @@ def test_transformers_one_example(tmp_path):
             semantic = torch.tensor([kind == "semantic"])
             painting = ours(query, image[None], target[None], semantic)
             torch.testing.assert_close(painting, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.bfloat16, 2e-2), (torch.float16, 5e-3)])
+def test_half_precision_of_24_blocks(shared, tensors, dtype, limit):
+    half = load(shared / "parity/official_tiny.pth").to(dtype)
+    *pictures, semantic = arguments(tensors, "three_instance")
+    with torch.inference_mode():
+        painting = half(*(x.to(dtype) for x in pictures), semantic)[0].float()
+    expected = tensors["three_instance/prediction"]
+    assert (painting - expected).norm() / expected.norm() < limit
