@@ -12,7 +12,8 @@ from incontext.arguments import PairCommand, color_of, ignore_of, pairs_of
 from incontext.errors import InputError
 
 if TYPE_CHECKING:
-    from incontext.batch import Target
+    from incontext.batch import Manifest, Target
+    from incontext.predictor import Predictor
     from incontext.prompt import Example, Prompt
 
 app = typer.Typer(
@@ -22,6 +23,27 @@ app = typer.Typer(
 
 SHOWN_IDS = 20  # lines of the summary
 
+Pairs = Annotated[
+    list[str],
+    typer.Option(help="A picture and its mask; repeat for more.", metavar="IMAGE MASK"),
+]
+Colors = Annotated[
+    list[str] | None, typer.Option(help="ID=#rrggbb: meaning of a color in color masks.")
+]
+Ignore = Annotated[
+    str | None,
+    typer.Option(help="Mask value that is no label, such as 255; or none: 255 is an id."),
+]
+Threshold = Annotated[
+    float | None, typer.Option(help="For soft masks: this value and above is the object.")
+]
+Tile = Annotated[
+    int | None, typer.Option(help="Cut pictures into overlapping tiles of so many pixels.")
+]
+Crop = Annotated[
+    bool, typer.Option(help="Show examples cropped around their labels (fits --tile).")
+]
+Chunk = Annotated[int | None, typer.Option(help="Examples attended at once: bounds memory.")]
 Checkpoint = Annotated[
     str, typer.Option(help="Bundled name, folder, .safetensors or .pth file, or hub id.")
 ]
@@ -47,34 +69,18 @@ def options(
 @app.command(cls=PairCommand)
 def segment(
     targets: Annotated[list[str], typer.Argument(help="Pictures, folders, or glob patterns.")],
-    example: Annotated[
-        list[str],
-        typer.Option(help="A picture and its mask; repeat for more.", metavar="IMAGE MASK"),
-    ],
+    example: Pairs,
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     checkpoint: Checkpoint = "incontext-starter",
     kind: Annotated[str, typer.Option(help="instance or semantic.")] = "instance",
-    color: Annotated[
-        list[str] | None, typer.Option(help="ID=#rrggbb: meaning of a color in color masks.")
-    ] = None,
+    color: Colors = None,
     name: Annotated[list[str] | None, typer.Option(help="ID=NAME, for results.json.")] = None,
-    ignore: Annotated[
-        str | None,
-        typer.Option(help="Mask value that is no label, such as 255; or none: 255 is an id."),
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="For soft masks: this value and above is the object.")
-    ] = None,
-    tile: Annotated[
-        int | None, typer.Option(help="Cut pictures into overlapping tiles of so many pixels.")
-    ] = None,
-    crop: Annotated[
-        bool, typer.Option(help="Show examples cropped around their labels (fits --tile).")
-    ] = False,
+    ignore: Ignore = None,
+    threshold: Threshold = None,
+    tile: Tile = None,
+    crop: Crop = False,
     batch_size: Annotated[int, typer.Option(help="Pictures in one pass.")] = 8,
-    chunk: Annotated[
-        int | None, typer.Option(help="Examples attended at once: bounds memory.")
-    ] = None,
+    chunk: Chunk = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16.")] = "float32",
     overwrite: Annotated[bool, typer.Option(help="Do finished files again.")] = False,
@@ -84,16 +90,10 @@ def segment(
     Writes for each picture its labels (PNG), confidence (PNG) and overlay (JPEG), and one
     results.json. Exit code: 0 all done, 1 some pictures failed, 2 the input was wrong.
     """
-    from incontext.batch import Manifest, file_hash, find_targets, segment_files
+    from incontext.batch import Manifest, file_hash, find_targets
     from incontext.checkpoint import locate
-    from incontext.tiles import Tiling
 
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; accepted: a folder")
-    if batch_size < 1 or (chunk is not None and chunk < 1):
-        raise InputError("--batch-size and --chunk must be 1 or more")
-    if tile is not None:
-        Tiling(1, 1, tile)  # says what is wrong before any work
+    _check_options(out, tile, batch_size, chunk)
     colors = {i: color_of(c) for i, c in pairs_of(color, "--color").items()} or None
     options = {"colors": colors, "ignore": ignore_of(ignore), "threshold": threshold}
     pairs = [tuple(text.split("\0")) for text in example]
@@ -110,18 +110,44 @@ def segment(
         "labels": options, "names": names,
     }  # fmt: skip
     manifest = Manifest.open(out, settings, prompt, overwrite)
+    failures = _segment(predictor, prompt, found, manifest, batch_size=batch_size, tile=tile,
+                        chunk=chunk)  # fmt: skip
+    if failures:
+        typer.echo(
+            f"{failures} of {len(found)} pictures failed; see {out / 'results.json'}", err=True
+        )
+        raise typer.Exit(1)
+
+
+def _check_options(out: Path, tile: int | None, batch_size: int, chunk: int | None) -> None:
+    """Say what is wrong before any work."""
+    from incontext.tiles import Tiling
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; accepted: a folder")
+    if batch_size < 1 or (chunk is not None and chunk < 1):
+        raise InputError("--batch-size and --chunk must be 1 or more")
+    if tile is not None:
+        Tiling(1, 1, tile)
+
+
+def _segment(
+    predictor: "Predictor", prompt: "Prompt", found: "list[Target]", manifest: "Manifest",
+    **options: Any,
+) -> int:  # fmt: skip
+    """Segment what is not finished, print a summary of all; the number of failures."""
+    from incontext.batch import segment_files
+
     todo = [t for t in found if not manifest.finished(t)]
     if len(todo) < len(found):
         typer.echo(f"{len(found) - len(todo)} of {len(found)} pictures are finished already")
-    failures = _run(lambda tell: segment_files(
-        predictor, prompt, todo, manifest, tell=tell, batch_size=batch_size, tile=tile,
-        chunk=chunk), len(todo))  # fmt: skip
-    names_done = [t.name for t in found if t.name in manifest.results]
-    _summary(prompt, {name: manifest.results[name] for name in names_done}, out)
-    if failures:
-        where = out / "results.json"
-        typer.echo(f"{failures} of {len(found)} pictures failed; see {where}", err=True)
-        raise typer.Exit(1)
+    failures = _run(
+        lambda tell: segment_files(predictor, prompt, todo, manifest, tell=tell, **options),
+        len(todo),
+    )
+    done = [t.name for t in found if t.name in manifest.results]
+    _summary(prompt, {name: manifest.results[name] for name in done}, manifest.folder)
+    return failures
 
 
 def _read_examples(pairs: list[tuple[str, ...]], options: dict[str, Any]) -> list["Example"]:
@@ -175,7 +201,7 @@ def _summary(prompt: "Prompt", results: dict[str, Any], out: Path) -> None:
     typer.echo(f"results: {out / 'results.json'}")
 
 
-def _predictor(weights: Path, device: str, dtype: str) -> Any:
+def _predictor(weights: Path, device: str, dtype: str) -> "Predictor":
     import torch
 
     from incontext.predictor import Predictor

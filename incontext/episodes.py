@@ -208,15 +208,14 @@ class Sampler:
         classes = list(chosen.holders)
         wanted = int(rng.choice(classes))
         holders = chosen.holders[wanted]
-        query = int(rng.choice(holders))
+        pictures = [int(i) for i in rng.choice(holders, views)]
         if chosen.kind == "regions" or rng.random() < self.mixture.two_views or len(holders) < 2:
-            pictures = [query] * views
-        else:
-            pictures = [int(i) for i in rng.choice(holders, views)]
-            if rng.random() < self.mixture.absent:
-                pictures[-1] = int(rng.integers(len(chosen.images)))
+            pictures = pictures[:1] * views
+        elif rng.random() < self.mixture.absent:
+            pictures[-1] = int(rng.integers(len(chosen.images)))
         asked = [wanted]
-        beside = [c for c in np.unique(chosen.labels[query]).tolist() if c not in (0, IGNORE)]
+        # What is asked beside must be shown: taken from an example, not from the query.
+        beside = np.unique(chosen.labels[pictures[0]]).tolist()
         beside = [c for c in beside if c != wanted and c in chosen.holders]
         more = self._class_count() - 1
         if more and beside:

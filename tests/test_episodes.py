@@ -91,6 +91,19 @@ def test_unknown_classes_are_background(folder):
     assert any(empty)
 
 
+def test_classes_asked_beside_are_shown(folder):
+    """They come from the first example, so that it can show them."""
+    sampler = Sampler([load_set(folder, 48)], 32, Mixture(two_views=0, absent=0, several=1.0))
+    [data] = sampler.sets
+    pairs = 0
+    for _ in range(60):
+        pictures, asked = sampler._choose(data, 3)
+        assert len(pictures) == 3
+        assert all(pictures[0] in data.holders[c] for c in asked[1:])
+        pairs += len(asked) > 1
+    assert pairs > 10
+
+
 def test_ignored_pixels_stay_ignored(tmp_path):
     """Also where no example has any."""
     for part in ("images", "labels"):

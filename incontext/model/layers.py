@@ -17,8 +17,8 @@ def attention(
 ) -> Tensor:
     """softmax(scale · q kᵀ + bias) v over the last two dimensions; scale defaults to 1/√d.
 
-    On CPU, PyTorch's fused backward pass in bfloat16 takes 1.2 to 1.7 times as long as writing the
-    matrix out, so what needs gradients there does that.
+    On CPU, PyTorch's fused backward pass in bfloat16 is slower than writing the matrix out (see
+    `benchmarks/README.md`), so what needs gradients there does that.
     """
     if not (q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16):
         return F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
