@@ -238,7 +238,7 @@ def test_presence_and_masks_agree(predictor):
     prompt = predictor.prompt(Example(picture, labels), crop=True)
     result = predictor.predict(query, prompt, tile=160)
     assert result.presence[1] > 0.8
-    assert result.mask(1)[truth == 1].mean() > 0.5
+    assert iou(result.mask(1), truth == 1) > 0.8
     noise = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
     for answer in predictor.predict(list(noise), prompt):
         assert answer.mask(1).any() <= (answer.presence[1] >= 0.5)

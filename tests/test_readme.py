@@ -71,7 +71,7 @@ def test_demo_segments_photographs(tmp_path):
     assert done.returncode == 0, done.stderr
     scores = [float(v) for v in re.findall(r"IoU (\d\.\d+)", done.stdout)]
     assert len(scores) == 4
-    assert np.mean(scores) > 0.6
+    assert np.mean(scores) > 0.75
     for line in done.stdout.splitlines():
         if line.strip().endswith(".overlay.jpg"):
             assert Image.open(line.strip()).size > (50, 50)
