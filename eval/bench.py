@@ -10,13 +10,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from eval.baselines import copy_mask, nearest_neighbor
-from eval.common import BinaryEpisode, LabelledSet, binary_episodes, binary_ids
+from eval.common import LabelledSet, binary_ids
 from eval.metrics import FewShotIoU
 from incontext import Example, Predictor
 from incontext.batch import file_hash
 from incontext.checkpoint import locate
 from incontext.errors import InputError
 from incontext.image import resize_nearest
+from incontext.validation import BinaryEpisode, binary_episodes
 
 # New pictures of domains or classes that training has seen.
 SEEN = ("horses", "nuclei", "steel", "wounds")
@@ -61,7 +62,7 @@ def with_baseline(rule: Callable[..., Any]) -> Method:
 def score(data: LabelledSet, method: Method, examples: int, episodes: int) -> dict[str, Any]:
     """mIoU and FB-IoU of a method on one set."""
     meter = FewShotIoU()
-    for episode in binary_episodes(data, examples, episodes):
+    for episode in binary_episodes(data.holders, examples, episodes):
         truth = data.labels[episode.pictures[-1]]
         meter.add(episode.index, method(data, episode), truth == episode.index, truth == 255)
     return {"mIoU": meter.miou(), "FB-IoU": meter.fb_iou(), "classes": meter.per_class()}

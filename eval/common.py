@@ -1,7 +1,6 @@
 """Episodes from sets of pictures, shared by the benchmarks."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from incontext.episodes import IGNORE, Ids, read_pairs
 from incontext.errors import InputError
+from incontext.pictures import IGNORE, Ids, read_pairs
 
 
 @dataclass(frozen=True)
@@ -44,29 +43,6 @@ class LabelledSet:
                 holders.setdefault(int(index), []).append(order[item["id"]])
         classes = {int(k): v for k, v in about["classes"].items()}
         return cls(path.stem, about["title"], images, labels, holders, classes)
-
-
-@dataclass(frozen=True)
-class BinaryEpisode:
-    """One class against the rest: pictures by number, the query last."""
-
-    index: int
-    pictures: list[int]
-
-
-def binary_episodes(
-    data: LabelledSet, examples: int, count: int, seed: int = 0
-) -> Iterator[BinaryEpisode]:
-    """Each class in turn, pictures that hold it drawn without replacement.
-
-    Classes with too few pictures are left out.
-    """
-    rng = np.random.default_rng(seed)
-    classes = sorted(c for c, held in data.holders.items() if len(held) > examples)
-    for number in range(count if classes else 0):
-        index = classes[number % len(classes)]
-        chosen = rng.choice(data.holders[index], examples + 1, replace=False)
-        yield BinaryEpisode(index, [int(i) for i in chosen])
 
 
 def binary_ids(labels: Ids, index: int) -> np.ndarray[Any, np.dtype[np.int16]]:

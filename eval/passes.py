@@ -8,7 +8,7 @@ import numpy as np
 from eval.common import LabelledSet
 from eval.metrics import FewShotIoU
 from incontext import Example, Predictor
-from incontext.episodes import IGNORE
+from incontext.pictures import IGNORE
 
 
 def run(

@@ -119,7 +119,7 @@ def build(state: dict[str, Tensor], config: dict[str, Any] | None, path: Path) -
     """
     try:
         if config and "incontext" in config:
-            shape = parse_config(config["incontext"], path)
+            shape = parse_config(config["incontext"], path.with_name(CONFIG))
         else:
             state = convert.convert(state, "incontext")
             shape = convert.config_of(state, **_transformers_config(config or {}))
@@ -159,7 +159,7 @@ def compare(expected: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
 
 
 def parse_config(values: Any, path: Path) -> Config:
-    """A Config from JSON values.
+    """A Config from JSON values; `path` is where they stand.
 
     Raises:
         InputError: fields that Config does not have, or values that no model can have.
@@ -167,11 +167,11 @@ def parse_config(values: Any, path: Path) -> Config:
     known = {f.name for f in fields(Config)}
     if not isinstance(values, dict) or values.keys() - known:
         strange = sorted(values.keys() - known) if isinstance(values, dict) else values
-        raise InputError(f"{path.with_name(CONFIG)}: unknown fields {strange}")
+        raise InputError(f"{path}: unknown fields {strange}")
     try:
         return Config(**with_tuples(values))
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path.with_name(CONFIG)}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
 
 
 def _transformers_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,103 +1,27 @@
-"""Episodes: examples, a query and the true labels; how they are drawn, augmented and colored.
+"""Episodes: examples, a query and the true labels; how they are drawn, composed and colored.
 
-Letters: B episodes, V views of each (N examples, the query last), H W pixels, K classes.
+A step is first *planned* (which pictures, crops, classes, colors: cheap, on CPU, by a worker
+process if wanted) and then *rendered* (all pixels at once, where the pictures are kept: GPU or
+CPU). A plan depends on the seed, the step and the episode's number only: runs resume exactly
+without any state, and processes can share a step.
+
+Letters: B episodes, V views of each (N examples, the query last), H W pixels, K classes, C cells,
+S size of the stored pictures.
 """
 
-import io
-import json
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from incontext.color import separated_colors
-from incontext.errors import InputError
-from incontext.image import read_image, resize_nearest
+from incontext.pictures import IGNORE, Ids, PictureSet
+from incontext.regions import cut_out, one_part, regions
 from incontext.scenes import draw_scenes
-
-Ids = np.ndarray[Any, np.dtype[np.uint8]]
-
-IGNORE = 255  # label of pixels that are neither judged nor shown as anything
-
-
-@dataclass
-class PictureSet:
-    """Pictures with labels, read once and held at one square size.
-
-    `images` (M, 3, S, S) uint8, `labels` (M, S, S) uint8, 0 = background, 255 = ignore.
-    `kind` is semantic (ids mean the same in every picture), regions (ids mean nothing across
-    pictures) or video (frames of clips in order).
-    """
-
-    name: str
-    kind: str
-    images: Tensor
-    labels: Tensor
-    holders: dict[int, list[int]] = field(default_factory=dict)  # class → pictures that hold it
-
-    def __post_init__(self) -> None:
-        for index, labels in enumerate(self.labels.numpy()):
-            ids, counts = np.unique(labels, return_counts=True)
-            for value, count in zip(ids.tolist(), counts.tolist(), strict=True):
-                if value not in (0, IGNORE) and count >= 12:  # smaller ones teach nothing
-                    self.holders.setdefault(value, []).append(index)
-
-
-def read_pairs(source: Path) -> Iterator[tuple[str, Image.Image, Ids]]:
-    """(id, RGB picture, labels (H, W) uint8) of a set: `NAME.tar`, or a folder, with images/ and
-    labels/.
-
-    Raises:
-        InputError: a folder without the two or without a single pair, damaged files, labels that
-            are no 8-bit ids of their picture's size.
-    """
-    pairs: dict[str, dict[str, bytes]] = {}
-    if source.is_file():
-        with tarfile.open(source) as tar:
-            for member in tar:
-                path = Path(member.name)
-                handle = tar.extractfile(member)
-                if handle and path.parent.name in ("images", "labels"):
-                    pairs.setdefault(path.stem, {})[path.parent.name] = handle.read()
-    else:
-        for part in ("images", "labels"):
-            for path in sorted((source / part).glob("*")):
-                pairs.setdefault(path.stem, {})[part] = path.read_bytes()
-    whole = {name: pair for name, pair in sorted(pairs.items()) if len(pair) == 2}
-    if not whole:
-        raise InputError(f"{source}: no picture under images/ has labels of its name in labels/")
-    for name, pair in whole.items():
-        try:
-            stored, labels = (Image.open(io.BytesIO(pair[part])) for part in ("images", "labels"))
-            image, ids = read_image(stored), np.asarray(labels)
-        except (OSError, SyntaxError) as error:
-            raise InputError(f"{source}: {name}: damaged picture or labels ({error})") from None
-        if ids.ndim != 2 or ids.dtype not in (np.uint8, bool) or ids.shape != image.size[::-1]:
-            raise InputError(
-                f"{source}: labels of {name} are {ids.dtype} {ids.shape}; accepted: 8-bit ids of "
-                f"the picture's height and width, {image.size[::-1]}"
-            )
-        yield name, image, ids.astype(np.uint8)
-
-
-def load_set(source: Path, size: int) -> PictureSet:
-    """Read a set and scale every picture to size × size (bicubic; labels nearest)."""
-    described = source.with_suffix(".json")
-    about = json.loads(described.read_text()) if described.is_file() else {}
-    images, labels = [], []
-    for _, image, ids in read_pairs(source):
-        small = image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
-        images.append(torch.from_numpy(np.array(small)).permute(2, 0, 1))
-        labels.append(torch.from_numpy(resize_nearest(ids, (size, size))))
-    kind = about.get("kind", "semantic")
-    return PictureSet(source.stem, kind, torch.stack(images), torch.stack(labels))
+from incontext.views import WHOLE, Map, Window, crop, paste, render, tones
 
 
 @dataclass(frozen=True)
@@ -121,176 +45,289 @@ class Batch:
         shown = self.labels[:, :-1].flatten(1)
         return (shown[:, None] == classes[:, None]).any(2)
 
-    def to(self, device: torch.device) -> "Batch":
-        """The same episodes on a device."""
-        parts = (self.images, self.labels, self.colors, self.semantic)
-        return Batch(*(part.to(device) for part in parts))
+    def part(self, start: int, stop: int) -> "Batch":
+        """Some of the episodes."""
+        chosen = slice(start, stop)
+        return Batch(
+            self.images[chosen], self.labels[chosen], self.colors[chosen], self.semantic[chosen]
+        )
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Which episodes, how often. Weights are relative; sets that are not named weigh `other`."""
+    """Which episodes, how often: shares of all episodes, of those with real pictures from
+    `regions` on. Weights are relative; sets that are not named weigh `other`."""
 
     weights: dict[str, float] = field(default_factory=dict)
     other: float = 1.0
-    scenes: float = 0.15  # share of procedural scenes
-    two_views: float = 0.25  # share of episodes from two views of one picture
-    absent: float = 0.06  # share whose query shows another picture, likely without the class
-    several: float = 0.3  # share with more than one class
+    scenes: float = 0.15  # procedural scenes
+    regions: float = 0.0  # segments that a graph algorithm finds in any picture
+    two_views: float = 0.25  # two views of one picture, else other pictures of the class
+    instances: float = 0.0  # of two views: one connected part is asked, told as instance kind
+    absent: float = 0.06  # the query shows another picture, likely without the class
+    emptied: float = 0.0  # all labels erased: nothing is to be painted
+    several: float = 0.3  # more than one class
+    stitched: float = 0.0  # two contexts side by side in each view, under one coloring
+    pasted: float = 0.0  # objects cut out and pasted over other pictures
     classes: int = 4  # at most so many
     min_area: float = 0.3  # smallest crop, share of the picture
 
 
-# Place in the batch, set, its pictures (query last), classes that are asked for.
-Drawn = tuple[int, PictureSet, list[int], list[int]]
+@dataclass
+class Cell:
+    """One picture's part in a view."""
+
+    episode: int
+    view: int
+    source: int  # row of the bank
+    behind: int  # row of the bank that the objects are pasted over, -1: none
+    labels: Ids  # (S, S), already 0 … K
+    map: Map
+    tone: np.ndarray[Any, Any]  # (TONES,)
+    window: Window
+
+
+@dataclass
+class Plan:
+    """All that decides a batch; `Sampler.render` makes the pixels."""
+
+    views: int
+    size: int
+    cells: list[Cell]
+    scenes: dict[int, tuple[Tensor, Tensor]]  # episode → its views and labels, already drawn
+    colors: Tensor  # (B, K + 1, 3)
+    semantic: Tensor  # (B,)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Pictures that share classes: rows of the bank (query last) and their labels 0 … k."""
+
+    rows: list[int]
+    labels: list[Ids]
+    semantic: bool
+    foreign: list[int]  # rows of the bank that do not hold the classes
 
 
 class Sampler:
     """Draws batches of episodes from sets of pictures.
 
     Args:
-        sets: at least one, unless all episodes are procedural scenes.
-        size: height and width of the views in pixels, multiple of the model's patch.
-        seed: two samplers with the same seed and calls draw the same episodes.
+        sets: at least one, unless all episodes are procedural scenes; all of one size.
+        seed: two samplers with the same seed plan the same episodes for a step.
+        device: where the pictures are kept and rendered.
     """
 
     def __init__(
-        self, sets: Sequence[PictureSet], size: int, mixture: Mixture, seed: int = 0
+        self,
+        sets: Sequence[PictureSet],
+        mixture: Mixture,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.sets, self.size, self.mixture = list(sets), size, mixture
-        self.rng = np.random.default_rng(seed)
-        self.torch_rng = torch.Generator().manual_seed(seed)
+        self.sets = [s for s in sets if s.holders]
+        self.mixture, self.seed, self.device = mixture, seed, torch.device(device)
         weights = [mixture.weights.get(s.name, mixture.other) for s in self.sets]
         self.weights = np.array(weights) / sum(weights) if weights else np.zeros(0)
+        self.offsets = np.cumsum([0, *(len(s) for s in self.sets)])
+        if self.sets:
+            self.labels = torch.cat([s.labels for s in self.sets]).numpy()
+            self.pictures = torch.cat([s.images for s in self.sets])
+            self.bank = self.pictures.to(self.device)
 
-    def state(self) -> dict[str, Any]:
-        """All that `restore` needs to go on with the very same episodes."""
-        return {"numpy": self.rng.bit_generator.state, "torch": self.torch_rng.get_state()}
+    def batch(self, step: int, episodes: int, examples: int, size: int) -> Batch:
+        """Plan and render `episodes` episodes of `examples` examples and one query each."""
+        return self.render(self.plan(step, range(episodes), examples, size))
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on where `state` was taken."""
-        self.rng.bit_generator.state = state["numpy"]
-        self.torch_rng.set_state(state["torch"])
-
-    def batch(self, episodes: int, examples: int) -> Batch:
-        """Draw `episodes` episodes of `examples` examples and one query each."""
+    def plan(self, step: int, episodes: Sequence[int], examples: int, size: int) -> Plan:
+        """Decide the episodes of these numbers in a step; `size` of the views in pixels."""
         views = examples + 1
-        most = self.mixture.classes
-        images = torch.empty(episodes, views, 3, self.size, self.size)
-        labels = torch.empty(episodes, views, self.size, self.size, dtype=torch.uint8)
-        drawn: list[Drawn] = []
-        for index in range(episodes):
-            if not self.sets or self.rng.random() < self.mixture.scenes:
-                count = self._class_count()
-                absent = bool(self.rng.random() < self.mixture.absent)
-                images[index], labels[index] = draw_scenes(
-                    self.torch_rng, views, self.size, count, absent
-                )
-                continue
-            chosen = self.sets[self.rng.choice(len(self.sets), p=self.weights)]
-            pictures, classes = self._choose(chosen, views)
-            drawn.append((index, chosen, pictures, classes))
-        if drawn:
-            self._render(drawn, images, labels)
-        self._drop_unshown(labels)
-        colors = np.stack([separated_colors(self.rng, most) for _ in range(episodes)])
-        semantic = torch.rand(episodes, generator=self.torch_rng) < 0.5
-        return Batch(images, labels, torch.from_numpy(colors).float(), semantic)
+        plan = Plan(views, size, [], {}, torch.empty(0), torch.empty(0))
+        colors, semantic = [], []
+        for place, number in enumerate(episodes):
+            rng = np.random.default_rng((self.seed, step, number))
+            colors.append(separated_colors(rng, self.mixture.classes))
+            semantic.append(self._plan_episode(plan, rng, place))
+        plan.colors = torch.from_numpy(np.stack(colors)).float()
+        plan.semantic = torch.tensor(semantic)
+        return plan
 
-    def _class_count(self) -> int:
-        if self.rng.random() >= self.mixture.several:
+    def _plan_episode(self, plan: Plan, rng: np.random.Generator, place: int) -> bool:
+        """Add one episode to a plan; answers whether it is of semantic kind."""
+        mixture = self.mixture
+        if not self.sets or rng.random() < mixture.scenes:
+            drawing = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            absent = bool(rng.random() < mixture.absent)
+            count = self._class_count(rng)
+            plan.scenes[place] = draw_scenes(drawing, plan.views, plan.size, count, absent)
+            return bool(rng.random() < 0.5)
+        most = mixture.classes
+        stitched = most > 1 and rng.random() < mixture.stitched
+        first = self._context(rng, plan.views, most - 1 if stitched else most)
+        if not stitched:
+            self._add_views(plan, rng, place, first, 0, [WHOLE] * plan.views)
+            return first.semantic
+        used = max(int(np.where(m == IGNORE, 0, m).max()) for m in first.labels)
+        second = self._context(rng, plan.views, most - used)
+        sides: list[tuple[Window | None, Window | None]] = [_halves(rng) for _ in range(plan.views)]
+        if rng.random() < 0.3:  # the query shows one of the two: the other one is absent
+            sides[-1] = (WHOLE, None) if rng.random() < 0.5 else (None, WHOLE)
+        self._add_views(plan, rng, place, first, 0, [one for one, _ in sides])
+        self._add_views(plan, rng, place, second, used, [other for _, other in sides])
+        return first.semantic
+
+    def _class_count(self, rng: np.random.Generator, most: int | None = None) -> int:
+        most = self.mixture.classes if most is None else most
+        if most < 2 or rng.random() >= self.mixture.several:
             return 1
-        return int(self.rng.integers(2, self.mixture.classes + 1))
+        return int(rng.integers(2, most + 1))
 
-    def _choose(self, chosen: PictureSet, views: int) -> tuple[list[int], list[int]]:
-        """Pictures (query last) and the classes that are asked for."""
-        rng = self.rng
-        classes = list(chosen.holders)
-        wanted = int(rng.choice(classes))
+    def _context(self, rng: np.random.Generator, views: int, most: int) -> Context:
+        """Pictures and labels of one context, at most `most` classes."""
+        mixture = self.mixture
+        number = int(rng.choice(len(self.sets), p=self.weights))
+        chosen, offset = self.sets[number], int(self.offsets[number])
+        if rng.random() < mixture.regions:
+            return self._region_context(rng, offset + int(rng.integers(len(chosen))), views, most)
+        wanted = int(rng.choice(list(chosen.holders)))
         holders = chosen.holders[wanted]
-        pictures = [int(i) for i in rng.choice(holders, views)]
-        if chosen.kind == "regions" or rng.random() < self.mixture.two_views or len(holders) < 2:
-            pictures = pictures[:1] * views
-        elif rng.random() < self.mixture.absent:
-            pictures[-1] = int(rng.integers(len(chosen.images)))
+        foreign = self._foreign(rng, number, wanted)
+        rows = [offset + int(i) for i in rng.choice(holders, views, len(holders) < views)]
+        single = chosen.kind == "regions" or rng.random() < mixture.two_views or len(holders) < 2
+        instance = single and rng.random() < mixture.instances
+        if single:
+            rows = rows[:1] * views
+        elif rng.random() < mixture.absent and foreign:
+            rows[-1] = int(rng.choice(foreign))
         asked = [wanted]
-        # What is asked beside must be shown: taken from an example, not from the query.
-        beside = np.unique(chosen.labels[pictures[0]]).tolist()
-        beside = [c for c in beside if c != wanted and c in chosen.holders]
-        more = self._class_count() - 1
-        if more and beside:
-            asked += [int(c) for c in rng.permutation(beside)[:more]]
-        return pictures, asked
+        if not instance:
+            asked += self._beside(rng, chosen, rows[0], wanted, self._class_count(rng, most) - 1)
+        labels = [self._asked_labels(row, number, asked) for row in rows]
+        if instance:
+            labels = [one_part(rng, labels[0])] * views
+        if rng.random() < mixture.emptied:
+            labels = [np.where(m == IGNORE, m, 0).astype(np.uint8) for m in labels]
+        return Context(rows, labels, not instance, foreign)
 
-    def _render(
+    def _region_context(self, rng: np.random.Generator, row: int, views: int, most: int) -> Context:
+        picture = self.pictures[row].permute(1, 2, 0).numpy()
+        labels = regions(rng, picture, self._class_count(rng, most))
+        others = [int(i) for i in rng.integers(len(self.labels), size=4)]
+        return Context([row] * views, [labels] * views, bool(rng.random() < 0.5), others)
+
+    def _asked_labels(self, row: int, number: int, asked: list[int]) -> Ids:
+        """Labels of a row of the bank in terms of the asked classes of one set."""
+        mapped = np.zeros(256, np.uint8)
+        mapped[IGNORE] = IGNORE
+        if self.offsets[number] <= row < self.offsets[number + 1]:
+            mapped[asked] = np.arange(1, len(asked) + 1)
+        return mapped[self.labels[row]]
+
+    def _beside(
+        self, rng: np.random.Generator, chosen: PictureSet, row: int, wanted: int, more: int
+    ) -> list[int]:
+        """Classes asked beside: the first example must show them, the query need not."""
+        if more < 1:
+            return []
+        there = np.unique(self.labels[row]).tolist()
+        there = [c for c in there if c != wanted and c in chosen.holders]
+        return [int(c) for c in rng.permutation(there)[:more]]
+
+    def _foreign(self, rng: np.random.Generator, number: int, wanted: int) -> list[int]:
+        """A few rows of the bank that do not hold a class: of its set, or of another domain."""
+        chosen, found = self.sets[number], list[int]()
+        if chosen.kind == "semantic":
+            tried = rng.integers(len(chosen), size=6) + self.offsets[number]
+            found = [int(i) for i in tried if not (self.labels[i] == wanted).any()]
+        others = [i for i, s in enumerate(self.sets) if s.domain and s.domain != chosen.domain]
+        if chosen.domain and others and (not found or rng.random() < 0.3):
+            other = int(rng.choice(others))
+            picked = rng.integers(len(self.sets[other]), size=3) + self.offsets[other]
+            found += [int(i) for i in picked]
+        return found
+
+    def _add_views(
         self,
-        drawn: list[Drawn],
-        images: Tensor,
-        labels: Tensor,
+        plan: Plan,
+        rng: np.random.Generator,
+        place: int,
+        context: Context,
+        used: int,
+        windows: Sequence[Window | None],
     ) -> None:
-        """Crop, turn, flip and recolor the chosen pictures into their places of the batch."""
-        views = images.shape[1]
-        sources, source_labels, thetas = [], [], []
-        for _, chosen, pictures, classes in drawn:
-            mapped = np.zeros(256, np.uint8)
-            mapped[IGNORE] = IGNORE
-            mapped[classes] = np.arange(1, len(classes) + 1)
-            for number in pictures:
-                small = mapped[chosen.labels[number].numpy()]
-                sources.append(chosen.images[number])
-                source_labels.append(torch.from_numpy(small))
-                thetas.append(self._view(small))
-        theta = torch.tensor(np.stack(thetas), dtype=torch.float32)
-        shape = [len(theta), 1, self.size, self.size]
-        grid = F.affine_grid(theta, shape, align_corners=False)
-        picture = torch.stack(sources).float() / 255
-        picture = F.grid_sample(picture, grid, "bilinear", "reflection", align_corners=False)
-        label = torch.stack(source_labels)[:, None].float()
-        label = F.grid_sample(label, grid, "nearest", "reflection", align_corners=False)
-        picture = self._jitter(picture.unflatten(0, (-1, views)))
-        places = [index for index, *_ in drawn]
-        images[places] = picture
-        labels[places] = label[:, 0].round().to(torch.uint8).unflatten(0, (-1, views))
+        """Crop and recolor a context's pictures into windows of the episode's views.
 
-    def _view(self, labels: np.ndarray) -> np.ndarray:
-        """A random crop, usually one that keeps some asked pixel, as an affine map (2, 3)."""
-        rng = self.rng
-        scale = np.sqrt(rng.uniform(self.mixture.min_area, 1.0)) if rng.random() < 0.8 else 1.0
-        aspect = np.exp(rng.uniform(-0.2, 0.2))
-        half = np.minimum(1.0, np.array([scale * aspect, scale / aspect]))  # x, y
-        center = rng.uniform(-1, 1, 2) * (1 - half)
-        if rng.random() < 0.7:
-            at = np.flatnonzero((labels > 0) & (labels != IGNORE))
-            if len(at):
-                row, column = divmod(int(at[rng.integers(len(at))]), labels.shape[1])
-                point = (np.array([column, row]) + 0.5) / len(labels) * 2 - 1
-                low, high = np.maximum(-1 + half, point - half), np.minimum(1 - half, point + half)
-                center = low + rng.random(2) * np.maximum(high - low, 0)
-        angle = rng.normal(0, 0.15) if rng.random() < 0.3 else 0.0
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        flip = np.array([-1.0 if rng.random() < 0.5 else 1.0, -1.0 if rng.random() < 0.1 else 1.0])
-        return np.concatenate([turn * half[:, None] * flip[None], center[:, None]], 1)
+        Ids are raised by `used`, so that two contexts share a coloring.
+        """
+        tone = tones(rng, plan.views)
+        pasting = bool(context.foreign) and rng.random() < self.mixture.pasted
+        for view, window in enumerate(windows):
+            labels, behind = context.labels[view], -1
+            if pasting and rng.random() < 0.7:
+                inside = (labels > 0) & (labels != IGNORE)
+                if 0.01 < inside.mean() < 0.7:
+                    labels, behind = cut_out(labels), int(rng.choice(context.foreign))
+            if used:
+                labels = np.where((labels > 0) & (labels != IGNORE), labels + used, labels)
+            if window is None:
+                continue
+            mapped = crop(rng, labels, self.mixture.min_area, window)
+            plan.cells.append(
+                Cell(place, view, context.rows[view], behind, labels, mapped, tone[view], window)
+            )
 
-    def _jitter(self, images: Tensor) -> Tensor:
-        """Brightness, contrast, saturation and channel gains; mild within an episode (B, V, …)."""
-        batch, views = images.shape[:2]
+    def render(self, plan: Plan) -> Batch:
+        """The pixels of a plan, on the sampler's device."""
+        episodes, views, size = len(plan.colors), plan.views, plan.size
+        images = torch.empty(episodes, views, 3, size, size, device=self.device)
+        labels = torch.zeros(episodes, views, size, size, dtype=torch.uint8, device=self.device)
+        for place, (drawn, ids) in plan.scenes.items():
+            images[place], labels[place] = drawn.to(self.device), ids.to(self.device)
+        if plan.cells:
+            self._render_cells(plan, images, labels)
+        drop_unshown(labels, self.mixture.classes)
+        return Batch(images, labels, plan.colors.to(self.device), plan.semantic.to(self.device))
 
-        def draw(spread: float, *shape: int) -> Tensor:
-            return torch.randn(*shape, generator=self.torch_rng) * spread
+    def _render_cells(self, plan: Plan, images: Tensor, labels: Tensor) -> None:
+        cells = plan.cells
+        ids = torch.from_numpy(np.stack([c.labels for c in cells])).to(self.device)
+        pictures = self.bank[torch.tensor([c.source for c in cells], device=self.device)] / 255
+        pasted = [i for i, c in enumerate(cells) if c.behind >= 0]
+        if pasted:
+            at = torch.tensor(pasted, device=self.device)
+            rows = torch.tensor([cells[i].behind for i in pasted], device=self.device)
+            pictures[at] = paste(pictures[at], ids[at], self.bank[rows] / 255)
+        maps, tone = (
+            torch.from_numpy(np.stack(parts)).to(self.device)
+            for parts in ([c.map for c in cells], [c.tone for c in cells])
+        )
+        seen, where = render(pictures, ids, maps, tone, plan.size)
+        whole = [i for i, c in enumerate(cells) if c.window == WHOLE]
+        place = [cells[i].episode for i in whole], [cells[i].view for i in whole]
+        images[place], labels[place] = seen[whole], where[whole]
+        for index, cell in enumerate(cells):
+            if cell.window != WHOLE:
+                down, right = cell.window.pixels(plan.size)
+                images[cell.episode, cell.view, :, down, right] = seen[index, :, down, right]
+                labels[cell.episode, cell.view, down, right] = where[index, down, right]
 
-        gain = 1 + draw(0.12, batch, 1, 3, 1, 1) + draw(0.06, batch, views, 3, 1, 1)
-        shift = draw(0.06, batch, 1, 1, 1, 1) + draw(0.05, batch, views, 1, 1, 1)
-        contrast = (draw(0.15, batch, 1, 1, 1, 1) + draw(0.12, batch, views, 1, 1, 1)).exp()
-        saturation = draw(0.25, batch, 1, 1, 1, 1).exp()
-        mean = images.mean((2, 3, 4), keepdim=True)
-        images = (images - mean) * contrast + mean
-        gray = images.mean(2, keepdim=True)
-        return ((gray + (images - gray) * saturation) * gain + shift).clamp(0, 1)
 
-    def _drop_unshown(self, labels: Tensor) -> None:
-        """Classes that no example shows become background in the query: they cannot be known."""
-        for episode in labels:
-            shown = torch.bincount(episode[:-1].flatten().long(), minlength=256) > 0
-            shown[IGNORE] = True
-            query = episode[-1]
-            query[~shown[query.long()]] = 0
+def drop_unshown(labels: Tensor, classes: int) -> None:
+    """Classes that no example shows become background in the query: they cannot be known.
+
+    `labels` (B, V, H, W) uint8 is changed in place.
+    """
+    query = labels[:, -1]
+    for index in range(1, classes + 1):
+        shown = (labels[:, :-1] == index).flatten(1).any(1)
+        query[(query == index) & ~shown[:, None, None]] = 0
+
+
+def _halves(rng: np.random.Generator) -> tuple[Window, Window]:
+    """A view cut in two, side by side or one above the other, in random order."""
+    at = float(rng.choice([-0.25, 0.0, 0.25]))
+    if rng.random() < 0.5:
+        parts = Window(right=at), Window(left=at)
+    else:
+        parts = Window(bottom=at), Window(top=at)
+    return parts if rng.random() < 0.5 else parts[::-1]

@@ -1,127 +1,67 @@
-"""Training by in-context coloring: recipe, objective, loop, exact resume."""
+"""Training by in-context coloring: the loop, exact resume, several processes."""
 
-import csv
-import json
-import math
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from incontext.checkpoint import load, parse_config, save, with_tuples
-from incontext.episodes import IGNORE, Batch, Mixture, PictureSet, Sampler, load_set
+from incontext.checkpoint import load, save
+from incontext.episodes import Batch, Plan, Sampler
 from incontext.errors import InputError
-from incontext.model import SIZES, SegGPT, painting_loss
+from incontext.model import SegGPT
+from incontext.model.low_rank import merge
+from incontext.objective import objective
+from incontext.pictures import PictureSet, load_set
+from incontext.recipe import Recipe, Run
+from incontext.run_log import RunLog
+from incontext.validation import Validation
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides a run, beside the model's Config and the pictures."""
+class Plans(Dataset[Plan]):
+    """Step → this process's share of its plan; what the loader's workers compute."""
 
-    steps: int = 10_000
-    episodes: int = 32  # a step
-    examples: tuple[int, ...] = (1, 1, 2, 4)  # one of these each step
-    size: int = 64  # height and width of a view, pixels
-    learning_rate: float = 1e-3
-    warmup: int = 300  # steps
-    weight_decay: float = 0.05
-    clip: float = 1.0  # norm of all gradients
-    ema: float = 0.999
-    overlap_weight: float = 0.5  # of the Dice term
-    copied_weight: float = 0.3  # of the copy path's own colors
-    precision: str = "no"  # or "bf16"
-    seed: int = 0
-    mixture: Mixture = field(default_factory=Mixture)
+    def __init__(self, sampler: Sampler, recipe: Recipe, process: int, processes: int) -> None:
+        self.sampler, self.recipe = sampler, recipe
+        self.process, self.processes = process, processes
 
-    def rate(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then a cosine down to a hundredth."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, done))) / 2)
+    def share(self, episodes: int) -> range:
+        """The episodes of a step that this process computes."""
+        size = episodes // self.processes
+        return range(self.process * size, (self.process + 1) * size)
 
-
-def balance(labels: Tensor, classes: int) -> Tensor:
-    """Weight of every query pixel, (B, H, W): classes by the root of their frequency, mean 1.
-
-    Plain averages let a small object vanish: painting everything black costs next to nothing.
-    Ignored pixels weigh 0.
-    """
-    known = F.one_hot(labels.clamp(max=classes).long(), classes + 1)
-    known = known * (labels != IGNORE)[..., None]
-    share = known.float().mean((1, 2))  # (B, K + 1)
-    weight = torch.where(share > 0, share.clamp(min=1e-3).rsqrt(), 0.0)
-    weight = weight / (weight * share).sum(1, keepdim=True).clamp(min=1e-6)
-    return (known * weight[:, None, None]).sum(-1)
-
-
-def overlap_loss(painting: Tensor, labels: Tensor, colors: Tensor, asked: Tensor) -> Tensor:
-    """Soft Dice of the labels read back from the painting by color distance (V-Net, eq. 1).
-
-    Args:
-        painting: (B, 3, H, W) normalized.
-        labels: (B, H, W), 0 … K, 255 = ignore.
-        colors: (B, K + 1, 3) normalized.
-        asked: (B, K + 1) bool, classes that an example shows. One that the query lacks is judged
-            too: all that is painted in its color is too much.
-    """
-    distance = (painting[:, None] - colors[..., None, None]).abs().mean(2)  # (B, K + 1, H, W)
-    classes = colors.shape[1]
-    present = F.one_hot(labels.clamp(max=classes - 1).long(), classes).permute(0, 3, 1, 2)
-    valid = (labels != IGNORE)[:, None]
-    present = present * valid
-    judged = asked.clone()
-    judged[:, 0] = False
-    # Colors that the episode does not use must not take part; the background always does.
-    unused = ~judged
-    unused[:, 0] = False
-    score = (-4.0 * distance).masked_fill(unused[..., None, None], -1e4).softmax(1) * valid
-    both = (score * present).sum((2, 3))
-    dice = 1 - (2 * both + 1) / (score.sum((2, 3)) + present.sum((2, 3)) + 1)
-    return (dice * judged).sum() / judged.sum().clamp(min=1)
-
-
-def objective(
-    model: torch.nn.Module, mean: Tensor, std: Tensor, recipe: Recipe, batch: Batch
-) -> tuple[Tensor, dict[str, float]]:
-    """Loss of a batch, and its parts by name; `mean` and `std` are (3, 1, 1)."""
-    images = (batch.images - mean) / std
-    targets = (batch.targets() - mean) / std
-    painting, copied = model(
-        images[:, -1], images[:, :-1], targets[:, :-1], batch.semantic, with_copied=True
-    )
-    painting, truth, labels = painting.float(), targets[:, -1], batch.labels[:, -1]
-    weight = balance(labels, batch.colors.shape[1] - 1)[:, None]
-    hidden = torch.ones(len(images), 1, 1, dtype=torch.bool, device=images.device)
-    colors = (batch.colors - mean.view(3)) / std.view(3)
-    painted = painting_loss(painting, truth, hidden, weight)
-    overlap = overlap_loss(painting, labels, colors, batch.asked())
-    loss = painted + recipe.overlap_weight * overlap
-    parts = {"painted": painted.item(), "overlap": overlap.item()}
-    if copied is not None:
-        small = F.adaptive_avg_pool2d(truth, copied.shape[-2:])
-        judged = F.adaptive_avg_pool2d(weight, copied.shape[-2:])
-        brought = painting_loss(copied.float(), small, hidden, judged)
-        loss = loss + recipe.copied_weight * brought
-        parts["copied"] = brought.item()
-    return loss, parts
+    def __getitem__(self, step: int) -> Plan:
+        about = self.recipe.step(step, self.processes)
+        return self.sampler.plan(step, self.share(about.episodes), about.examples, about.size)
 
 
 class Trainer:
     """A run that can be stopped at any step and resumed to the same weights.
 
+    Under `torchrun` (or `accelerate launch`) the episodes of a step are shared by the processes:
+    the loss is that of one process with all of them.
+
     Args:
-        model: trained in place.
-        sets: pictures to draw episodes from.
-        folder: where `state.pt` and `log.csv` are kept; a state found there is resumed.
+        model: trained in place; parameters without gradient stay as they are.
+        sets: pictures to draw episodes from; all of one size.
+        folder: where `state.pt` and the log are kept; a state found there is resumed.
+        validation: scored now and then.
+        workers: processes that plan episodes ahead; 0 plans them between the steps.
     """
 
     def __init__(
-        self, model: SegGPT, sets: Sequence[PictureSet], recipe: Recipe, folder: Path
+        self,
+        model: SegGPT,
+        sets: Sequence[PictureSet],
+        recipe: Recipe,
+        folder: Path,
+        validation: Sequence[Validation] = (),
+        workers: int = 0,
     ) -> None:
         try:
             from accelerate import Accelerator
@@ -129,24 +69,27 @@ class Trainer:
             raise InputError(
                 "training needs accelerate: pip install 'incontext-seg[train]'"
             ) from None
-        self.recipe, self.folder = recipe, folder
-        self.accelerator = Accelerator(mixed_precision=recipe.precision)
-        decayed = [p for p in model.parameters() if p.dim() >= 2]
-        kept = [p for p in model.parameters() if p.dim() < 2]
+        self.recipe, self.folder, self.validation = recipe, folder, validation
+        # Said outright: without an accelerator several CPU processes would not find each other.
+        alone = not torch.accelerator.is_available()
+        self.accelerator = Accelerator(mixed_precision=recipe.precision, cpu=alone)
+        learned = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": recipe.weight_decay},
-             {"params": kept, "weight_decay": 0.0}],
+            [{"params": [p for p in learned if p.dim() >= 2], "weight_decay": recipe.weight_decay},
+             {"params": [p for p in learned if p.dim() < 2], "weight_decay": 0.0}],
             lr=recipe.learning_rate, betas=(0.9, 0.98),
         )  # fmt: skip
         self.raw = model
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        self.sampler = Sampler(sets, recipe.size, recipe.mixture, recipe.seed)
-        self.step = 0
+        device = self.accelerator.device
+        self.sampler = Sampler(sets, recipe.mixture, recipe.seed, device)
+        self.workers, self.step = workers, 0
         self.mean, self.std = (
-            torch.tensor(values, device=self.accelerator.device).view(3, 1, 1)
+            torch.tensor(values, device=device).view(3, 1, 1)
             for values in (model.config.mean, model.config.std)
         )
+        self.log = RunLog(folder, active=self.accelerator.is_main_process)
         if (folder / "state.pt").is_file():
             self._resume()
 
@@ -169,67 +112,148 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema = {k: v.to(self.ema[k].device) for k, v in state["ema"].items()}
         self.step = state["step"]
-        self.sampler.restore(state["sampler"])
 
     def save(self) -> None:
         """Write `state.pt`: all at once or not at all."""
+        if not self.accelerator.is_main_process:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {
             "model": self.raw.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema, "step": self.step, "sampler": self.sampler.state(),
+            "ema": self.ema, "step": self.step,
             "recipe": asdict(self.recipe), "config": asdict(self.raw.config),
         }  # fmt: skip
         draft = self.folder / "state.pt.part"
         torch.save(state, draft)
         draft.replace(self.folder / "state.pt")
 
-    def train_step(self) -> dict[str, float]:
-        """One optimizer step; the loss and its parts."""
-        recipe = self.recipe
-        examples = recipe.examples[int(self.sampler.rng.integers(len(recipe.examples)))]
-        batch = self.sampler.batch(recipe.episodes, examples).to(self.accelerator.device)
+    def plans(self, last: int) -> Iterator[Plan]:
+        """The plans of the steps from here to `last`."""
+        rank, count = self.accelerator.process_index, self.accelerator.num_processes
+        plans = Plans(self.sampler, self.recipe, rank, count)
+        ahead = 4 if self.workers else None
+        return iter(DataLoader(
+            plans, batch_size=None, sampler=range(self.step, last), num_workers=self.workers,
+            prefetch_factor=ahead,
+        ))  # fmt: skip
+
+    def train_step(self, plan: Plan | None = None) -> dict[str, Tensor]:
+        """One optimizer step; the loss and its parts, averaged over all processes."""
+        if plan is None:
+            plan = next(self.plans(self.step + 1))
+        batch = self.sampler.render(plan)
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.rate(self.step)
-        loss, parts = objective(self.model, self.mean, self.std, recipe, batch)
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.clip)
+            group["lr"] = self.recipe.rate(self.step)
+        parts = self._gradients(batch, self._hidden(len(batch.images)))
+        learned = [p for p in self.model.parameters() if p.requires_grad]
+        self.accelerator.clip_grad_norm_(learned, self.recipe.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        keep = min(recipe.ema, (1 + self.step) / (10 + self.step))
+        keep = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for name, value in self.raw.state_dict().items():
                 self.ema[name].lerp_(value, 1 - keep)
-        return {"loss": loss.item(), **parts}
+        return {k: self.accelerator.reduce(v, "mean") for k, v in parts.items()}
 
-    def run(self, until: int | None = None, save_every: int = 200, log_every: int = 50) -> None:
-        """Train up to step `until`, or the recipe's last, with a line in `log.csv` now and then."""
+    def _hidden(self, episodes: int) -> Tensor | None:
+        """This process's share of what the step hides."""
+        count = self.accelerator.num_processes
+        about = self.recipe.step(self.step, count)
+        hidden = self.recipe.hidden_patches(self.step, about, self.raw.config.patch_size)
+        if hidden is None:
+            return None
+        start = self.accelerator.process_index * episodes
+        return hidden[start : start + episodes].to(self.accelerator.device)
+
+    def _gradients(self, batch: Batch, hidden: Tensor | None) -> dict[str, Tensor]:
+        """Backward passes over the batch in `accumulate` pieces; the loss and its parts."""
+        pieces = self.recipe.accumulate
+        size = len(batch.images) // pieces
+        total: dict[str, Tensor] = {}
+        for piece in range(pieces):
+            part = slice(piece * size, (piece + 1) * size)
+            last = piece == pieces - 1
+            # Gradients travel between processes once a step, with the last piece.
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                loss, parts = objective(
+                    self.model, self.mean, self.std, self.recipe.weights,
+                    batch.part(part.start, part.stop), None if hidden is None else hidden[part],
+                )  # fmt: skip
+                self.accelerator.backward(loss / pieces)
+            for name, value in parts.items():
+                total[name] = total.get(name, 0) + value / pieces
+        return total
+
+    def run(
+        self,
+        until: int | None = None,
+        save_every: int = 200,
+        log_every: int = 50,
+        validate_every: int = 500,
+    ) -> None:
+        """Train up to step `until`, or the recipe's last; logs, validates and saves on the way."""
         last = self.recipe.steps if until is None else min(until, self.recipe.steps)
         self.folder.mkdir(parents=True, exist_ok=True)
-        since, sums, count = time.perf_counter(), dict[str, float](), 0
+        plans = self.plans(last)
+        meter = Meter()
         while self.step < last:
-            for name, value in self.train_step().items():
-                sums[name] = sums.get(name, 0.0) + value
-            count += 1
+            before = perf_counter()
+            plan = next(plans)
+            waited = perf_counter() - before
+            parts = self.train_step(plan)
+            episodes = len(plan.colors) * self.accelerator.num_processes
+            meter.add(parts, episodes, waited, perf_counter() - before)
             if self.step % log_every == 0:
-                now = time.perf_counter()
-                means = {name: value / count for name, value in sums.items()}
-                row = {"step": self.step, "rate": self.recipe.rate(self.step), **means}
-                row["episodes_per_s"] = self.recipe.episodes * count / (now - since)
-                self._log(row)
-                since, sums, count = now, {}, 0
+                rate = self.recipe.rate(self.step)
+                self.log.add({"step": self.step, "rate": rate, **meter.means()})
+                meter = Meter()
             if self.step % save_every == 0:
                 self.save()
+            if self.step % validate_every == 0:
+                self.validate()
         self.save()
+        self.validate()
 
-    def _log(self, row: dict[str, float]) -> None:
-        path = self.folder / "log.csv"
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow({k: round(v, 5) for k, v in row.items()})
+    def validate(self) -> None:
+        """Score the averaged weights on every validation and draw the run's pictures."""
+        if self.accelerator.is_main_process:
+            # A copy: moving weights in and out of the model under training would disturb it.
+            model = SegGPT(self.raw.config).to(self.accelerator.device)
+            model.load_state_dict(self.averaged())
+            for validation in self.validation:
+                self.log.add_validation(self.step, validation.examples, validation.score(model))
+            shown = self.validation[0].samples(model) if self.validation else []
+            self.log.draw(shown)
+        self.accelerator.wait_for_everyone()
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The averaged weights, under the names of a plain model."""
+        return merge(self.ema)
+
+
+class Meter:
+    """Means since the last line of the log."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Any] = {}
+        self.steps = self.episodes = 0
+        self.waited = self.seconds = 0.0
+
+    def add(self, parts: dict[str, Tensor], episodes: int, waited: float, seconds: float) -> None:
+        """One step: its losses, how long it waited for its plan, and how long it took."""
+        for name, value in parts.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+        self.steps += 1
+        self.episodes += episodes
+        self.waited += waited
+        self.seconds += seconds
+
+    def means(self) -> dict[str, float]:
+        """Losses, episodes a second, and the share of time spent waiting for plans."""
+        losses = {name: float(value) / self.steps for name, value in self.sums.items()}
+        speed = {"episodes_per_s": self.episodes / self.seconds}
+        return losses | speed | {"waiting": self.waited / self.seconds}
 
 
 def train_from_file(
@@ -238,33 +262,30 @@ def train_from_file(
     folder: Path,
     init: str | None = None,
     until: int | None = None,
+    validation: Sequence[Path] = (),
+    workers: int = 0,
 ) -> Path:
-    """Run what a JSON file describes: `model` (a size of `SIZES`), `config` (fields of it that
-    differ), `cache` (pixels the pictures are held at), `recipe` and `mixture` (their fields).
+    """Run what a JSON file describes (see `incontext.recipe.Run`).
 
     Returns:
         The checkpoint with the averaged weights, in `folder`.
 
     Raises:
-        InputError: an unreadable description, or fields that do not exist.
+        InputError: see `Run.read` and `load_set`.
     """
-    try:
-        about = json.loads(description.read_text(encoding="utf-8"))
-        config = parse_config(asdict(SIZES[about["model"]]) | about.get("config", {}), description)
-        mixture = Mixture(**about.get("mixture", {}))
-        recipe = Recipe(mixture=mixture, **with_tuples(about["recipe"]))
-        cache = int(about["cache"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{description}: {type(error).__name__}: {error}") from None
-    torch.manual_seed(recipe.seed)
-    model = SegGPT(config)
+    about = Run.read(description)
+    torch.manual_seed(about.recipe.seed)
+    model = SegGPT(about.config)
     if init:
-        model.load_state_dict(load(init).state_dict())
-    if recipe.size % config.patch_size:
-        raise InputError(
-            f"{description}: size {recipe.size} is no multiple of the patch, {config.patch_size}"
-        )
-    trainer = Trainer(model, [load_set(path, cache) for path in sources], recipe, folder)
+        before = load(init)
+        if asdict(before.config) | {"image_size": 0} != asdict(about.config) | {"image_size": 0}:
+            raise InputError(f"--init {init} has another shape than {description} describes")
+        model.load_state_dict(before.state_dict())
+    sets = [load_set(path, about.cache) for path in sources]
+    size = about.config.image_size
+    judged = [load_set(path, size) for path in validation]
+    checks = [Validation(judged, count) for count in (1, 4)] if judged else []
+    trainer = Trainer(model, sets, about.recipe, folder, checks, workers)
     trainer.run(until)
-    model.load_state_dict(trainer.ema)
+    model.load_state_dict(trainer.averaged())
     return save(model, folder)

@@ -36,12 +36,28 @@ ARROWS = {
     },
     "batch": {"errors", "image", "predictor", "prompt", "segmentation"},
     "scenes": set(),
-    "episodes": {"color", "errors", "image", "scenes"},
-    "train": {"checkpoint", "episodes", "errors", "model"},
+    "canvas": set(),
+    "pictures": {"errors", "image"},
+    "regions": {"errors", "pictures"},
+    "views": {"pictures"},
+    "episodes": {"color", "pictures", "regions", "scenes", "views"},
+    "model.low_rank": set(),
+    "objective": {"episodes", "model", "pictures"},
+    "validation": {"model", "pictures"},
+    "run_log": {"errors", "pictures", "validation"},
+    "recipe": {"canvas", "checkpoint", "episodes", "errors", "model", "objective"},
+    "train": {
+        "checkpoint", "episodes", "errors", "model", "model.low_rank", "objective", "pictures",
+        "recipe", "run_log", "validation",
+    },
+    "finetune": {
+        "checkpoint", "episodes", "errors", "model.low_rank", "pictures", "recipe", "train",
+        "validation",
+    },
     "arguments": {"errors"},
     "cli": {
-        "arguments", "batch", "checkpoint", "convert", "errors", "model", "predictor", "prompt",
-        "tiles", "train",
+        "arguments", "batch", "checkpoint", "convert", "errors", "finetune", "model", "predictor",
+        "prompt", "tiles", "train",
     },
 }  # fmt: skip
 

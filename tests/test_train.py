@@ -1,19 +1,28 @@
-"""Training: objective by hand, learning, exact resume, the command."""
+"""Training: the loop, exact resume, several processes, the command, the log."""
 
 import csv
 import json
-from dataclasses import replace
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from incontext import InputError
-from incontext.checkpoint import load
-from incontext.cli import app
+from incontext.checkpoint import load, save
 from incontext.episodes import Mixture, Sampler
-from incontext.model import SIZES, Config, SegGPT
-from incontext.train import Recipe, Trainer, balance, objective, overlap_loss, train_from_file
+from incontext.model import Config, SegGPT
+from incontext.objective import objective
+from incontext.pictures import load_set
+from incontext.recipe import Recipe
+from incontext.train import Trainer, train_from_file
+from incontext.validation import Validation
 
 CONFIG = Config(
     image_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, decoder_dim=16,
@@ -21,13 +30,35 @@ CONFIG = Config(
     example_attention="independent", stem=(16, 16, 32), stem_blocks=1, copy_heads=2, copy_dim=8,
 )  # fmt: skip
 RECIPE = Recipe(
-    steps=12, episodes=4, examples=(1, 2), size=32, warmup=4, mixture=Mixture(scenes=1.0)
-)
+    steps=12, pictures=10, examples=(1, 2), sizes=(32,), warmup=4, hidden=0.3,
+    mixture=Mixture(scenes=1.0),
+)  # fmt: skip
 
 
-def trainer(folder: Path, recipe: Recipe = RECIPE) -> Trainer:
+def trainer(folder: Path, recipe: Recipe = RECIPE, **options) -> Trainer:
     torch.manual_seed(0)
-    return Trainer(SegGPT(CONFIG), [], recipe, folder)
+    return Trainer(SegGPT(CONFIG), [], recipe, folder, **options)
+
+
+def same(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def labelled_set(folder: Path, count: int = 8) -> Path:
+    """Pictures of a bright square (id 1) on dark noise."""
+    rng = np.random.default_rng(0)
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    for i in range(count):
+        labels = np.zeros((40, 40), np.uint8)
+        top, left = rng.integers(0, 24, 2)
+        labels[top : top + 14, left : left + 14] = 1
+        picture = rng.integers(0, 60, (40, 40, 3), dtype=np.uint8) + labels[..., None] * 180
+        Image.fromarray(picture).save(folder / f"images/{i}.png")
+        Image.fromarray(labels).save(folder / f"labels/{i}.png")
+    return folder
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
@@ -39,13 +70,89 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     part.save()
     part.train_step()  # lost: the run is killed here
     torch.manual_seed(99)
-    resumed = Trainer(SegGPT(CONFIG), [], RECIPE, tmp_path / "part")
+    resumed = Trainer(SegGPT(CONFIG), [], RECIPE, tmp_path / "part", workers=2)
     assert resumed.step == 5
     resumed.run()
-    for name, value in whole.raw.state_dict().items():
-        assert torch.equal(value, resumed.raw.state_dict()[name]), name
-    for name, value in whole.ema.items():
-        assert torch.equal(value, resumed.ema[name]), name
+    same(whole.raw.state_dict(), resumed.raw.state_dict())
+    same(whole.ema, resumed.ema)
+
+
+def test_killed_process_resumes(tmp_path):
+    """A real process, killed with no warning somewhere between two saves."""
+    script = (
+        "import sys; from pathlib import Path; sys.path[:0] = ['tests', '.']\n"
+        "import torch; torch.set_num_threads(1)\n"
+        "from test_train import trainer\n"
+        "run = trainer(Path(sys.argv[1]))\n"
+        "step = run.train_step\n"
+        "def dying(plan):\n"
+        "    if run.step == int(sys.argv[2]): import os; os.kill(os.getpid(), 9)\n"
+        "    return step(plan)\n"
+        "run.train_step = dying\n"
+        "run.run(save_every=2)\n"
+    )
+    root = Path(__file__).parents[1]
+    killed = [sys.executable, "-c", script, str(tmp_path / "killed")]
+    assert subprocess.run([*killed, "7"], cwd=root, check=False).returncode == -9
+    assert subprocess.run([*killed, "99"], cwd=root, check=False).returncode == 0
+    whole = trainer(tmp_path / "whole")
+    whole.run()
+    state = torch.load(tmp_path / "killed/state.pt", weights_only=True)
+    assert state["step"] == RECIPE.steps
+    same(whole.raw.state_dict(), state["model"])
+
+
+def test_two_processes_give_the_loss_of_one(tmp_path):
+    """torchrun with two processes, the same global batch, also in pieces."""
+    for name, accumulate, processes in (("one", 1, 0), ("pieces", 2, 0), ("two", 1, 2)):
+        description = {
+            "model": "small", "cache": 32,
+            "config": asdict(CONFIG),
+            "recipe": {
+                "steps": 3, "pictures": 12, "examples": [1, 2], "sizes": [32], "warmup": 2,
+                "hidden": 0.5, "accumulate": accumulate, "seed": 4,
+            },
+            "mixture": {"scenes": 0.5, "absent": 0.3},
+        }  # fmt: skip
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(description))
+        if name == "one":
+            labelled_set(tmp_path / "set")
+        out = tmp_path / name
+        script = (
+            "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+            "from incontext.train import *\n"
+            "about = Run.read(Path(sys.argv[1])); torch.manual_seed(0)\n"
+            "sets = [load_set(Path(sys.argv[3]), about.cache)]\n"
+            "Trainer(SegGPT(about.config), sets, about.recipe, Path(sys.argv[2])).run(log_every=1)"
+        )
+        (tmp_path / "go.py").write_text(script)
+        command = [str(tmp_path / "go.py"), str(path), str(out), str(tmp_path / "set")]
+        if processes:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+            command = [*launch, "--master-port", str(port), *command]
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1]),
+        }  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, *command], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    logs = {
+        n: list(csv.DictReader((tmp_path / n / "log.csv").open())) for n in ("one", "two", "pieces")
+    }
+    for name in ("two", "pieces"):
+        assert len(logs[name]) == 3
+        for expected, got in zip(logs["one"], logs[name], strict=True):
+            for part in ("loss", "painted", "overlap", "copied"):
+                assert float(got[part]) == pytest.approx(float(expected[part]), abs=2e-5), part
+    states = {n: torch.load(tmp_path / n / "state.pt", weights_only=True)["model"] for n in logs}
+    for name, value in states["one"].items():
+        for other in ("two", "pieces"):
+            torch.testing.assert_close(states[other][name], value, rtol=1e-3, atol=2e-4)
 
 
 def test_another_run_is_not_resumed(tmp_path):
@@ -58,110 +165,75 @@ def test_another_run_is_not_resumed(tmp_path):
         Trainer(SegGPT(replace(CONFIG, depth=4)), [], RECIPE, tmp_path)
 
 
-def test_until(tmp_path):
-    run = trainer(tmp_path)
+def test_until_and_log(tmp_path):
+    data = load_set(labelled_set(tmp_path / "set"), 32)
+    run = trainer(tmp_path / "run", validation=[Validation([data], 1, 4)])
     run.run(until=0)
     assert run.step == 0
     run.run(until=3, log_every=2)
     assert run.step == 3
-    run.run(until=4, log_every=2)
-    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    run.run(until=4, log_every=2, validate_every=2)
+    rows = list(csv.DictReader((tmp_path / "run/log.csv").open()))
     assert [row["step"] for row in rows] == ["2", "4"]
-    assert all(0.5 < float(row["loss"]) < 10 for row in rows)
+    assert all(0.3 < float(row["loss"]) < 10 for row in rows)
+    assert all(0 <= float(row["waiting"]) <= 1 and float(row["episodes_per_s"]) > 0 for row in rows)
+    scores = list(csv.DictReader((tmp_path / "run/validation.csv").open()))
+    assert {row["set"] for row in scores} == {"set", "mean"}
+    assert {"0", "3", "4"} == {row["step"] for row in scores}
+    assert Image.open(tmp_path / "run/curves.png").size == (800, 400)
+    assert Image.open(tmp_path / "run/paintings.png").size == (5 * 32, 32)
 
 
 def test_it_learns():
     """A batch seen again and again is learned."""
     torch.manual_seed(0)
     model = SegGPT(CONFIG)
-    batch = Sampler([], 32, RECIPE.mixture, seed=0).batch(6, 1)
+    batch = Sampler([], RECIPE.mixture, seed=0).batch(0, 6, 1, 32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CONFIG.mean, CONFIG.std))
     losses = []
     for _ in range(60):
-        loss, parts = objective(model, mean, std, RECIPE, batch)
+        loss, parts = objective(model, mean, std, RECIPE.weights, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-        assert parts.keys() == {"painted", "overlap", "copied"}
+        assert parts.keys() == {"loss", "painted", "overlap", "copied"}
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_balance_gives_small_objects_weight():
-    labels = torch.zeros(1, 10, 10, dtype=torch.uint8)
-    labels[0, :2, :2] = 1
-    labels[0, 9] = 255
-    weight = balance(labels, 1)
-    assert (weight[labels == 255] == 0).all()
-    big, small = weight[labels == 0].mean(), weight[labels == 1].mean()
-    torch.testing.assert_close(small / big, torch.tensor((86 / 4) ** 0.5))
-    torch.testing.assert_close(weight.mean(), torch.tensor(1.0))
-
-
-def test_overlap_loss_is_zero_for_the_truth():
-    labels = torch.zeros(2, 8, 8, dtype=torch.uint8)
-    labels[:, 2:5, 2:6] = 1
-    labels[:, 7] = 255
-    colors = torch.tensor([[[-2.0] * 3, [2.0] * 3, [2.0, -2.0, -2.0]]]).expand(2, -1, -1)
-    truth = colors[0][labels.clamp(max=2).long()].permute(0, 3, 1, 2)
-    asked = torch.tensor([[True, True, False]]).expand(2, -1)
-    assert overlap_loss(truth, labels, colors, asked) < 1e-3
-    assert overlap_loss(-truth, labels, colors, asked) > 0.8
-    # What an example shows and the query lacks must not be painted anywhere.
-    empty = torch.zeros_like(labels)
-    black = colors[0][empty.long()].permute(0, 3, 1, 2)
-    assert overlap_loss(truth, empty, colors, asked) > 0.8
-    assert overlap_loss(black, empty, colors, asked) < 1e-3
-    assert overlap_loss(truth, empty, colors, asked & False) == 0
-
-
-def test_rate():
-    recipe = Recipe(steps=100, warmup=10, learning_rate=1.0)
-    assert recipe.rate(0) == 0.1
-    assert recipe.rate(10) == pytest.approx(1.0)
-    assert recipe.rate(100) == pytest.approx(0.01)
-
-
-def test_command_trains_and_logs(tmp_path):
-    from typer.testing import CliRunner
-
+def test_command_trains_and_logs(tmp_path, incontext):
     description = {
         "model": "tiny", "cache": 40, "config": {"depth": 4, "taps": [2, 3]},
-        "recipe": {"steps": 50, "episodes": 1, "examples": [1], "size": 16, "warmup": 2},
+        "recipe": {"steps": 50, "pictures": 2, "examples": [1], "sizes": [16], "warmup": 2},
         "mixture": {"scenes": 1.0},
     }  # fmt: skip
     (tmp_path / "recipe.json").write_text(json.dumps(description))
-    pair = tmp_path / "set"
-    from PIL import Image
-
-    for part in ("images", "labels"):
-        (pair / part).mkdir(parents=True)
-        Image.new("L", (20, 20), 1).save(pair / part / "a.png")
-    arguments = ["train", str(pair), "--recipe", str(tmp_path / "recipe.json"), "--threads", "1"]
-    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "run")])
-    assert done.exit_code == 0, done.output
+    pair = labelled_set(tmp_path / "set")
+    arguments = [
+        "train", pair, "--recipe", tmp_path / "recipe.json", "--threads", 1, "--validation", pair,
+    ]  # fmt: skip
+    done = incontext(*arguments, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
     assert load(tmp_path / "run").config.depth == 4
     rows = list(csv.DictReader((tmp_path / "run/log.csv").open()))
     assert rows[0]["step"] == "50"
     assert float(rows[0]["loss"]) > 0
-    again = CliRunner().invoke(
-        app, [*arguments, "--out", str(tmp_path / "b"), "--init", str(tmp_path / "run")]
-    )
-    assert again.exit_code == 0, again.output
+    scores = list(csv.DictReader((tmp_path / "run/validation.csv").open()))
+    assert {row["examples"] for row in scores} == {"1", "4"}
+    again = incontext(*arguments, "--out", tmp_path / "b", "--init", tmp_path / "run", "--until", 2)
+    assert again.code == 0, again.err
+    other = save(SegGPT(CONFIG), tmp_path / "other").parent
+    wrong = incontext(*arguments, "--out", tmp_path / "c", "--init", other)
+    assert wrong.code == 2
+    assert "another shape" in wrong.err
 
 
-def test_bad_recipes(tmp_path):
+def test_sets_that_cannot_be_read(tmp_path):
     path = tmp_path / "recipe.json"
-    good = {"model": "tiny", "cache": 40, "recipe": {}}
-    path.write_text(json.dumps(good | {"recipe": {"size": 20}}))
-    with pytest.raises(InputError, match="no multiple of the patch"):
-        train_from_file(path, [], tmp_path / "run")
-    path.write_text(json.dumps(good))
+    path.write_text(json.dumps({"model": "tiny", "cache": 40, "recipe": {}}))
     with pytest.raises(InputError, match="no picture under images/"):
         train_from_file(path, [tmp_path], tmp_path / "run")
-    for change in ({"model": "huge"}, {"recipe": {"stepz": 1}}, {"config": {"depth": -1}}):
-        path.write_text(json.dumps(good | change))
-        with pytest.raises(InputError, match=r"recipe\.json"):
-            train_from_file(path, [], tmp_path / "run")
-    assert SIZES["tiny"].depth == 12
+    (tmp_path / "no.tar").write_bytes(b"x" * 2000)
+    with pytest.raises(InputError, match=r"no readable \.tar"):
+        train_from_file(path, [tmp_path / "no.tar"], tmp_path / "run")

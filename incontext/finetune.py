@@ -1,0 +1,110 @@
+"""Finetuning any checkpoint on a user's own labelled pictures, all weights or low-rank updates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from incontext.checkpoint import load, save
+from incontext.episodes import Mixture
+from incontext.errors import InputError
+from incontext.model.low_rank import add_low_rank
+from incontext.pictures import PictureSet, load_set
+from incontext.recipe import Recipe, check_sizes
+from incontext.train import Trainer
+from incontext.validation import Validation
+
+# Real pictures only, mostly pairs of one class: what the user will ask for.
+RECIPE = Recipe(
+    steps=200, pictures=24, examples=(1, 2, 4), learning_rate=2e-4, warmup=20, ema=0.98,
+    mixture=Mixture(scenes=0.0, two_views=0.15, absent=0.1, several=0.2, pasted=0.1),
+)  # fmt: skip
+LOW_RANK_RATE = 2e-3  # learning rate of low-rank updates: they start at nothing
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What finetuning came to: mean IoU in percent on the held-out pictures, by examples."""
+
+    weights: Path
+    before: dict[int, float]
+    after: dict[int, float]
+    trained: int  # pictures
+    held_out: int
+
+
+def finetune(
+    sources: Sequence[Path],
+    folder: Path,
+    checkpoint: str,
+    *,
+    pictures: int | None = None,
+    rank: int | None = None,
+    size: int | None = None,
+    steps: int = RECIPE.steps,
+    rate: float | None = None,
+    seed: int = 0,
+    workers: int = 0,
+) -> Outcome:
+    """Train a checkpoint further on a few labelled pictures, judged on those held out.
+
+    Args:
+        sources: sets (see `incontext.pictures.read_pairs`).
+        folder: where the state, the log and the new checkpoint go; a state in it is resumed.
+        pictures: of each set so many, drawn by `seed`, are learned from and the rest is held out;
+            None: four fifths.
+        rank: of low-rank updates, merged into the weights on saving; None trains all weights.
+        size: of the views in pixels; None: the checkpoint's.
+        steps, rate: how long and how fast; None takes `RECIPE`'s rate, or `LOW_RANK_RATE`.
+
+    Raises:
+        InputError: too few pictures to learn from and to judge by, or a rank below 1.
+    """
+    if rank is not None and rank < 1:
+        raise InputError(f"rank is {rank}; accepted: whole numbers, 1 or more")
+    model = load(checkpoint)
+    size = size or model.config.image_size
+    rate = rate or (LOW_RANK_RATE if rank else RECIPE.learning_rate)
+    recipe = replace(RECIPE, sizes=(size,), seed=seed, steps=steps, learning_rate=rate)
+    check_sizes(recipe, model.config, "finetune")
+    learned, held = [], []
+    for path in sources:
+        data = load_set(path, size)
+        chosen, rest = split(data, pictures, seed, path)
+        learned.append(chosen)
+        held.append(rest)
+    checks = [Validation(held, count, episodes=100) for count in (1, 4)]
+    before = {v.examples: _mean(v.score(model)) for v in checks}
+    if rank:
+        torch.manual_seed(seed)
+        add_low_rank(model, rank)
+    trainer = Trainer(model, learned, recipe, folder, checks, workers)
+    trainer.run(validate_every=max(1, recipe.steps // 4))
+    tuned = load(checkpoint)
+    tuned.load_state_dict(trainer.averaged())
+    after = {v.examples: _mean(v.score(tuned)) for v in checks}
+    return Outcome(save(tuned, folder), before, after, sum(map(len, learned)), sum(map(len, held)))
+
+
+def split(
+    data: PictureSet, pictures: int | None, seed: int, source: Path
+) -> tuple[PictureSet, PictureSet]:
+    """Pictures to learn from and pictures to judge by, drawn by `seed`.
+
+    Raises:
+        InputError: fewer than two to learn from or two to judge by.
+    """
+    count = round(0.8 * len(data)) if pictures is None else pictures
+    if count < 2 or len(data) - count < 2:
+        raise InputError(
+            f"{source}: {len(data)} pictures, {count} of them to learn from; at least two must be "
+            "learned from and two held out"
+        )
+    order = np.random.default_rng(seed).permutation(len(data)).tolist()
+    return data.subset(sorted(order[:count])), data.subset(sorted(order[count:]))
+
+
+def _mean(scores: dict[str, float]) -> float:
+    return float(np.mean(list(scores.values()))) if scores else float("nan")

@@ -1,0 +1,125 @@
+"""Recipe: all that decides a training run beside the model and the pictures."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from incontext.canvas import query_half, random_blocks
+from incontext.checkpoint import parse_config, with_tuples
+from incontext.episodes import Mixture
+from incontext.errors import InputError
+from incontext.model import SIZES, Config
+from incontext.objective import Weights
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the episodes of one step have in common."""
+
+    examples: int
+    size: int  # of a view, pixels
+    episodes: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long, how fast, on what.
+
+    A step with more examples or larger views has fewer episodes, so that all cost about the same.
+    """
+
+    steps: int = 10_000
+    pictures: int = 96  # a step at the first of `sizes`: examples and queries together
+    examples: tuple[int, ...] = (1, 1, 2, 4)  # one of these each step
+    sizes: tuple[int, ...] = (64,)  # height and width of views, one of these each step
+    hidden: float = 0.0  # share of steps with random blocks hidden instead of the query half
+    learning_rate: float = 1e-3
+    warmup: int = 300  # steps
+    weight_decay: float = 0.05
+    clip: float = 1.0  # norm of all gradients
+    ema: float = 0.999
+    accumulate: int = 1  # pieces that a step's episodes are computed in
+    precision: str = "no"  # or "bf16"
+    seed: int = 0
+    weights: Weights = field(default_factory=Weights)
+    mixture: Mixture = field(default_factory=Mixture)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then a cosine down to a hundredth."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, done))) / 2)
+
+    def step(self, number: int, processes: int = 1) -> Step:
+        """Examples, size and episodes of a step; the episodes can be shared by the processes."""
+        rng = np.random.default_rng((self.seed, number))
+        examples = int(rng.choice(self.examples))
+        size = int(rng.choice(self.sizes))
+        wanted = self.pictures * (self.sizes[0] / size) ** 2 / (examples + 1)
+        pieces = processes * self.accumulate
+        return Step(examples, size, max(1, round(wanted / pieces)) * pieces)
+
+    def hidden_patches(self, number: int, step: Step, patch: int) -> Tensor | None:
+        """What the targets of a step hide, (episodes, 2h, w) bool; None: the query half."""
+        drawing = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        if float(torch.rand(1, generator=drawing)) >= self.hidden:
+            return None
+        rows = step.size // patch
+        share = 0.5 + 0.4 * float(torch.rand(1, generator=drawing))
+        blocks = random_blocks(drawing, step.episodes, rows, rows, share)
+        # Half of them see the examples whole: only the query is partly given.
+        blocks[::2] &= query_half(1, rows, rows)
+        blocks[::2, -1, -1] = True  # something is always painted
+        return blocks
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a JSON file describes: the model's shape, the recipe, and how pictures are held."""
+
+    config: Config
+    recipe: Recipe
+    cache: int  # pixels that the pictures are held at
+
+    @classmethod
+    def read(cls, path: Path) -> "Run":
+        """From JSON: `model` (a size of `SIZES`), `config` (fields of it that differ), `cache`,
+        `recipe`, `weights` and `mixture` (their fields).
+
+        Raises:
+            InputError: unreadable, or fields and values that do not exist.
+        """
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+            unknown = about.keys() - {"model", "config", "cache", "recipe", "weights", "mixture"}
+            if unknown:
+                raise ValueError(f"unknown entries {', '.join(sorted(unknown))}")
+            values = asdict(SIZES[about["model"]]) | about.get("config", {})
+            recipe = Recipe(
+                **with_tuples(about["recipe"]),
+                weights=Weights(**about.get("weights", {})),
+                mixture=Mixture(**about.get("mixture", {})),
+            )
+            config = parse_config(values, path)
+            cache = int(about["cache"])
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: {type(error).__name__}: {error}") from None
+        check_sizes(recipe, config, str(path))
+        return cls(config, recipe, cache)
+
+
+def check_sizes(recipe: Recipe, config: Config, what: str) -> None:
+    """Raise InputError unless a recipe's views are whole patches of the model."""
+    for size in recipe.sizes:
+        if size % config.patch_size:
+            raise InputError(
+                f"{what}: size {size} is no multiple of the patch, {config.patch_size}"
+            )

@@ -1,0 +1,93 @@
+"""The objective by hand, and that a batch may be cut anywhere."""
+
+import torch
+
+from incontext.canvas import query_half
+from incontext.episodes import Mixture, Sampler
+from incontext.model import SegGPT
+from incontext.objective import Weights, balance, objective, overlap_loss
+from tests.test_train import CONFIG
+
+
+def test_balance_gives_small_objects_weight():
+    labels = torch.zeros(1, 10, 10, dtype=torch.uint8)
+    labels[0, :2, :2] = 1
+    labels[0, 9] = 255
+    weight = balance(labels, 1)
+    assert (weight[labels == 255] == 0).all()
+    big, small = weight[labels == 0].mean(), weight[labels == 1].mean()
+    torch.testing.assert_close(small / big, torch.tensor((86 / 4) ** 0.5))
+    torch.testing.assert_close(weight.mean(), torch.tensor(1.0))
+    half = torch.zeros(1, 10, 10, dtype=torch.bool)
+    half[:, :, :5] = True
+    part = balance(labels, 1, half)
+    assert (part[~half] == 0).all()
+    torch.testing.assert_close(part.mean(), torch.tensor(1.0))
+
+
+def test_overlap_loss_is_zero_for_the_truth():
+    labels = torch.zeros(2, 8, 8, dtype=torch.uint8)
+    labels[:, 2:5, 2:6] = 1
+    labels[:, 7] = 255
+    colors = torch.tensor([[[-2.0] * 3, [2.0] * 3, [2.0, -2.0, -2.0]]]).expand(2, -1, -1)
+    truth = colors[0][labels.clamp(max=2).long()].permute(0, 3, 1, 2)
+    asked = torch.tensor([[True, True, False]]).expand(2, -1)
+    assert overlap_loss(truth, labels, colors, asked) < 1e-3
+    assert overlap_loss(-truth, labels, colors, asked) > 0.8
+    # What an example shows and the query lacks must not be painted anywhere.
+    empty = torch.zeros_like(labels)
+    black = colors[0][empty.long()].permute(0, 3, 1, 2)
+    assert overlap_loss(truth, empty, colors, asked) > 0.8
+    assert overlap_loss(black, empty, colors, asked) < 1e-3
+    assert overlap_loss(truth, empty, colors, asked & False) == 0
+    # Pixels that are not judged do not count.
+    left = torch.zeros(2, 8, 8, dtype=torch.bool)
+    left[:, :, :4] = True
+    mixed = torch.where(left[:, None], truth, -truth)
+    assert overlap_loss(mixed, labels, colors, asked, left) < 1e-3
+    assert overlap_loss(mixed, labels, colors, asked, ~left) > 0.8
+
+
+def test_loss_is_an_average_over_episodes():
+    """The whole batch costs the mean of what its episodes cost alone; hidden patches as well."""
+    torch.manual_seed(0)
+    model = SegGPT(CONFIG)
+    batch = Sampler([], Mixture(scenes=1.0, absent=0.4), seed=0).batch(0, 4, 2, 32)
+    batch.labels[0, -1, :9] = 255
+    batch.labels[1, -1] = 255  # nothing is judged there
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CONFIG.mean, CONFIG.std))
+    blocks = query_half(4, 4, 4)
+    blocks[:, 4:6] = False
+    for hidden in (None, blocks):
+        whole, parts = objective(model, mean, std, Weights(), batch, hidden)
+        alone = [
+            objective(
+                model, mean, std, Weights(), batch.part(i, i + 1),
+                None if hidden is None else hidden[i : i + 1],
+            )[0]
+            for i in range(4)
+        ]  # fmt: skip
+        torch.testing.assert_close(whole, torch.stack(alone).mean(), rtol=1e-5, atol=1e-6)
+        expected = parts["painted"] + 0.5 * parts["overlap"] + 0.3 * parts["copied"]
+        torch.testing.assert_close(parts["loss"], expected)
+
+
+def test_shown_pixels_cost_nothing():
+    """What the query's target shows is not judged."""
+    batch = Sampler([], Mixture(scenes=1.0), seed=1).batch(0, 2, 1, 32)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CONFIG.mean, CONFIG.std))
+    hidden = query_half(2, 4, 4)
+    hidden[:, 4:6] = False
+    painting = batch.targets()[:, -1].clone()
+    painting[:, :, :16] = 7.0
+
+    class Painter(torch.nn.Module):
+        def forward(self, *_, **options):
+            assert torch.equal(options["hidden"], hidden)
+            return (painting - mean) / std, None
+
+    loss, _ = objective(Painter(), mean, std, Weights(), batch, hidden)
+    assert loss < 0.01
+    hidden[:, 4:] = True
+    loss, _ = objective(Painter(), mean, std, Weights(), batch, hidden)
+    assert loss > 0.5

@@ -1,0 +1,78 @@
+"""Recipes: the schedule, what each step looks like, and files that describe a run."""
+
+import json
+
+import pytest
+
+from incontext import InputError
+from incontext.model import SIZES
+from incontext.recipe import Recipe, Run
+
+
+def test_rate():
+    recipe = Recipe(steps=100, warmup=10, learning_rate=1.0)
+    assert recipe.rate(0) == 0.1
+    assert recipe.rate(10) == pytest.approx(1.0)
+    assert recipe.rate(100) == pytest.approx(0.01)
+
+
+def test_steps_cost_about_the_same():
+    recipe = Recipe(pictures=96, examples=(1, 2, 8), sizes=(64, 128))
+    seen = set()
+    for number in range(60):
+        step = recipe.step(number)
+        assert step == recipe.step(number)
+        cost = step.episodes * (step.examples + 1) * (step.size / 64) ** 2
+        assert 70 <= cost <= 130
+        seen.add((step.examples, step.size))
+        assert recipe.step(number, processes=4).episodes % 4 == 0
+    assert len(seen) == 6
+
+
+def test_hidden_patches():
+    recipe = Recipe(hidden=0.5, sizes=(32,), pictures=12, examples=(1,))
+    shown, patterns = 0, []
+    for number in range(40):
+        step = recipe.step(number)
+        hidden = recipe.hidden_patches(number, step, 8)
+        if hidden is None:
+            shown += 1
+            continue
+        patterns.append(hidden)
+        assert hidden.shape == (6, 8, 4)
+        assert hidden[:, 4:].flatten(1).any(1).all()
+        assert not hidden[::2, :4].any()
+    assert 10 < shown < 30
+    assert any(p[1::2, :4].any() for p in patterns)
+    assert any(not p[:, 4:].all() for p in patterns)
+    assert Recipe().hidden_patches(0, step, 8) is None
+
+
+def test_files(tmp_path):
+    path = tmp_path / "recipe.json"
+    good = {"model": "tiny", "cache": 40, "recipe": {}}
+    path.write_text(json.dumps(good | {"weights": {"overlap": 1.0}, "mixture": {"scenes": 0.5}}))
+    run = Run.read(path)
+    assert run.config == SIZES["tiny"]
+    assert (run.cache, run.recipe.weights.overlap, run.recipe.mixture.scenes) == (40, 1.0, 0.5)
+    path.write_text(json.dumps(good | {"recipe": {"sizes": [20]}}))
+    with pytest.raises(InputError, match="no multiple of the patch"):
+        Run.read(path)
+    for change in (
+        {"model": "huge"}, {"recipe": {"stepz": 1}}, {"config": {"depth": -1}}, {"extra": 1},
+        {"mixture": {"no": 1}}, {"weights": 3}, {"config": 4},
+    ):  # fmt: skip
+        path.write_text(json.dumps(good | change))
+        with pytest.raises(InputError, match=r"recipe\.json"):
+            Run.read(path)
+    with pytest.raises(InputError, match="No such file"):
+        Run.read(tmp_path / "none.json")
+
+
+def test_shipped_recipes():
+    from pathlib import Path
+
+    files = sorted((Path(__file__).parents[1] / "recipes").glob("*.json"))
+    assert files
+    for path in files:
+        Run.read(path)
