@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from incontext.checkpoint import DEFAULT
 from incontext.errors import InputError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -19,7 +20,7 @@ def names() -> None:
 @app.command()
 def bench(
     data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
-    checkpoint: str = "incontext-starter",
+    checkpoint: str = DEFAULT,
     examples: Annotated[str, typer.Option(help="Numbers of examples.")] = "1,4,16",
     episodes: Annotated[int, typer.Option(help="Episodes a set.")] = 200,
     only: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
@@ -43,7 +44,7 @@ def bench(
 @app.command()
 def passes(
     data: Annotated[Path, typer.Option(help="A set of many classes: NAME.tar.")],
-    checkpoint: str = "incontext-starter",
+    checkpoint: str = DEFAULT,
     limits: Annotated[str, typer.Option(help="Classes in one pass.")] = "1,2,4,8,25",
     episodes: int = 40,
 ) -> None:
@@ -56,7 +57,7 @@ def passes(
 @app.command()
 def absent(
     data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
-    checkpoint: str = "incontext-starter",
+    checkpoint: str = DEFAULT,
     sets: Annotated[str, typer.Option(help="Sets of several classes.")] = "voc_novel,workshop",
     episodes: Annotated[int, typer.Option(help="Pairs of queries a set.")] = 100,
 ) -> None:
@@ -64,6 +65,52 @@ def absent(
     from eval.absent import run
 
     run(data, checkpoint, sets.split(","), episodes)
+
+
+@app.command()
+def matters(
+    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
+    checkpoint: str = DEFAULT,
+    sets: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
+    episodes: Annotated[int, typer.Option(help="Episodes a set.")] = 50,
+) -> None:
+    """Does the prompt decide: the example's mask erased, and another class's mask."""
+    from eval.matters import run
+
+    run(data, checkpoint, [s for s in sets.split(",") if s], episodes)
+
+
+@app.command()
+def look(
+    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
+    out: Annotated[Path, typer.Option(help="Picture to write.")],
+    checkpoint: str = DEFAULT,
+    count: int = 30,
+    examples: int = 1,
+    seed: int = 0,
+) -> None:
+    """Results on pictures picked before looking, on one sheet for the eye."""
+    from eval.look import run
+
+    run(data, checkpoint, count, examples, out, seed)
+
+
+@app.command()
+def trials(
+    train: Annotated[Path, typer.Option(help="Folder of training sets.")],
+    validation: Annotated[Path, typer.Option(help="Folder of validation sets.")],
+    out: Annotated[Path, typer.Option(help="Folder for trials.csv; what it holds is not redone.")],
+    recipe: Path = Path("recipes/trial.json"),
+    only: Annotated[list[str] | None, typer.Option(help="A trial; repeat for more.")] = None,
+    threads: int = 1,
+) -> None:
+    """One change at a time on a small fixed training budget."""
+    import torch
+
+    from eval.trials import run
+
+    torch.set_num_threads(threads)
+    run(train, validation, recipe, out, only or [])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.spatial import KDTree
 
 Picture = np.ndarray[Any, np.dtype[np.uint8]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -39,5 +40,5 @@ def nearest_neighbor(query: Picture, examples: Sequence[tuple[Picture, Mask]]) -
     """Each pixel takes the label of the nearest example pixel in feature space."""
     known = torch.cat([features(picture) for picture, _ in examples])
     labels = np.concatenate([mask.reshape(-1) for _, mask in examples])
-    nearest = torch.cdist(features(query), known).argmin(1).numpy()
+    _, nearest = KDTree(known.numpy()).query(features(query).numpy())
     return np.asarray(labels[nearest].reshape(query.shape[:2]))

@@ -14,6 +14,8 @@ def query_half(batch: int, rows: int, columns: int) -> Tensor:
 def random_blocks(rng: Generator, batch: int, rows: int, columns: int, share: float) -> Tensor:
     """At least `share` of the canvas hidden in random blocks (BEiT's block-wise pattern).
 
+    The share is rounded down to whole patches.
+
     Returns:
         (batch, 2·rows, columns) bool, True = paint. A canvas whose query half would be shown
         whole has that half hidden instead: there would be nothing to learn from it.
@@ -23,7 +25,7 @@ def random_blocks(rng: Generator, batch: int, rows: int, columns: int, share: fl
     for canvas in hidden:
         while int(canvas.sum()) < wanted:
             height, width = (
-                int(torch.randint(1, max(2, side // 2) + 1, (1,), generator=rng))
+                int(torch.randint(1, min(side, max(2, side // 2)) + 1, (1,), generator=rng))
                 for side in (rows, columns)
             )
             top = int(torch.randint(0, 2 * rows - height + 1, (1,), generator=rng))

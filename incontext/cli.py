@@ -21,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain text: an error is one line, not a frame of several
 )  # fmt: skip
 
+DEFAULT = "incontext-small"  # the bundled checkpoint; its own module would import torch
 SHOWN_IDS = 20  # lines of the summary
 
 Pairs = Annotated[
@@ -71,8 +72,10 @@ def segment(
     targets: Annotated[list[str], typer.Argument(help="Pictures, folders, or glob patterns.")],
     example: Pairs,
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
-    checkpoint: Checkpoint = "incontext-starter",
-    kind: Annotated[str, typer.Option(help="instance or semantic.")] = "instance",
+    checkpoint: Checkpoint = DEFAULT,
+    kind: Annotated[
+        str, typer.Option(help="semantic: the class; instance: the very object.")
+    ] = "semantic",
     color: Colors = None,
     name: Annotated[list[str] | None, typer.Option(help="ID=NAME, for results.json.")] = None,
     ignore: Ignore = None,
@@ -305,7 +308,7 @@ def train(
 def finetune(
     sets: Sets,
     out: Run,
-    checkpoint: Checkpoint = "incontext-starter",
+    checkpoint: Checkpoint = DEFAULT,
     pictures: Annotated[
         int | None,
         typer.Option(help="Learn from so many of each set, judge by the rest; default: 4 of 5."),

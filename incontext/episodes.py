@@ -9,6 +9,7 @@ Letters: B episodes, V views of each (N examples, the query last), H W pixels, K
 S size of the stored pictures.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,6 +135,11 @@ class Sampler:
             self.labels = torch.cat([s.labels for s in self.sets]).numpy()
             self.pictures = torch.cat([s.images for s in self.sets])
             self.bank = self.pictures.to(self.device)
+
+    def fingerprint(self) -> str:
+        """What tells these pictures and labels from all others."""
+        parts = (self.pictures.numpy().data, self.labels.data) if self.sets else ()
+        return hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in parts)).hexdigest()
 
     def batch(self, step: int, episodes: int, examples: int, size: int) -> Batch:
         """Plan and render `episodes` episodes of `examples` examples and one query each."""

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from incontext.checkpoint import load, save
+from incontext.checkpoint import load
 from incontext.episodes import Mixture
 from incontext.errors import InputError
 from incontext.model.low_rank import add_low_rank
-from incontext.pictures import PictureSet, load_set
+from incontext.pictures import SMALLEST, PictureSet, load_set
 from incontext.recipe import Recipe, check_sizes
 from incontext.train import Trainer
 from incontext.validation import Validation
@@ -47,6 +47,7 @@ def finetune(
     rate: float | None = None,
     seed: int = 0,
     workers: int = 0,
+    episodes: int = 100,
 ) -> Outcome:
     """Train a checkpoint further on a few labelled pictures, judged on those held out.
 
@@ -58,15 +59,20 @@ def finetune(
         rank: of low-rank updates, merged into the weights on saving; None trains all weights.
         size: of the views in pixels; None: the checkpoint's.
         steps, rate: how long and how fast; None takes `RECIPE`'s rate, or `LOW_RANK_RATE`.
+        episodes: to judge by, of each set and number of examples.
 
     Raises:
-        InputError: too few pictures to learn from and to judge by, or a rank below 1.
+        InputError: too few pictures to learn from and to judge by, no class to learn or none to
+            judge by, a rank below 1, or a rate that is not positive.
     """
     if rank is not None and rank < 1:
         raise InputError(f"rank is {rank}; accepted: whole numbers, 1 or more")
+    if rate is not None and rate <= 0:
+        raise InputError(f"rate is {rate}; accepted: positive numbers")
     model = load(checkpoint)
-    size = size or model.config.image_size
-    rate = rate or (LOW_RANK_RATE if rank else RECIPE.learning_rate)
+    size = model.config.image_size if size is None else size
+    if rate is None:
+        rate = LOW_RANK_RATE if rank else RECIPE.learning_rate
     recipe = replace(RECIPE, sizes=(size,), seed=seed, steps=steps, learning_rate=rate)
     check_sizes(recipe, model.config, "finetune")
     learned, held = [], []
@@ -75,17 +81,21 @@ def finetune(
         chosen, rest = split(data, pictures, seed, path)
         learned.append(chosen)
         held.append(rest)
-    checks = [Validation(held, count, episodes=100) for count in (1, 4)]
-    before = {v.examples: _mean(v.score(model)) for v in checks}
+    # With few pictures held out there may be no four that show what a fifth is asked for.
+    checks = [v for v in (Validation(held, n, episodes) for n in (1, 4)) if any(v.drawn)]
+    if not checks:
+        raise InputError("no two of the pictures held out share a class; hold out more")
     if rank:
         torch.manual_seed(seed)
         add_low_rank(model, rank)
     trainer = Trainer(model, learned, recipe, folder, checks, workers)
+    device = trainer.accelerator.device
+    untouched = load(checkpoint).to(device)  # the one in training may be resumed
+    before = {v.examples: _mean(v.score(untouched)) for v in checks}
     trainer.run(validate_every=max(1, recipe.steps // 4))
-    tuned = load(checkpoint)
-    tuned.load_state_dict(trainer.averaged())
+    tuned = trainer.averaged()
     after = {v.examples: _mean(v.score(tuned)) for v in checks}
-    return Outcome(save(tuned, folder), before, after, sum(map(len, learned)), sum(map(len, held)))
+    return Outcome(trainer.export(), before, after, sum(map(len, learned)), sum(map(len, held)))
 
 
 def split(
@@ -94,7 +104,7 @@ def split(
     """Pictures to learn from and pictures to judge by, drawn by `seed`.
 
     Raises:
-        InputError: fewer than two to learn from or two to judge by.
+        InputError: fewer than two to learn from or two to judge by, or no class to learn.
     """
     count = round(0.8 * len(data)) if pictures is None else pictures
     if count < 2 or len(data) - count < 2:
@@ -103,8 +113,14 @@ def split(
             "learned from and two held out"
         )
     order = np.random.default_rng(seed).permutation(len(data)).tolist()
-    return data.subset(sorted(order[:count])), data.subset(sorted(order[count:]))
+    learned, held = data.subset(sorted(order[:count])), data.subset(sorted(order[count:]))
+    if not learned.holders:
+        raise InputError(
+            f"{source}: no picture to learn from has a label of {SMALLEST} pixels or more, at "
+            f"{data.images.shape[-1]} × {data.images.shape[-1]}"
+        )
+    return learned, held
 
 
 def _mean(scores: dict[str, float]) -> float:
-    return float(np.mean(list(scores.values()))) if scores else float("nan")
+    return float(np.mean(list(scores.values())))

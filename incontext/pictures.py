@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from incontext.errors import InputError
+from incontext.errors import InputError, first_line
 from incontext.image import read_image, resize_nearest
 
 Ids = np.ndarray[Any, np.dtype[np.uint8]]
@@ -74,7 +74,10 @@ def read_pairs(source: Path) -> Iterator[tuple[str, Image.Image, Ids]]:
     for name, pair in whole.items():
         try:
             stored, labels = (Image.open(io.BytesIO(pair[part])) for part in ("images", "labels"))
+            stored.load()  # damage is then said with the name, below
             image, ids = read_image(stored), np.asarray(labels)
+        except UnidentifiedImageError:
+            raise InputError(f"{source}: {name}: picture or labels are no image file") from None
         except (OSError, SyntaxError) as error:
             raise InputError(f"{source}: {name}: damaged picture or labels ({error})") from None
         if ids.ndim != 2 or ids.dtype not in (np.uint8, bool) or ids.shape != image.size[::-1]:
@@ -93,10 +96,12 @@ def _read_tar(source: Path) -> dict[str, dict[str, bytes]]:
             for member in tar:
                 path = Path(member.name)
                 handle = tar.extractfile(member)
-                if handle and path.parent.name in ("images", "labels"):
+                if handle and path.parent.name in ("images", "labels") and not _hidden(path):
                     pairs.setdefault(path.stem, {})[path.parent.name] = handle.read()
-    except tarfile.TarError as error:
-        raise InputError(f"{source}: no readable .tar of images/ and labels/ ({error})") from None
+    except Exception as error:  # every decompressor raises errors of its own on damaged data
+        raise InputError(
+            f"{source}: no readable .tar of images/ and labels/ ({first_line(error)})"
+        ) from None
     return pairs
 
 
@@ -105,8 +110,14 @@ def _read_folder(source: Path) -> dict[str, dict[str, bytes]]:
     pairs: dict[str, dict[str, bytes]] = {}
     for part in ("images", "labels"):
         for path in sorted((source / part).glob("*")):
-            pairs.setdefault(path.stem, {})[part] = path.read_bytes()
+            if path.is_file() and not _hidden(path):
+                pairs.setdefault(path.stem, {})[part] = path.read_bytes()
     return pairs
+
+
+def _hidden(path: Path) -> bool:
+    """Whether a file is one of those that systems leave in folders, such as .DS_Store."""
+    return path.name.startswith(".")
 
 
 def describe(source: Path) -> dict[str, Any]:

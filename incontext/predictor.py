@@ -81,7 +81,7 @@ class Predictor:
         self,
         examples: Example | Sequence[Example],
         *,
-        kind: str = "instance",
+        kind: str = "semantic",
         names: Mapping[int, str] | None = None,
         coloring: Mapping[int, Rgb] | None = None,
         classes_per_pass: int = CLASSES_PER_PASS,
@@ -91,7 +91,8 @@ class Predictor:
         """Encode examples once, for any number of queries.
 
         Args:
-            kind: "instance" (the very object) or "semantic" (the class): the model's type token.
+            kind: "semantic" (the class) or "instance" (the very object, as in another view of
+                the same picture): the model's type token. The official scripts take "instance".
             names: of ids, for reports.
             coloring: {id: (r, g, b)} to paint with, all ids in one pass; None: the palette's.
             classes_per_pass: more ids than this are painted in several passes.

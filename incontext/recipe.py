@@ -119,7 +119,7 @@ class Run:
 def check_sizes(recipe: Recipe, config: Config, what: str) -> None:
     """Raise InputError unless a recipe's views are whole patches of the model."""
     for size in recipe.sizes:
-        if size % config.patch_size:
+        if size < config.patch_size or size % config.patch_size:
             raise InputError(
                 f"{what}: size {size} is no multiple of the patch, {config.patch_size}"
             )

@@ -52,7 +52,7 @@ class RunLog:
             writer = csv.DictWriter(file, list(row))
             if new:
                 writer.writeheader()
-            writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
+            writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
 
     def draw(self, samples: Sequence[Judged] = ()) -> None:
         """Draw `curves.png`, and `paintings.png` if there is something to show."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from incontext.checkpoint import load, save
+from incontext.checkpoint import WEIGHTS, load, save
 from incontext.episodes import Batch, Plan, Sampler
 from incontext.errors import InputError
 from incontext.model import SegGPT
@@ -103,6 +103,14 @@ class Trainer:
             for name, value in values.items()
             if name != "steps" and state[part].get(name) != value
         ]
+        shapes, held = (
+            {k: v.shape for k, v in tensors.items()}
+            for tensors in (self.raw.state_dict(), state["model"])
+        )
+        if shapes != held:  # the config is the same
+            changed.append("the rank of low-rank updates")
+        if state["pictures"] != self.sampler.fingerprint():
+            changed.append("the pictures")
         if changed:
             raise InputError(
                 f"{self.folder} holds a run with other settings ({', '.join(changed)}); pass "
@@ -122,6 +130,7 @@ class Trainer:
             "model": self.raw.state_dict(), "optimizer": self.optimizer.state_dict(),
             "ema": self.ema, "step": self.step,
             "recipe": asdict(self.recipe), "config": asdict(self.raw.config),
+            "pictures": self.sampler.fingerprint(),
         }  # fmt: skip
         draft = self.folder / "state.pt.part"
         torch.save(state, draft)
@@ -210,7 +219,7 @@ class Trainer:
                 meter = Meter()
             if self.step % save_every == 0:
                 self.save()
-            if self.step % validate_every == 0:
+            if self.step % validate_every == 0 and self.step < last:
                 self.validate()
         self.save()
         self.validate()
@@ -218,18 +227,25 @@ class Trainer:
     def validate(self) -> None:
         """Score the averaged weights on every validation and draw the run's pictures."""
         if self.accelerator.is_main_process:
-            # A copy: moving weights in and out of the model under training would disturb it.
-            model = SegGPT(self.raw.config).to(self.accelerator.device)
-            model.load_state_dict(self.averaged())
+            model = self.averaged()
             for validation in self.validation:
                 self.log.add_validation(self.step, validation.examples, validation.score(model))
             shown = self.validation[0].samples(model) if self.validation else []
             self.log.draw(shown)
         self.accelerator.wait_for_everyone()
 
-    def averaged(self) -> dict[str, Tensor]:
-        """The averaged weights, under the names of a plain model."""
-        return merge(self.ema)
+    def averaged(self) -> SegGPT:
+        """A model of its own with the averaged weights, low-rank updates merged."""
+        model = SegGPT(self.raw.config).to(self.accelerator.device)
+        model.load_state_dict(merge(self.ema))
+        return model.eval()
+
+    def export(self) -> Path:
+        """Write the averaged weights as a checkpoint into the folder; answers its weights file."""
+        if self.accelerator.is_main_process:
+            save(self.averaged(), self.folder)
+        self.accelerator.wait_for_everyone()
+        return self.folder / WEIGHTS
 
 
 class Meter:
@@ -287,5 +303,4 @@ def train_from_file(
     checks = [Validation(judged, count) for count in (1, 4)] if judged else []
     trainer = Trainer(model, sets, about.recipe, folder, checks, workers)
     trainer.run(until)
-    model.load_state_dict(trainer.averaged())
-    return save(model, folder)
+    return trainer.export()

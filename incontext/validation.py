@@ -54,9 +54,7 @@ class Validation:
 
     def __init__(self, sets: Sequence[PictureSet], examples: int = 1, episodes: int = 24) -> None:
         self.sets, self.examples = list(sets), examples
-        self.drawn = {
-            s.name: list(binary_episodes(s.holders, examples, episodes)) for s in self.sets
-        }
+        self.drawn = [list(binary_episodes(s.holders, examples, episodes)) for s in self.sets]
 
     @torch.no_grad()
     def paint(
@@ -82,14 +80,14 @@ class Validation:
         """Mean IoU by set, in percent: intersections and unions summed by class, then averaged.
 
         A pixel is read as the class where its painting is nearer to white than to black. A set
-        without enough pictures of any class is left out.
+        without enough pictures of any class is left out; sets of one name are numbered.
         """
         training = model.training
         model.eval()
-        scores = {}
-        for data in self.sets:
+        scores = dict[str, float]()
+        for data, drawn in zip(self.sets, self.drawn, strict=True):
             both, either = dict[int, float](), dict[int, float]()
-            for episode, judged in self.paint(model, data, self.drawn[data.name]):
+            for episode, judged in self.paint(model, data, drawn):
                 truth = judged.labels[-1]
                 valid = truth != IGNORE
                 found = (judged.painting.mean(0) > 0.5) & valid
@@ -98,16 +96,15 @@ class Validation:
                 both[index] = both.get(index, 0.0) + float((found & there).sum())
                 either[index] = either.get(index, 0.0) + float((found | there).sum())
             if both:
-                scores[data.name] = 100 * float(
-                    np.mean([both[c] / max(either[c], 1.0) for c in both])
-                )
+                name = f"{data.name} {len(scores) + 1}" if data.name in scores else data.name
+                scores[name] = 100 * float(np.mean([both[c] / max(either[c], 1.0) for c in both]))
         model.train(training)
         return scores
 
     def samples(self, model: SegGPT, count: int = 8) -> list[Judged]:
         """The first episode of the first `count` sets, painted."""
         shown = []
-        for data in self.sets[:count]:
-            for _, judged in self.paint(model, data, self.drawn[data.name][:1]):
+        for data, drawn in zip(self.sets[:count], self.drawn, strict=False):
+            for _, judged in self.paint(model, data, drawn[:1]):
                 shown.append(judged)
         return shown

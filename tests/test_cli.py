@@ -283,19 +283,19 @@ class TestRuns:
         return tmp_path / "in"
 
     def test_results(self, segment, folder, tmp_path, tiny_checkpoint):
-        answer = segment(folder, "--name", "1=left coin", "--kind", "semantic")
+        answer = segment(folder, "--name", "1=left coin", "--kind", "instance")
         assert answer.code == 0
         content = results(tmp_path / "out")
         assert sorted(content["results"]) == ["a", "b", "sub/a", "sub/deep/c"]
         assert content["failed"] == {}
-        assert content["settings"]["kind"] == "semantic"
+        assert content["settings"]["kind"] == "instance"
         assert {k: v["name"] for k, v in content["ids"].items()} == {"1": "left coin", "3": "3"}
         found = sum(r["ids"]["1"]["pixels"] > 0 for r in content["results"].values())
         assert f"id 1 (left coin, #0080ff): in {found} of 4 pictures" in answer.out
         # the same as through Python
         predictor = Predictor.from_pretrained(tiny_checkpoint)
         example = Example(tmp_path / "example.png", IDS)
-        prompt = predictor.prompt(example, kind="semantic")
+        prompt = predictor.prompt(example, kind="instance")
         for name, entry in content["results"].items():
             expected = predictor.predict(entry["source"]["path"], prompt)
             written = np.asarray(Image.open(tmp_path / "out" / f"{name}.png"))
@@ -328,7 +328,7 @@ class TestRuns:
         assert all(t != before[p] for p, t in times().items())
 
     @pytest.mark.parametrize(
-        "options", [["--kind", "semantic"], ["--tile", "16"], ["--crop"], ["--name", "1=x"]]
+        "options", [["--kind", "instance"], ["--tile", "16"], ["--crop"], ["--name", "1=x"]]
     )
     def test_changed_settings(self, segment, folder, options):
         assert segment(folder).code == 0

@@ -1,16 +1,12 @@
 """Episodes: what is drawn is true, varied, and the same for the same seed."""
 
-import json
-import tarfile
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from incontext import InputError
 from incontext.episodes import Mixture, Sampler
-from incontext.pictures import IGNORE, load_set, read_pairs
+from incontext.pictures import IGNORE, load_set
 from incontext.scenes import draw_scenes
 
 
@@ -32,21 +28,6 @@ def folder(tmp_path):
         Image.fromarray(picture).save(tmp_path / f"set/images/{i}.png")
         Image.fromarray(labels).save(tmp_path / f"set/labels/{i}.png")
     return tmp_path / "set"
-
-
-def test_sets_are_read_alike_from_folder_and_tar(folder, tmp_path):
-    with tarfile.open(tmp_path / "set.tar", "w") as tar:
-        tar.add(folder, ".")
-    (tmp_path / "set.json").write_text(json.dumps({"kind": "semantic", "items": []}))
-    one, two = load_set(folder, 32), load_set(tmp_path / "set.tar", 32)
-    assert torch.equal(one.images, two.images)
-    assert torch.equal(one.labels, two.labels)
-    assert one.holders == two.holders
-    assert sorted(one.holders) == [3, 9]
-    assert len(one.holders[3]) == 6
-    assert len(one.holders[9]) == 3
-    with pytest.raises(ValueError, match="no picture under images/"):
-        list(read_pairs(tmp_path / "nowhere"))
 
 
 def test_labels_stay_on_their_pixels(folder):
@@ -235,14 +216,6 @@ def test_ignored_pixels_stay_ignored(tmp_path):
     alone = [e[1] for e in batch.labels if (e[0] != IGNORE).all() and (e[1] == IGNORE).any()]
     assert alone
     assert batch.asked()[:, 1].all()
-
-
-def test_labels_must_fit_their_pictures(tmp_path):
-    for part, size in (("images", (20, 10)), ("labels", (10, 20))):
-        (tmp_path / part).mkdir()
-        Image.new("L", size).save(tmp_path / part / "a.png")
-    with pytest.raises(InputError, match="height and width"):
-        load_set(tmp_path, 16)
 
 
 def test_same_seed_same_episodes(folder):

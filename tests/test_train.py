@@ -163,6 +163,9 @@ def test_another_run_is_not_resumed(tmp_path):
         trainer(tmp_path, replace(RECIPE, seed=3))
     with pytest.raises(InputError, match=r"config\.depth"):
         Trainer(SegGPT(replace(CONFIG, depth=4)), [], RECIPE, tmp_path)
+    data = load_set(labelled_set(tmp_path / "set"), 32)
+    with pytest.raises(InputError, match="the pictures"):
+        Trainer(SegGPT(CONFIG), [data], RECIPE, tmp_path)
 
 
 def test_until_and_log(tmp_path):
