@@ -19,7 +19,7 @@ from incontext.errors import InputError, first_line
 from incontext.model import Config, SegGPT
 
 BUNDLED = Path(__file__).parent / "weights"
-DEFAULT = "incontext-starter"
+DEFAULT = "incontext-small"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # Hub repositories that do not hold a `model.safetensors`.
 HUB_FILES = {"BAAI/SegGPT": "seggpt_vit_large.pth"}

@@ -321,6 +321,7 @@ def finetune(
     size: Annotated[
         int | None, typer.Option(help="Of the views, pixels; default: the checkpoint's.")
     ] = None,
+    episodes: Annotated[int, typer.Option(help="To judge by, of each set.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Which pictures are held out, and all chance.")] = 0,
     threads: Threads = 2,
     workers: Workers = 0,
@@ -336,7 +337,7 @@ def finetune(
     torch.set_num_threads(threads)
     outcome = run(
         sets, out, checkpoint, pictures=pictures, rank=rank, size=size, steps=steps, rate=rate,
-        seed=seed, workers=workers,
+        episodes=episodes, seed=seed, workers=workers,
     )  # fmt: skip
     typer.echo(
         f"learned from {outcome.trained} pictures, judged by {outcome.held_out} held out "

@@ -92,7 +92,7 @@ def finetune(
     device = trainer.accelerator.device
     untouched = load(checkpoint).to(device)  # the one in training may be resumed
     before = {v.examples: _mean(v.score(untouched)) for v in checks}
-    trainer.run(validate_every=max(1, recipe.steps // 4))
+    trainer.run(validate_every=max(1, recipe.steps // 2))
     tuned = trainer.averaged()
     after = {v.examples: _mean(v.score(tuned)) for v in checks}
     return Outcome(trainer.export(), before, after, sum(map(len, learned)), sum(map(len, held)))

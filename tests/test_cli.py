@@ -15,7 +15,7 @@ import pytest
 from faster_coco_eval import mask as coco
 from PIL import Image
 
-from incontext import Example, Predictor
+from incontext import Example, Predictor, checkpoint, cli
 
 SIZE = (24, 20)  # width, height of the example
 IDS = np.zeros(SIZE[::-1], np.uint8)
@@ -445,7 +445,7 @@ class TestBadOptions:
             (["--example=a.png"], "--example takes two values"),
             (["--example", "a.png", "--overwrite"], "--example takes two values"),
             (["--speed", "9"], "No such option: --speed"),
-            (["--checkpoint", "nobody"], "no checkpoint 'nobody'; accepted: incontext-starter"),
+            (["--checkpoint", "nobody"], "no checkpoint 'nobody'; accepted: incontext-small"),
             (["missing.png"], "missing.png: no such file, or no picture in it"),
             (["*.nothing"], "no such file, or no picture in it"),
             (["n" * 5000], "File name too long"),
@@ -513,7 +513,8 @@ class TestCheckpoints:
             assert line in answer.out
 
     def test_info_of_the_bundled_one(self, incontext):
-        answer = incontext("info", "incontext-starter")
+        assert cli.DEFAULT == checkpoint.DEFAULT
+        answer = incontext("info", cli.DEFAULT)
         assert answer.code == 0
         assert "parameters" in answer.out
 
@@ -559,7 +560,7 @@ class TestCheckpoints:
         target = [tmp_path / "w"] if command == ["convert"] else []
         answer = incontext(*command, name, *target)
         assert answer.code == 2
-        texts = ("incontext-starter", "holds no model.safetensors", f"{name}: no such file")
+        texts = ("incontext-small", "holds no model.safetensors", f"{name}: no such file")
         assert any(text in answer.err for text in texts)
         assert len(answer.err.splitlines()) == 1
 

@@ -40,15 +40,33 @@ def test_python_snippet_runs(pictures):
     assert len(done.stdout.splitlines()) == 2
 
 
-def test_command_runs(pictures):
-    [command] = re.findall(r"^incontext (segment .*)$", README, re.MULTILINE)
+def incontext_command(folder: Path, command: str, *more: str) -> str:
+    words = [w for w in command.partition("#")[0].split() if w]
     done = subprocess.run(
-        [sys.executable, "-m", "incontext", *command.split()],
-        cwd=pictures, capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "incontext", *words, *more],
+        cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_commands_run(pictures):
+    commands = re.findall(r"^incontext (\w+ .*)$", README, re.MULTILINE)
+    names = [command.split()[0] for command in commands]
+    assert names == ["segment", "finetune", "segment"]
+    incontext_command(pictures, commands[0])
     assert (pictures / "results/c.png").is_file()
     assert (pictures / "results/results.json").is_file()
+    for part in ("images", "labels"):
+        (pictures / "my-set" / part).mkdir(parents=True)
+    mask = Image.open(pictures / "mask.png").point(lambda v: v // 255)
+    for i in range(24):
+        mask.save(pictures / f"my-set/labels/{i}.png")
+        Image.open(pictures / "photo.jpg").save(pictures / f"my-set/images/{i}.jpg")
+    quick = ["--steps", "1", "--episodes", "2", "--size", "32", "--threads", "1"]
+    said = incontext_command(pictures, commands[1], *quick)
+    assert "learned from 20 pictures, judged by 4 held out" in said
+    incontext_command(pictures, commands[2], "--overwrite")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name + "/" + p.name)
