@@ -90,7 +90,7 @@ class Config:
 SIZES: dict[str, Config] = {
     "vit-large": Config(),
     "small": Config(
-        image_size=128,
+        image_size=160,
         patch_size=8,
         embed_dim=192,
         depth=6,
