@@ -10,11 +10,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from eval.baselines import copy_mask, nearest_neighbor
-from eval.common import LabelledSet, binary_ids
+from eval.common import LabelledSet, binary_ids, still_sets
 from eval.metrics import FewShotIoU
 from incontext import Example, Predictor
 from incontext.batch import file_hash
-from incontext.checkpoint import locate
+from incontext.checkpoint import CONFIG, locate
 from incontext.errors import InputError
 from incontext.image import resize_nearest
 from incontext.validation import BinaryEpisode, binary_episodes
@@ -107,9 +107,7 @@ def run(
     Raises:
         InputError: no set there, an unknown method.
     """
-    paths = [p for p in sorted(folder.glob("*.tar")) if not only or p.stem in only]
-    if not paths:
-        raise InputError(f"{folder}: no validation sets (NAME.tar with NAME.json) here")
+    paths = still_sets(folder, only)
     known: dict[str, Method] = {
         "copy": with_baseline(copy_mask),
         "nearest": with_baseline(nearest_neighbor),
@@ -118,12 +116,13 @@ def run(
     wanted = list(methods) or list(known)
     if set(wanted) - known.keys():
         raise InputError(f"methods {', '.join(wanted)}; accepted: {', '.join(known)}")
-    about = {"checkpoint": checkpoint, "weights": file_hash(locate(checkpoint)),
-             "episodes": episodes}  # fmt: skip
+    weights = locate(checkpoint)
+    config = weights.with_name(CONFIG)
+    # The same weights at another size of the pictures score otherwise.
+    hashes = [file_hash(p) for p in (weights, config) if p.is_file()]
+    about = {"checkpoint": checkpoint, "weights": "-".join(hashes), "episodes": episodes}
     results = Results(out, about)
     for path in tqdm(paths, unit="set", disable=None):
-        if json.loads(path.with_suffix(".json").read_text())["kind"] != "semantic":
-            continue
         data = LabelledSet.read(path)
         for name in wanted:
             for count in counts:

@@ -1,6 +1,7 @@
 """Episodes from sets of pictures, shared by the benchmarks."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,20 @@ import numpy as np
 from PIL import Image
 
 from incontext.errors import InputError
-from incontext.pictures import IGNORE, Ids, read_pairs
+from incontext.pictures import IGNORE, Ids, describe, read_pairs
+
+
+def still_sets(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Files of the sets whose classes mean the same in every picture; only those named, if any.
+
+    Raises:
+        InputError: none there.
+    """
+    paths = [p for p in sorted(folder.glob("*.tar")) if not names or p.stem in names]
+    still = [p for p in paths if describe(p).get("kind", "semantic") == "semantic"]
+    if not still:
+        raise InputError(f"{folder}: no validation sets (NAME.tar with NAME.json) here")
+    return still
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from eval.common import LabelledSet, binary_ids
+from eval.common import LabelledSet, binary_ids, still_sets
 from incontext import Example, Predictor
 from incontext.pictures import IGNORE
 
@@ -18,8 +18,7 @@ def run(folder: Path, checkpoint: str, count: int, examples: int, out: Path, see
     Sets, classes and pictures are drawn by `seed`; the IoU stands on each row.
     """
     predictor = Predictor.from_pretrained(checkpoint)
-    paths = [p for p in sorted(folder.glob("*.tar")) if p.stem != "davis16"]
-    sets = [LabelledSet.read(p) for p in paths]
+    sets = [LabelledSet.read(path) for path in still_sets(folder)]
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(count):

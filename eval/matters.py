@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.common import LabelledSet, binary_ids
+from eval.common import LabelledSet, binary_ids, still_sets
 from eval.metrics import FewShotIoU
 from incontext import Example, Predictor, Prompt
 from incontext.pictures import IGNORE
@@ -19,7 +19,8 @@ def emptied(predictor: Predictor, prompt: Prompt, example: Example) -> Prompt:
     size = predictor.size
     image = predictor.normalizer.image(example.image, size)[None, None]
     black = predictor.normalizer.array(np.zeros((size, size, 3), np.uint8))[None, None]
-    semantic = torch.tensor([prompt.kind == "semantic"])
+    image, black = (x.to(predictor.device, predictor.dtype) for x in (image, black))
+    semantic = torch.tensor([prompt.kind == "semantic"], device=predictor.device)
     with torch.inference_mode():
         encoded = predictor.model.encode(image, black, semantic)
     return replace(prompt, passes=(replace(prompt.passes[0], encoded=encoded),))
@@ -33,8 +34,7 @@ def run(folder: Path, checkpoint: str, sets: Sequence[str], episodes: int) -> No
     shows, and with the other one.
     """
     predictor = Predictor.from_pretrained(checkpoint)
-    found = sets or [p.stem for p in sorted(folder.glob("*.tar"))]
-    data = [LabelledSet.read(folder / f"{name}.tar") for name in found]
+    data = [LabelledSet.read(path) for path in still_sets(folder, sets)]
     print("| set | area, mask shown | area, mask erased |\n|---|---|---|")
     totals = []
     for labelled in data:

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from incontext.checkpoint import parse_config, with_tuples
-from incontext.episodes import Mixture
+from incontext.errors import InputError
 from incontext.model import SegGPT
 from incontext.objective import Weights
 from incontext.pictures import load_set
+from incontext.plan import Mixture
 from incontext.recipe import Run
 from incontext.train import Trainer
 from incontext.validation import Validation
@@ -61,6 +62,8 @@ def run(
     train: Path, validation: Path, recipe: Path, out: Path, names: list[str], episodes: int = 24
 ) -> None:
     """Train every trial not yet in `out`/trials.csv, judge it with 1 and 4 examples, print it."""
+    if set(names) - TRIALS.keys():
+        raise InputError(f"trials {', '.join(names)}; accepted: {', '.join(TRIALS)}")
     base = Run.read(recipe)
     out.mkdir(parents=True, exist_ok=True)
     table = out / "trials.csv"

@@ -6,6 +6,8 @@ from typer.core import TyperCommand
 
 from incontext.errors import InputError
 
+DEFAULT = "incontext-small"  # the bundled checkpoint; its own module would import torch
+
 
 def _pair(text: str, what: str) -> tuple[int, str]:
     """ "3=cat" → (3, "cat")."""

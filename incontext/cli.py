@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from incontext.arguments import PairCommand, color_of, ignore_of, pairs_of
+from incontext.arguments import DEFAULT, PairCommand, color_of, ignore_of, pairs_of
+from incontext.cli_training import finetune, train
 from incontext.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain text: an error is one line, not a frame of several
 )  # fmt: skip
 
-DEFAULT = "incontext-small"  # the bundled checkpoint; its own module would import torch
 SHOWN_IDS = 20  # lines of the summary
 
 Pairs = Annotated[
@@ -270,83 +270,8 @@ def convert(
     typer.echo(f"wrote {save(load(source), target, layout=layout, dtype=types[dtype])}")
 
 
-Sets = Annotated[list[Path], typer.Argument(help="NAME.tar, or folders of images/ + labels/.")]
-Run = Annotated[Path, typer.Option(help="Folder of the run; a state in it is resumed.")]
-Threads = Annotated[int, typer.Option(help="CPU threads.", min=1)]
-Workers = Annotated[int, typer.Option(help="Processes that plan episodes ahead.", min=0)]
-
-
-@app.command()
-def train(
-    sets: Sets,
-    recipe: Annotated[
-        Path, typer.Option(help="JSON: model, config, cache, recipe, weights, mixture.")
-    ],
-    out: Run,
-    init: Annotated[str | None, typer.Option(help="Checkpoint to start from.")] = None,
-    until: Annotated[int | None, typer.Option(help="Stop at this step.", min=0)] = None,
-    validation: Annotated[
-        list[Path] | None, typer.Option(help="A set to judge by on the way; repeat for more.")
-    ] = None,
-    threads: Threads = 2,
-    workers: Workers = 0,
-) -> None:
-    """Train by in-context coloring; writes a checkpoint (averaged weights) into the folder.
-
-    On several GPUs or processes: torchrun --nproc-per-node 4 -m incontext train ...
-    """
-    import torch
-
-    from incontext.train import train_from_file
-
-    torch.set_num_threads(threads)
-    weights = train_from_file(recipe, sets, out, init, until, validation or [], workers)
-    typer.echo(f"wrote {weights}")
-
-
-@app.command()
-def finetune(
-    sets: Sets,
-    out: Run,
-    checkpoint: Checkpoint = DEFAULT,
-    pictures: Annotated[
-        int | None,
-        typer.Option(help="Learn from so many of each set, judge by the rest; default: 4 of 5."),
-    ] = None,
-    rank: Annotated[
-        int | None, typer.Option(help="Learn low-rank updates, merged on saving; default: all.")
-    ] = None,
-    steps: Annotated[int, typer.Option(help="Optimizer steps.", min=1)] = 200,
-    rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
-    size: Annotated[
-        int | None, typer.Option(help="Of the views, pixels; default: the checkpoint's.")
-    ] = None,
-    episodes: Annotated[int, typer.Option(help="To judge by, of each set.", min=1)] = 100,
-    seed: Annotated[int, typer.Option(help="Which pictures are held out, and all chance.")] = 0,
-    threads: Threads = 2,
-    workers: Workers = 0,
-) -> None:
-    """Train a checkpoint further on your own labelled pictures.
-
-    Prints mean IoU on the pictures held out, before and after, and writes a checkpoint.
-    """
-    import torch
-
-    from incontext.finetune import finetune as run
-
-    torch.set_num_threads(threads)
-    outcome = run(
-        sets, out, checkpoint, pictures=pictures, rank=rank, size=size, steps=steps, rate=rate,
-        episodes=episodes, seed=seed, workers=workers,
-    )  # fmt: skip
-    typer.echo(
-        f"learned from {outcome.trained} pictures, judged by {outcome.held_out} held out "
-        "(mean IoU in percent)"
-    )
-    for count, before in outcome.before.items():
-        typer.echo(f"  {count} example{'s' * (count > 1)}: {before:.1f} -> "
-                   f"{outcome.after[count]:.1f}")  # fmt: skip
-    typer.echo(f"wrote {outcome.weights}")
+app.command()(train)
+app.command()(finetune)
 
 
 def main() -> None:
@@ -369,7 +294,8 @@ def main() -> None:
         # torch says so in a RuntimeError of its own, on CPU and on GPU
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        _stop("out of memory; try a smaller --batch-size, --chunk or --tile", 2)
+        _stop("out of memory; try a smaller --batch-size, --chunk or --tile (segment), --size "
+              "(finetune), or fewer pictures a step in the recipe (train)", 2)  # fmt: skip
 
 
 def _stop(text: str, code: int) -> None:

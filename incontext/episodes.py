@@ -11,7 +11,7 @@ S size of the stored pictures.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,10 @@ from torch import Tensor
 
 from incontext.color import separated_colors
 from incontext.pictures import IGNORE, Ids, PictureSet
+from incontext.plan import Cell, Context, Mixture, Plan
 from incontext.regions import cut_out, one_part, regions
 from incontext.scenes import draw_scenes
-from incontext.views import WHOLE, Map, Window, crop, paste, render, tones
+from incontext.views import WHOLE, Window, crop, paste, render, tones
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Batch:
     def targets(self) -> Tensor:
         """Labels painted with the episode's colors: (B, V, 3, H, W) in 0–1; ignore is black."""
         shown = torch.where(self.labels == IGNORE, 0, self.labels).long()
-        painted = torch.stack([c[s] for c, s in zip(self.colors, shown, strict=True)])
-        return painted.permute(0, 1, 4, 2, 3)
+        episode = torch.arange(len(shown), device=shown.device).view(-1, 1, 1, 1)
+        return self.colors[episode, shown].permute(0, 1, 4, 2, 3)
 
     def asked(self) -> Tensor:
         """Which classes an example shows: (B, K + 1) bool."""
@@ -52,62 +53,6 @@ class Batch:
         return Batch(
             self.images[chosen], self.labels[chosen], self.colors[chosen], self.semantic[chosen]
         )
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Which episodes, how often: shares of all episodes, of those with real pictures from
-    `regions` on. Weights are relative; sets that are not named weigh `other`."""
-
-    weights: dict[str, float] = field(default_factory=dict)
-    other: float = 1.0
-    scenes: float = 0.15  # procedural scenes
-    regions: float = 0.0  # segments that a graph algorithm finds in any picture
-    two_views: float = 0.25  # two views of one picture, else other pictures of the class
-    instances: float = 0.0  # of two views: one connected part is asked, told as instance kind
-    absent: float = 0.06  # the query shows another picture, likely without the class
-    emptied: float = 0.0  # all labels erased: nothing is to be painted
-    several: float = 0.3  # more than one class
-    stitched: float = 0.0  # two contexts side by side in each view, under one coloring
-    pasted: float = 0.0  # objects cut out and pasted over other pictures
-    classes: int = 4  # at most so many
-    min_area: float = 0.3  # smallest crop, share of the picture
-
-
-@dataclass
-class Cell:
-    """One picture's part in a view."""
-
-    episode: int
-    view: int
-    source: int  # row of the bank
-    behind: int  # row of the bank that the objects are pasted over, -1: none
-    labels: Ids  # (S, S), already 0 … K
-    map: Map
-    tone: np.ndarray[Any, Any]  # (TONES,)
-    window: Window
-
-
-@dataclass
-class Plan:
-    """All that decides a batch; `Sampler.render` makes the pixels."""
-
-    views: int
-    size: int
-    cells: list[Cell]
-    scenes: dict[int, tuple[Tensor, Tensor]]  # episode → its views and labels, already drawn
-    colors: Tensor  # (B, K + 1, 3)
-    semantic: Tensor  # (B,)
-
-
-@dataclass(frozen=True)
-class Context:
-    """Pictures that share classes: rows of the bank (query last) and their labels 0 … k."""
-
-    rows: list[int]
-    labels: list[Ids]
-    semantic: bool
-    foreign: list[int]  # rows of the bank that do not hold the classes
 
 
 class Sampler:
@@ -126,7 +71,8 @@ class Sampler:
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.sets = [s for s in sets if s.holders]
+        # A set without labels serves for regions, and for nothing else.
+        self.sets = [s for s in sets if s.holders or mixture.regions]
         self.mixture, self.seed, self.device = mixture, seed, torch.device(device)
         weights = [mixture.weights.get(s.name, mixture.other) for s in self.sets]
         self.weights = np.array(weights) / sum(weights) if weights else np.zeros(0)
@@ -135,6 +81,10 @@ class Sampler:
             self.labels = torch.cat([s.labels for s in self.sets]).numpy()
             self.pictures = torch.cat([s.images for s in self.sets])
             self.bank = self.pictures.to(self.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Processes that are spawned plan only: what is kept on a GPU does not travel."""
+        return {name: value for name, value in self.__dict__.items() if name != "bank"}
 
     def fingerprint(self) -> str:
         """What tells these pictures and labels from all others."""
@@ -193,13 +143,13 @@ class Sampler:
         mixture = self.mixture
         number = int(rng.choice(len(self.sets), p=self.weights))
         chosen, offset = self.sets[number], int(self.offsets[number])
-        if rng.random() < mixture.regions:
+        if rng.random() < mixture.regions or not chosen.holders:
             return self._region_context(rng, offset + int(rng.integers(len(chosen))), views, most)
         wanted = int(rng.choice(list(chosen.holders)))
         holders = chosen.holders[wanted]
         foreign = self._foreign(rng, number, wanted)
         rows = [offset + int(i) for i in rng.choice(holders, views, len(holders) < views)]
-        single = chosen.kind == "regions" or rng.random() < mixture.two_views or len(holders) < 2
+        single = chosen.kind != "semantic" or rng.random() < mixture.two_views or len(holders) < 2
         instance = single and rng.random() < mixture.instances
         if single:
             rows = rows[:1] * views

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from incontext.checkpoint import load
-from incontext.episodes import Mixture
 from incontext.errors import InputError
 from incontext.model.low_rank import add_low_rank
-from incontext.pictures import SMALLEST, PictureSet, load_set
+from incontext.pictures import PictureSet, check_labelled, load_set
+from incontext.plan import Mixture
 from incontext.recipe import Recipe, check_sizes
 from incontext.train import Trainer
 from incontext.validation import Validation
@@ -47,6 +47,9 @@ def finetune(
     rate: float | None = None,
     seed: int = 0,
     workers: int = 0,
+    pictures_a_step: int = RECIPE.pictures,
+    accumulate: int = 1,
+    precision: str = "no",
     episodes: int = 100,
 ) -> Outcome:
     """Train a checkpoint further on a few labelled pictures, judged on those held out.
@@ -59,6 +62,8 @@ def finetune(
         rank: of low-rank updates, merged into the weights on saving; None trains all weights.
         size: of the views in pixels; None: the checkpoint's.
         steps, rate: how long and how fast; None takes `RECIPE`'s rate, or `LOW_RANK_RATE`.
+        pictures_a_step, accumulate, precision: see `Recipe`; large checkpoints need fewer
+            pictures, more pieces and "bf16" to fit into memory.
         episodes: to judge by, of each set and number of examples.
 
     Raises:
@@ -73,12 +78,20 @@ def finetune(
     size = model.config.image_size if size is None else size
     if rate is None:
         rate = LOW_RANK_RATE if rank else RECIPE.learning_rate
-    recipe = replace(RECIPE, sizes=(size,), seed=seed, steps=steps, learning_rate=rate)
+    recipe = replace(
+        RECIPE,
+        sizes=(size,),
+        seed=seed,
+        steps=steps,
+        learning_rate=rate,
+        pictures=pictures_a_step,
+        accumulate=accumulate,
+        precision=precision,
+    )
     check_sizes(recipe, model.config, "finetune")
     learned, held = [], []
     for path in sources:
-        data = load_set(path, size)
-        chosen, rest = split(data, pictures, seed, path)
+        chosen, rest = split(load_set(path, size), pictures, seed, path)
         learned.append(chosen)
         held.append(rest)
     # With few pictures held out there may be no four that show what a fifth is asked for.
@@ -114,11 +127,7 @@ def split(
         )
     order = np.random.default_rng(seed).permutation(len(data)).tolist()
     learned, held = data.subset(sorted(order[:count])), data.subset(sorted(order[count:]))
-    if not learned.holders:
-        raise InputError(
-            f"{source}: no picture to learn from has a label of {SMALLEST} pixels or more, at "
-            f"{data.images.shape[-1]} × {data.images.shape[-1]}"
-        )
+    check_labelled(learned, source)
     return learned, held
 
 

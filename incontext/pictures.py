@@ -59,23 +59,32 @@ class PictureSet:
         return PictureSet(self.name, self.kind, images, labels, self.domain)
 
 
-def read_pairs(source: Path) -> Iterator[tuple[str, Image.Image, Ids]]:
+def read_pairs(source: Path, unlabelled: bool = False) -> Iterator[tuple[str, Image.Image, Ids]]:
     """(id, RGB picture, labels (H, W) uint8) of a set: `NAME.tar`, or a folder, with images/ and
     labels/.
+
+    Args:
+        unlabelled: a set without any labels is read too, as all background.
 
     Raises:
         InputError: a folder without the two or without a single pair, damaged files, labels that
             are no 8-bit ids of their picture's size.
     """
     pairs = _read_tar(source) if source.is_file() else _read_folder(source)
-    whole = {name: pair for name, pair in sorted(pairs.items()) if len(pair) == 2}
+    bare = unlabelled and not any("labels" in pair for pair in pairs.values())
+    parts = 1 if bare else 2
+    whole = {name: pair for name, pair in sorted(pairs.items()) if len(pair) == parts}
     if not whole:
         raise InputError(f"{source}: no picture under images/ has labels of its name in labels/")
     for name, pair in whole.items():
         try:
-            stored, labels = (Image.open(io.BytesIO(pair[part])) for part in ("images", "labels"))
+            stored = Image.open(io.BytesIO(pair["images"]))
             stored.load()  # damage is then said with the name, below
-            image, ids = read_image(stored), np.asarray(labels)
+            image = read_image(stored)
+            if bare:
+                yield name, image, np.zeros(image.size[::-1], np.uint8)
+                continue
+            ids = np.asarray(Image.open(io.BytesIO(pair["labels"])))
         except UnidentifiedImageError:
             raise InputError(f"{source}: {name}: picture or labels are no image file") from None
         except (OSError, SyntaxError) as error:
@@ -138,15 +147,27 @@ def describe(source: Path) -> dict[str, Any]:
     return about
 
 
+def check_labelled(data: PictureSet, source: Path) -> None:
+    """Raise InputError unless some picture of a set to learn from has a label that counts."""
+    if not data.holders:
+        side = data.images.shape[-1]
+        raise InputError(
+            f"{source}: no picture to learn from has a label of {SMALLEST} pixels or more, at "
+            f"{side} × {side}; labels are 1 to 254 (0 is the background, 255 means unknown)"
+        )
+
+
 def load_set(source: Path, size: int) -> PictureSet:
     """Read a set and scale every picture to size × size (bicubic; labels nearest).
+
+    A set without labels/ is all background: it serves for regions.
 
     Raises:
         InputError: see `read_pairs` and `describe`.
     """
     about = describe(source)
     images, labels = [], []
-    for _, image, ids in read_pairs(source):
+    for _, image, ids in read_pairs(source, unlabelled=True):
         small = image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
         images.append(torch.from_numpy(np.array(small)).permute(2, 0, 1))
         labels.append(torch.from_numpy(resize_nearest(ids, (size, size))))

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from incontext.canvas import query_half, random_blocks
 from incontext.checkpoint import parse_config, with_tuples
-from incontext.episodes import Mixture
 from incontext.errors import InputError
 from incontext.model import SIZES, Config
 from incontext.objective import Weights
+from incontext.plan import Mixture
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,26 @@ class Recipe:
     seed: int = 0
     weights: Weights = field(default_factory=Weights)
     mixture: Mixture = field(default_factory=Mixture)
+
+    def __post_init__(self) -> None:
+        def check(holds: bool, what: str) -> None:
+            if not holds:
+                raise ValueError(f"Recipe: {what}")
+
+        for name in ("examples", "sizes"):
+            check(bool(getattr(self, name)) and isinstance(getattr(self, name), tuple),
+                  f"{name} is {getattr(self, name)!r}; accepted: a list of numbers")  # fmt: skip
+        check(min(self.examples) >= 1, f"examples {self.examples} must be 1 or more")
+        for name in ("steps", "pictures", "accumulate"):
+            check(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; accepted: 1 or more")
+        for name in ("learning_rate", "clip"):
+            check(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; accepted: over 0")
+        for name in ("hidden", "ema"):
+            check(0 <= getattr(self, name) <= 1, f"{name} must lie in 0 to 1")
+        check(
+            self.precision in ("no", "bf16"),
+            f"precision is {self.precision!r}; accepted: no, bf16",
+        )
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then a cosine down to a hundredth."""
@@ -100,6 +120,11 @@ class Run:
             unknown = about.keys() - {"model", "config", "cache", "recipe", "weights", "mixture"}
             if unknown:
                 raise ValueError(f"unknown entries {', '.join(sorted(unknown))}")
+            missing = {"model", "cache", "recipe"} - about.keys()
+            if missing:
+                raise ValueError(f"missing entries {', '.join(sorted(missing))}")
+            if about["model"] not in SIZES:
+                raise ValueError(f"model {about['model']!r}; accepted: {', '.join(SIZES)}")
             values = asdict(SIZES[about["model"]]) | about.get("config", {})
             recipe = Recipe(
                 **with_tuples(about["recipe"]),
@@ -110,7 +135,9 @@ class Run:
             cache = int(about["cache"])
         except InputError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from None
+        except (OSError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: {type(error).__name__}: {error}") from None
         check_sizes(recipe, config, str(path))
         return cls(config, recipe, cache)

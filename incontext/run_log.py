@@ -3,9 +3,11 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from incontext.errors import InputError
 from incontext.pictures import IGNORE
@@ -42,6 +44,16 @@ class RunLog:
                 "mIoU": score,
             }
             self._append("validation.csv", row)
+
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of later steps: a run resumed at `step` writes them again."""
+        for name in ("log.csv", "validation.csv") if self.active else ():
+            rows = read_rows(self.folder / name)
+            kept = [row for row in rows if int(row["step"]) <= step]
+            if len(kept) < len(rows):
+                (self.folder / name).unlink()
+                for row in kept:
+                    self._append(name, row)
 
     def _append(self, name: str, row: Mapping[str, float | str]) -> None:
         if not self.active:
@@ -88,6 +100,30 @@ class RunLog:
             if axes.lines:
                 axes.legend()
         figure.savefig(self.folder / "curves.png", dpi=100)
+
+
+class Meter:
+    """Means since the last line of the log."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Any] = {}
+        self.steps = self.episodes = 0
+        self.waited = self.seconds = 0.0
+
+    def add(self, parts: dict[str, Tensor], episodes: int, waited: float, seconds: float) -> None:
+        """One step: its losses, how long it waited for its plan, and how long it took."""
+        for name, value in parts.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+        self.steps += 1
+        self.episodes += episodes
+        self.waited += waited
+        self.seconds += seconds
+
+    def means(self) -> dict[str, float]:
+        """Losses, episodes a second, and the share of time spent waiting for plans."""
+        losses = {name: float(value) / self.steps for name, value in self.sums.items()}
+        speed = {"episodes_per_s": self.episodes / self.seconds}
+        return losses | speed | {"waiting": self.waited / self.seconds}
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -1,25 +1,26 @@
 """Training by in-context coloring: the loop, exact resume, several processes."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from incontext.checkpoint import WEIGHTS, load, save
-from incontext.episodes import Batch, Plan, Sampler
-from incontext.errors import InputError
+from incontext.checkpoint import WEIGHTS, compare, load, save
+from incontext.episodes import Batch, Sampler
+from incontext.errors import InputError, first_line
 from incontext.model import SegGPT
 from incontext.model.low_rank import merge
 from incontext.objective import objective
-from incontext.pictures import PictureSet, load_set
+from incontext.pictures import PictureSet, check_labelled, load_set
+from incontext.plan import Plan
 from incontext.recipe import Recipe, Run
-from incontext.run_log import RunLog
+from incontext.run_log import Meter, RunLog
 from incontext.validation import Validation
 
 
@@ -84,6 +85,7 @@ class Trainer:
         self.ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
         device = self.accelerator.device
         self.sampler = Sampler(sets, recipe.mixture, recipe.seed, device)
+        self.pictures = self.sampler.fingerprint()
         self.workers, self.step = workers, 0
         self.mean, self.std = (
             torch.tensor(values, device=device).view(3, 1, 1)
@@ -94,7 +96,13 @@ class Trainer:
             self._resume()
 
     def _resume(self) -> None:
-        state = torch.load(self.folder / "state.pt", weights_only=True, map_location="cpu")
+        path = self.folder / "state.pt"
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+        except Exception as error:  # pickle, zip and torch have errors of their own
+            raise InputError(
+                f"{path}: a damaged state ({first_line(error)}); pass another folder"
+            ) from None
         now = {"config": asdict(self.raw.config), "recipe": asdict(self.recipe)}
         # A longer or shorter schedule is a decision; anything else would be another run.
         changed = [
@@ -109,7 +117,7 @@ class Trainer:
         )
         if shapes != held:  # the config is the same
             changed.append("the rank of low-rank updates")
-        if state["pictures"] != self.sampler.fingerprint():
+        if state["pictures"] != self.pictures:
             changed.append("the pictures")
         if changed:
             raise InputError(
@@ -120,6 +128,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema = {k: v.to(self.ema[k].device) for k, v in state["ema"].items()}
         self.step = state["step"]
+        self.log.forget_after(self.step)
 
     def save(self) -> None:
         """Write `state.pt`: all at once or not at all."""
@@ -130,7 +139,7 @@ class Trainer:
             "model": self.raw.state_dict(), "optimizer": self.optimizer.state_dict(),
             "ema": self.ema, "step": self.step,
             "recipe": asdict(self.recipe), "config": asdict(self.raw.config),
-            "pictures": self.sampler.fingerprint(),
+            "pictures": self.pictures,
         }  # fmt: skip
         draft = self.folder / "state.pt.part"
         torch.save(state, draft)
@@ -160,9 +169,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         keep = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, value in self.raw.state_dict().items():
-                self.ema[name].lerp_(value, 1 - keep)
+        now = self.raw.state_dict()
+        torch._foreach_lerp_(list(self.ema.values()), [now[k] for k in self.ema], 1 - keep)
         return {k: self.accelerator.reduce(v, "mean") for k, v in parts.items()}
 
     def _hidden(self, episodes: int) -> Tensor | None:
@@ -213,7 +221,7 @@ class Trainer:
             parts = self.train_step(plan)
             episodes = len(plan.colors) * self.accelerator.num_processes
             meter.add(parts, episodes, waited, perf_counter() - before)
-            if self.step % log_every == 0:
+            if self.step % log_every == 0 or self.step == last:
                 rate = self.recipe.rate(self.step)
                 self.log.add({"step": self.step, "rate": rate, **meter.means()})
                 meter = Meter()
@@ -248,30 +256,6 @@ class Trainer:
         return self.folder / WEIGHTS
 
 
-class Meter:
-    """Means since the last line of the log."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Any] = {}
-        self.steps = self.episodes = 0
-        self.waited = self.seconds = 0.0
-
-    def add(self, parts: dict[str, Tensor], episodes: int, waited: float, seconds: float) -> None:
-        """One step: its losses, how long it waited for its plan, and how long it took."""
-        for name, value in parts.items():
-            self.sums[name] = self.sums.get(name, 0) + value
-        self.steps += 1
-        self.episodes += episodes
-        self.waited += waited
-        self.seconds += seconds
-
-    def means(self) -> dict[str, float]:
-        """Losses, episodes a second, and the share of time spent waiting for plans."""
-        losses = {name: float(value) / self.steps for name, value in self.sums.items()}
-        speed = {"episodes_per_s": self.episodes / self.seconds}
-        return losses | speed | {"waiting": self.waited / self.seconds}
-
-
 def train_from_file(
     description: Path,
     sources: Sequence[Path],
@@ -287,7 +271,7 @@ def train_from_file(
         The checkpoint with the averaged weights, in `folder`.
 
     Raises:
-        InputError: see `Run.read` and `load_set`.
+        InputError: see `Run.read` and `load_set`; a set without labels, `init` of another shape.
     """
     about = Run.read(description)
     torch.manual_seed(about.recipe.seed)
@@ -296,8 +280,19 @@ def train_from_file(
         before = load(init)
         if asdict(before.config) | {"image_size": 0} != asdict(about.config) | {"image_size": 0}:
             raise InputError(f"--init {init} has another shape than {description} describes")
+        problems = compare(model.state_dict(), before.state_dict())
+        if problems:  # relative position has tables of the picture's size
+            raise InputError(f"--init {init}: {'; '.join(problems)}")
         model.load_state_dict(before.state_dict())
     sets = [load_set(path, about.cache) for path in sources]
+    for data, path in zip(sets, sources, strict=True):
+        if not about.recipe.mixture.regions:  # which need no labels
+            check_labelled(data, path)
+    strange = sorted(about.recipe.mixture.weights.keys() - {data.name for data in sets})
+    if strange:
+        warnings.warn(
+            f"{description}: weights of sets that are not given: {', '.join(strange)}", stacklevel=2
+        )
     size = about.config.image_size
     judged = [load_set(path, size) for path in validation]
     checks = [Validation(judged, count) for count in (1, 4)] if judged else []

@@ -15,7 +15,7 @@ import pytest
 from faster_coco_eval import mask as coco
 from PIL import Image
 
-from incontext import Example, Predictor, checkpoint, cli
+from incontext import Example, Predictor, arguments, checkpoint
 
 SIZE = (24, 20)  # width, height of the example
 IDS = np.zeros(SIZE[::-1], np.uint8)
@@ -513,8 +513,8 @@ class TestCheckpoints:
             assert line in answer.out
 
     def test_info_of_the_bundled_one(self, incontext):
-        assert cli.DEFAULT == checkpoint.DEFAULT
-        answer = incontext("info", cli.DEFAULT)
+        assert arguments.DEFAULT == checkpoint.DEFAULT
+        answer = incontext("info", arguments.DEFAULT)
         assert answer.code == 0
         assert "parameters" in answer.out
 

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from incontext.episodes import Mixture, Sampler
+from incontext.episodes import Sampler
 from incontext.pictures import IGNORE, load_set
+from incontext.plan import Mixture
 from incontext.scenes import draw_scenes
 
 

@@ -40,24 +40,26 @@ ARROWS = {
     "pictures": {"errors", "image"},
     "regions": {"errors", "pictures"},
     "views": {"pictures"},
-    "episodes": {"color", "pictures", "regions", "scenes", "views"},
+    "plan": {"pictures", "views"},
+    "episodes": {"color", "pictures", "plan", "regions", "scenes", "views"},
     "model.low_rank": set(),
     "objective": {"episodes", "model", "pictures"},
     "validation": {"model", "pictures"},
     "run_log": {"errors", "pictures", "validation"},
-    "recipe": {"canvas", "checkpoint", "episodes", "errors", "model", "objective"},
+    "recipe": {"canvas", "checkpoint", "errors", "model", "objective", "plan"},
     "train": {
         "checkpoint", "episodes", "errors", "model", "model.low_rank", "objective", "pictures",
         "recipe", "run_log", "validation",
     },
     "finetune": {
-        "checkpoint", "episodes", "errors", "model.low_rank", "pictures", "recipe", "train",
+        "checkpoint", "errors", "model.low_rank", "pictures", "plan", "recipe", "train",
         "validation",
     },
     "arguments": {"errors"},
+    "cli_training": {"arguments", "finetune", "train"},
     "cli": {
-        "arguments", "batch", "checkpoint", "convert", "errors", "finetune", "model", "predictor",
-        "prompt", "tiles", "train",
+        "arguments", "batch", "checkpoint", "cli_training", "convert", "errors", "model",
+        "predictor", "prompt", "tiles",
     },
 }  # fmt: skip
 

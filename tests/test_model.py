@@ -323,3 +323,30 @@ def test_official_size():
     with torch.device("meta"):
         model = SegGPT(SIZES["vit-large"])
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == 370.7
+
+
+def test_hidden_example_patches_reach_nobody():
+    """Neither tokens nor copy path see what an example hides (training only)."""
+    torch.manual_seed(0)
+    config = replace(
+        SIZES["small"], image_size=32, embed_dim=32, depth=2, num_heads=2, merge_after=0,
+        taps=(1,), stem=(8, 8, 16), decoder_dim=16, copy_dim=8,
+    )  # fmt: skip
+    model = SegGPT(config).eval()
+    query, image, target = (
+        torch.randn(1, 3, 32, 32),
+        torch.randn(1, 2, 3, 32, 32),
+        torch.randn(2, 1, 2, 3, 32, 32),
+    )
+    hidden = torch.ones(1, 8, 4, dtype=torch.bool)
+    hidden[:, 0] = False  # one row of the examples' patches is shown
+    semantic = torch.tensor([True])
+    target[1, ..., :8, :] = target[0, ..., :8, :]
+    with torch.inference_mode():
+        one, other = (
+            model(query, image, t, semantic, hidden=hidden, query_targets=query) for t in target
+        )
+        assert torch.equal(one, other)
+        target[1, ..., :8, :] += 1
+        other = model(query, image, target[1], semantic, hidden=hidden, query_targets=query)
+        assert not torch.equal(one, other)

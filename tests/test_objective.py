@@ -3,9 +3,10 @@
 import torch
 
 from incontext.canvas import query_half
-from incontext.episodes import Mixture, Sampler
+from incontext.episodes import Sampler
 from incontext.model import SegGPT
 from incontext.objective import Weights, balance, objective, overlap_loss
+from incontext.plan import Mixture
 from tests.test_train import CONFIG
 
 

@@ -60,7 +60,10 @@ def test_files(tmp_path):
         Run.read(path)
     for change in (
         {"model": "huge"}, {"recipe": {"stepz": 1}}, {"config": {"depth": -1}}, {"extra": 1},
-        {"mixture": {"no": 1}}, {"weights": 3}, {"config": 4},
+        {"mixture": {"no": 1}}, {"weights": 3}, {"config": 4}, {"recipe": {"examples": 4}},
+        {"recipe": {"precision": "fp32"}}, {"recipe": {"accumulate": 0}}, {"recipe": {"sizes": []}},
+        {"mixture": {"absent": 2}}, {"mixture": {"classes": 0}},
+        {"mixture": {"weights": {"a": -1}}},
     ):  # fmt: skip
         path.write_text(json.dumps(good | change))
         with pytest.raises(InputError, match=r"recipe\.json"):

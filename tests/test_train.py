@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from PIL import Image
 
 from incontext import InputError
 from incontext.checkpoint import load, save
-from incontext.episodes import Mixture, Sampler
+from incontext.episodes import Sampler
 from incontext.model import Config, SegGPT
 from incontext.objective import objective
 from incontext.pictures import load_set
+from incontext.plan import Mixture
 from incontext.recipe import Recipe
 from incontext.train import Trainer, train_from_file
 from incontext.validation import Validation
@@ -230,6 +232,45 @@ def test_command_trains_and_logs(tmp_path, incontext):
     wrong = incontext(*arguments, "--out", tmp_path / "c", "--init", other)
     assert wrong.code == 2
     assert "another shape" in wrong.err
+
+
+def test_a_run_from_a_file_says_what_is_odd(tmp_path):
+    path = tmp_path / "recipe.json"
+    description = {
+        "model": "tiny", "cache": 40, "config": {"depth": 4, "taps": [2, 3]},
+        "recipe": {"steps": 1, "pictures": 2, "examples": [1], "sizes": [16]},
+        "mixture": {"weights": {"sett": 1.0}, "scenes": 0.0},
+    }  # fmt: skip
+    path.write_text(json.dumps(description))
+    source = labelled_set(tmp_path / "set", 3)
+    with pytest.warns(UserWarning, match="not given: sett"):
+        train_from_file(path, [source], tmp_path / "run")
+    other = save(SegGPT(Config(**asdict(load(tmp_path / "run").config) | {"image_size": 64})),
+                 tmp_path / "larger").parent  # fmt: skip
+    with pytest.raises(InputError, match=r"misshapen: .*rel_pos"):
+        train_from_file(path, [source], tmp_path / "run2", init=str(other))
+    # Pictures alone serve for regions, and only for them.
+    shutil.rmtree(source / "labels")
+    with pytest.raises(InputError, match="no picture to learn from has a label"):
+        train_from_file(path, [source], tmp_path / "run3")
+    description["mixture"] = {"regions": 0.5, "scenes": 0.0}
+    path.write_text(json.dumps(description))
+    assert train_from_file(path, [source], tmp_path / "run4").is_file()
+    (tmp_path / "run4/state.pt").write_bytes(b"half a state")
+    with pytest.raises(InputError, match="damaged state"):
+        train_from_file(path, [source], tmp_path / "run4")
+
+
+def test_lines_after_the_last_save_are_forgotten(tmp_path):
+    """A killed run logs steps again that it logged before."""
+    run = trainer(tmp_path)
+    run.run(until=2, log_every=1)
+    for _ in range(2):
+        run.train_step()
+        run.log.add({"step": run.step, "loss": 1.0})
+    trainer(tmp_path).run(until=5, log_every=1)
+    steps = [row["step"] for row in csv.DictReader((tmp_path / "log.csv").open())]
+    assert steps == ["1", "2", "3", "4", "5"]
 
 
 def test_sets_that_cannot_be_read(tmp_path):

@@ -118,7 +118,9 @@ class Encoder(nn.Module):
         target = self.embed(targets.flatten(0, 1)).unflatten(0, (prompts, count))
         target = self._hide(target, hidden if hidden is None else hidden[:, None])
         tokens = self._streams(image.unflatten(0, (prompts, count)), target, semantic, False)
-        matches = self.copy_path.remember(skips, targets) if self.copy_path else None
+        matches = None
+        if self.copy_path:
+            matches = self.copy_path.remember(skips, _blank(targets, hidden))
         size = (images.shape[-2], images.shape[-1])
         if not self.independent:
             return Encoded(count, size, semantic, tokens=tokens, matches=matches)
@@ -169,3 +171,12 @@ class Encoder(nn.Module):
                 tap = query[0] if seam is None else torch.cat([seam, query[0]], 1)
                 taps.append(self.norm(tap))
         return Features(taps, taps[0].shape[1] - query.shape[2], picture, skips, copied, colors)
+
+
+def _blank(targets: Tensor, hidden: Tensor | None) -> Tensor:
+    """Targets (P, N, 3, height, width) with hidden (P, h, w) patches at 0, the mean color."""
+    if hidden is None:
+        return targets
+    scale = targets.shape[-1] // hidden.shape[-1]
+    pixels = hidden.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    return targets.masked_fill(pixels[:, None, None], 0.0)
