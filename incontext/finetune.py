@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,30 +71,15 @@ def finetune(
         InputError: too few pictures to learn from and to judge by, no class to learn or none to
             judge by, a rank below 1, or a rate that is not positive.
     """
-    if rank is not None and rank < 1:
-        raise InputError(f"rank is {rank}; accepted: whole numbers, 1 or more")
-    if rate is not None and rate <= 0:
-        raise InputError(f"rate is {rate}; accepted: positive numbers")
     model = load(checkpoint)
     size = model.config.image_size if size is None else size
-    if rate is None:
-        rate = LOW_RANK_RATE if rank else RECIPE.learning_rate
-    recipe = replace(
-        RECIPE,
-        sizes=(size,),
-        seed=seed,
-        steps=steps,
-        learning_rate=rate,
-        pictures=pictures_a_step,
-        accumulate=accumulate,
-        precision=precision,
-    )
+    recipe = _recipe(rank, rate, {
+        "sizes": (size,), "seed": seed, "steps": steps, "pictures": pictures_a_step,
+        "accumulate": accumulate, "precision": precision,
+    })  # fmt: skip
     check_sizes(recipe, model.config, "finetune")
-    learned, held = [], []
-    for path in sources:
-        chosen, rest = split(load_set(path, size), pictures, seed, path)
-        learned.append(chosen)
-        held.append(rest)
+    parts = [split(load_set(path, size), pictures, seed, path) for path in sources]
+    learned, held = [part[0] for part in parts], [part[1] for part in parts]
     # With few pictures held out there may be no four that show what a fifth is asked for.
     checks = [v for v in (Validation(held, n, episodes) for n in (1, 4)) if any(v.drawn)]
     if not checks:
@@ -111,6 +97,24 @@ def finetune(
     return Outcome(trainer.export(), before, after, sum(map(len, learned)), sum(map(len, held)))
 
 
+def _recipe(rank: int | None, rate: float | None, changes: dict[str, Any]) -> Recipe:
+    """`RECIPE` with what the caller wants otherwise.
+
+    Raises:
+        InputError: see `finetune`.
+    """
+    if rank is not None and rank < 1:
+        raise InputError(f"rank is {rank}; accepted: whole numbers, 1 or more")
+    if rate is not None and rate <= 0:
+        raise InputError(f"rate is {rate}; accepted: positive numbers")
+    if rate is None:
+        rate = LOW_RANK_RATE if rank else RECIPE.learning_rate
+    try:
+        return replace(RECIPE, learning_rate=rate, **changes)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
 def split(
     data: PictureSet, pictures: int | None, seed: int, source: Path
 ) -> tuple[PictureSet, PictureSet]:
@@ -122,8 +126,8 @@ def split(
     count = round(0.8 * len(data)) if pictures is None else pictures
     if count < 2 or len(data) - count < 2:
         raise InputError(
-            f"{source}: {len(data)} pictures, {count} of them to learn from; at least two must be "
-            "learned from and two held out"
+            f"{source}: {len(data)} pictures, {count} of them to learn from; needed are two or "
+            "more to learn from and two or more to hold out"
         )
     order = np.random.default_rng(seed).permutation(len(data)).tolist()
     learned, held = data.subset(sorted(order[:count])), data.subset(sorted(order[count:]))

@@ -64,14 +64,17 @@ def read_pairs(source: Path, unlabelled: bool = False) -> Iterator[tuple[str, Im
     labels/.
 
     Args:
-        unlabelled: a set without any labels is read too, as all background.
+        unlabelled: a folder without labels/ is read too, as all background.
 
     Raises:
         InputError: a folder without the two or without a single pair, damaged files, labels that
             are no 8-bit ids of their picture's size.
     """
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
     pairs = _read_tar(source) if source.is_file() else _read_folder(source)
-    bare = unlabelled and not any("labels" in pair for pair in pairs.values())
+    # A .tar without labels may be one that was cut short.
+    bare = unlabelled and source.is_dir() and not (source / "labels").exists()
     parts = 1 if bare else 2
     whole = {name: pair for name, pair in sorted(pairs.items()) if len(pair) == parts}
     if not whole:
@@ -151,6 +154,11 @@ def check_labelled(data: PictureSet, source: Path) -> None:
     """Raise InputError unless some picture of a set to learn from has a label that counts."""
     if not data.holders:
         side = data.images.shape[-1]
+        if (data.labels == IGNORE).any() and ((data.labels == 0) | (data.labels == IGNORE)).all():
+            raise InputError(
+                f"{source}: the labels hold 0 and 255 only, and 255 means unknown in training; "
+                "write the object as 1"
+            )
         raise InputError(
             f"{source}: no picture to learn from has a label of {SMALLEST} pixels or more, at "
             f"{side} × {side}; labels are 1 to 254 (0 is the background, 255 means unknown)"
@@ -160,7 +168,7 @@ def check_labelled(data: PictureSet, source: Path) -> None:
 def load_set(source: Path, size: int) -> PictureSet:
     """Read a set and scale every picture to size × size (bicubic; labels nearest).
 
-    A set without labels/ is all background: it serves for regions.
+    A folder without labels/ is all background: it serves for regions.
 
     Raises:
         InputError: see `read_pairs` and `describe`.

@@ -2,8 +2,9 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from incontext.errors import InputError
 from incontext.model import SIZES, Config
 from incontext.objective import Weights
 from incontext.plan import Mixture
+
+CACHE = 128  # pixels that pictures are held at, unless a run says otherwise
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,8 @@ class Run:
 
     @classmethod
     def read(cls, path: Path) -> "Run":
-        """From JSON: `model` (a size of `SIZES`), `config` (fields of it that differ), `cache`,
-        `recipe`, `weights` and `mixture` (their fields).
+        """From JSON: `model` (a size of `SIZES`), `config` (fields of it that differ), `cache`
+        (default `CACHE`), `recipe`, `weights` and `mixture` (their fields).
 
         Raises:
             InputError: unreadable, or fields and values that do not exist.
@@ -120,27 +123,45 @@ class Run:
             unknown = about.keys() - {"model", "config", "cache", "recipe", "weights", "mixture"}
             if unknown:
                 raise ValueError(f"unknown entries {', '.join(sorted(unknown))}")
-            missing = {"model", "cache", "recipe"} - about.keys()
+            missing = {"model", "recipe"} - about.keys()
             if missing:
                 raise ValueError(f"missing entries {', '.join(sorted(missing))}")
             if about["model"] not in SIZES:
                 raise ValueError(f"model {about['model']!r}; accepted: {', '.join(SIZES)}")
             values = asdict(SIZES[about["model"]]) | about.get("config", {})
             recipe = Recipe(
-                **with_tuples(about["recipe"]),
-                weights=Weights(**about.get("weights", {})),
-                mixture=Mixture(**about.get("mixture", {})),
+                **_known(Recipe, "recipe", with_tuples(about["recipe"])),
+                weights=Weights(**_known(Weights, "weights", about.get("weights", {}))),
+                mixture=Mixture(**_known(Mixture, "mixture", about.get("mixture", {}))),
             )
             config = parse_config(values, path)
-            cache = int(about["cache"])
+            cache = int(about.get("cache", CACHE))
         except InputError:
             raise
         except ValueError as error:
             raise InputError(f"{path}: {error}") from None
-        except (OSError, KeyError, TypeError, AttributeError) as error:
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from None
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: {type(error).__name__}: {error}") from None
         check_sizes(recipe, config, str(path))
         return cls(config, recipe, cache)
+
+
+def _known(kind: type, name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Values for a dataclass.
+
+    Raises:
+        ValueError: fields that it does not have, or that have an entry of their own.
+    """
+    accepted = [f.name for f in fields(kind) if f.name not in ("weights", "mixture")]
+    accepted += ["weights"] * (kind is Mixture)
+    unknown = sorted(values.keys() - set(accepted))
+    if unknown:
+        raise ValueError(
+            f"unknown in {name}: {', '.join(unknown)}; accepted: {', '.join(accepted)}"
+        )
+    return values
 
 
 def check_sizes(recipe: Recipe, config: Config, what: str) -> None:

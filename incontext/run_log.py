@@ -35,6 +35,11 @@ class RunLog:
 
     def add_validation(self, step: int, examples: int, scores: Mapping[str, float]) -> None:
         """Scores by set, and their mean, as lines of `validation.csv`."""
+        rows = read_rows(self.folder / "validation.csv")
+        done = (str(step), str(examples))
+        self._rewrite(
+            "validation.csv", rows, [r for r in rows if (r["step"], r["examples"]) != done]
+        )
         mean = {"mean": float(np.mean(list(scores.values())))} if scores else {}
         for name, score in {**scores, **mean}.items():
             row: dict[str, float | str] = {
@@ -47,13 +52,16 @@ class RunLog:
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of later steps: a run resumed at `step` writes them again."""
-        for name in ("log.csv", "validation.csv") if self.active else ():
+        for name in ("log.csv", "validation.csv"):
             rows = read_rows(self.folder / name)
-            kept = [row for row in rows if int(row["step"]) <= step]
-            if len(kept) < len(rows):
-                (self.folder / name).unlink()
-                for row in kept:
-                    self._append(name, row)
+            self._rewrite(name, rows, [row for row in rows if int(row["step"]) <= step])
+
+    def _rewrite(self, name: str, rows: list[dict[str, str]], kept: list[dict[str, str]]) -> None:
+        """Leave only some rows of a file."""
+        if self.active and len(kept) < len(rows):
+            (self.folder / name).unlink()
+            for row in kept:
+                self._append(name, row)
 
     def _append(self, name: str, row: Mapping[str, float | str]) -> None:
         if not self.active:

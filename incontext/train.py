@@ -10,6 +10,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
 from incontext.checkpoint import WEIGHTS, compare, load, save
 from incontext.episodes import Batch, Sampler
@@ -70,6 +71,8 @@ class Trainer:
             raise InputError(
                 "training needs accelerate: pip install 'incontext-seg[train]'"
             ) from None
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file; accepted: a folder for the run")
         self.recipe, self.folder, self.validation = recipe, folder, validation
         # Said outright: without an accelerator several CPU processes would not find each other.
         alone = not torch.accelerator.is_available()
@@ -128,6 +131,11 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema = {k: v.to(self.ema[k].device) for k, v in state["ema"].items()}
         self.step = state["step"]
+        if self.step > self.recipe.steps:
+            raise InputError(
+                f"{self.folder} holds a run of {self.step} steps already; {self.recipe.steps} are "
+                "asked for: pass another folder"
+            )
         self.log.forget_after(self.step)
 
     def save(self) -> None:
@@ -214,7 +222,10 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         plans = self.plans(last)
         meter = Meter()
+        shown = self.accelerator.is_main_process
+        bar = tqdm(total=last, initial=self.step, unit="step", disable=None if shown else True)
         while self.step < last:
+            bar.update()
             before = perf_counter()
             plan = next(plans)
             waited = perf_counter() - before
@@ -229,6 +240,7 @@ class Trainer:
                 self.save()
             if self.step % validate_every == 0 and self.step < last:
                 self.validate()
+        bar.close()
         self.save()
         self.validate()
 

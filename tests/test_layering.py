@@ -49,7 +49,7 @@ ARROWS = {
     "recipe": {"canvas", "checkpoint", "errors", "model", "objective", "plan"},
     "train": {
         "checkpoint", "episodes", "errors", "model", "model.low_rank", "objective", "pictures",
-        "recipe", "run_log", "validation",
+        "plan", "recipe", "run_log", "validation",
     },
     "finetune": {
         "checkpoint", "errors", "model.low_rank", "pictures", "plan", "recipe", "train",

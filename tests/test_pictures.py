@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 import zlib
 from pathlib import Path
@@ -63,8 +64,20 @@ def test_sets_are_read_alike_from_folder_and_tar(folder, tmp_path):
     assert sorted(one.holders) == [3, 9]
     assert len(one.holders[3]) == 6
     assert len(one.holders[9]) == 3
-    with pytest.raises(ValueError, match="no picture under images/"):
+    with pytest.raises(ValueError, match="no such file or folder"):
         list(read_pairs(tmp_path / "nowhere"))
+
+
+def test_pictures_alone(folder, tmp_path):
+    """A folder without labels/ is all background; it is no set to judge by."""
+    shutil.rmtree(folder / "labels")
+    data = load_set(folder, 16)
+    assert len(data) == 6
+    assert not data.labels.any()
+    assert data.holders == {}
+    with pytest.raises(InputError, match="no picture under images/"):
+        list(read_pairs(folder))
+    refused(packed(folder, "bare.tar"), "no picture under images/")
 
 
 def test_labels_must_fit_their_pictures(tmp_path):
@@ -217,4 +230,4 @@ def test_tars_of_other_things(tmp_path):
     refused(tmp_path / "other.tar", "no picture under images/")
     (tmp_path / "z.tar").write_bytes(zlib.compress(b"abc"))
     refused(tmp_path / "z.tar", "no readable .tar")
-    refused(tmp_path / "nowhere", "no picture under images/")
+    refused(tmp_path / "nowhere", "no such file or folder")

@@ -179,7 +179,7 @@ def test_until_and_log(tmp_path):
     assert run.step == 3
     run.run(until=4, log_every=2, validate_every=2)
     rows = list(csv.DictReader((tmp_path / "run/log.csv").open()))
-    assert [row["step"] for row in rows] == ["2", "4"]
+    assert [row["step"] for row in rows] == ["2", "3", "4"]  # the last step of each call too
     assert all(0.3 < float(row["loss"]) < 10 for row in rows)
     assert all(0 <= float(row["waiting"]) <= 1 and float(row["episodes_per_s"]) > 0 for row in rows)
     scores = list(csv.DictReader((tmp_path / "run/validation.csv").open()))
