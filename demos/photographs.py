@@ -7,7 +7,7 @@ drawn here. Where the same drawing also gives the truth for the query, the IoU i
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,14 @@ def motorcycle() -> Scene:
     return Scene("motorcycle", left, _drawn(left.shape[:2], draw), right)
 
 
+def absent() -> Scene:
+    """The cat's eye again, asked for in a portrait that shows no cat: where the answer goes wrong."""
+    return replace(eyes(), name="absent", query=data.astronaut(), truth=None)
+
+
 # CC0 or public domain: their results may be shown anywhere.
 FREE = ("eyes", "galaxies")
-SCENES = (coins, eyes, galaxies, glands, motorcycle)
+SCENES = (coins, eyes, galaxies, glands, motorcycle, absent)
 
 
 def panel(scene: Scene, result: Image.Image, height: int = 240) -> Image.Image:
