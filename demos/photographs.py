@@ -99,7 +99,7 @@ def motorcycle() -> Scene:
 
 
 def absent() -> Scene:
-    """The cat's eye again, asked for in a portrait that shows no cat: where the answer goes wrong."""
+    """The cat's eye, asked for in a portrait that shows no cat: the answer goes wrong."""
     return replace(eyes(), name="absent", query=data.astronaut(), truth=None)
 
 
