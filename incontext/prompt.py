@@ -52,8 +52,12 @@ class Example:
         width, height = self.image.size
         return f"Example({width}×{height}, ids {self.labels.present})"
 
-    def cropped(self, margin: float = 0.25) -> "Example":
-        """The part around the labels, with a margin on each side as a share of its extent."""
+    def cropped(self, margin: float = 0.5) -> "Example":
+        """The part around the labels, with a margin on each side as a share of its extent.
+
+        Half of the extent, so that three quarters of the part are surroundings: shown too little
+        of them, a model finds the object in tiles that do not hold it.
+        """
         rows, columns = np.nonzero(self.labels.ids > 0)
         if not len(rows):
             return self
