@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from incontext.model.layers import attention
+from incontext.model.attention import attention
 
 # Name, and (batch, heads, queries, keys, channels).
 SHAPES = {"copy path": (8, 4, 1024, 2048, 32), "block": (8, 6, 256, 768, 32)}

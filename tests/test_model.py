@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from incontext.model import SIZES, Config, SegGPT, painting_loss
-from incontext.model.layers import Attention, attention, relative_table
+from incontext.model.attention import attention
+from incontext.model.encoder import stretch
+from incontext.model.layers import Attention, relative_table
 
 JOINT = replace(SIZES["tiny"], depth=4, merge_after=1, taps=(1, 3))
 INDEPENDENT = Config(
@@ -64,7 +66,7 @@ def naive_joint(model: SegGPT, query, images, targets, semantic) -> torch.Tensor
         x, y = encoder.embed(image), encoder.embed(target).clone()
         y[:, half:] = encoder.mask_token
         kind = encoder.type_semantic if semantic[0] else encoder.type_instance
-        position = encoder._position(2 * half, x.shape[2])
+        position = stretch(encoder.position, 2 * half, x.shape[2])
         x = x + encoder.segment_image + position + kind
         y = y + encoder.segment_target + position + kind
         canvases.append(torch.cat([x, y]))
@@ -119,7 +121,7 @@ def naive_independent(model: SegGPT, query, images, targets, semantic) -> torch.
     guess = encoder.copy_path.guess(copied).permute(0, 2, 3, 1)
     hidden = encoder.mask_token.expand_as(guess) + guess
     kind = encoder.type_semantic if semantic[0] else encoder.type_instance
-    position = encoder._position(2 * half, columns)
+    position = stretch(encoder.position, 2 * half, columns)
     place = torch.cat([position[None, :half].expand(count, -1, -1, -1), position[None, half:]])
     x = image + encoder.segment_image + place + kind
     y = torch.cat([target, hidden]) + encoder.segment_target + place + kind

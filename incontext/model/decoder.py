@@ -19,6 +19,8 @@ class PixelDecoder(nn.Module):
     part of the result, and the caller cuts them.
     """
 
+    rows_above = 1  # token rows above the query half that the painting depends on
+
     def __init__(self, patch_size: int, embed_dim: int, taps: int, dim: int, eps: float) -> None:
         super().__init__()
         self.embed = nn.Linear(taps * embed_dim, patch_size**2 * dim)
@@ -45,6 +47,8 @@ class SkipDecoder(nn.Module):
     colors: before any training it already is a nearest-neighbor guess.
     """
 
+    rows_above = 0
+
     def __init__(
         self, widths: tuple[int, ...], embed_dim: int, taps: int, dim: int, copied: int
     ) -> None:
@@ -69,8 +73,7 @@ class SkipDecoder(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         """→ painting (B, 3, h·patch, w·patch)."""
-        tokens = torch.cat(features.taps, -1)[:, features.above :]
-        x = self.embed(tokens).permute(0, 3, 1, 2)
+        x = self.embed(torch.cat(features.taps, -1)).permute(0, 3, 1, 2)
         skips = [*reversed(features.skips), features.picture]
         for index, (stage, skip) in enumerate(zip(self.stages, skips, strict=True)):
             if index:

@@ -1,18 +1,20 @@
 """Pictures and targets to tokens, both streams through the blocks, features tapped on the way.
 
-Letters: S streams, P prompts (1 or B), B queries, N examples, h w token rows and columns of half
-a canvas, C channels.
+Letters: P prompts (1 or B), B queries, N examples, h w token rows and columns of half a canvas,
+C channels, M any of these counts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from incontext.model.ensemble import Independent, Joint, Memory, merge_streams
-from incontext.model.layers import Block, PatchEmbedding
+from incontext.model.ensemble import JointKnown
+from incontext.model.independent import IndependentKnown
+from incontext.model.layers import Block, Derived, PatchEmbedding
+from incontext.model.parts import InMemory, Parts
 from incontext.model.stem import CopyPath, Stem
 
 
@@ -23,9 +25,17 @@ class Encoded:
     count: int
     size: tuple[int, int]  # height and width of the pictures, which queries share
     semantic: Tensor  # (P,) bool: True = semantic kind, False = instance kind
-    tokens: Tensor | None = None  # (2, P, N, h, w, C), joint attention
-    memory: Memory | None = None  # keys and values of every block, independent attention
+    known: JointKnown | IndependentKnown
     matches: tuple[Tensor, Tensor] | None = None  # keys and values of the copy path
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Pictures (M, 3, height, width) as tokens, and what the stem kept on the way."""
+
+    picture: Tensor
+    tokens: Tensor  # (M, h, w, C)
+    skips: list[Tensor]  # finest first
 
 
 @dataclass(frozen=True)
@@ -67,32 +77,27 @@ class Encoder(nn.Module):
         self.type_semantic = nn.Parameter(torch.zeros(dim))
         self.type_instance = nn.Parameter(torch.zeros(dim))
         self.position = nn.Parameter(torch.zeros(position_grid, position_grid, dim))
+        self.stretched = Derived(stretch)
         self.merge_after, self.taps, self.independent = merge_after, taps, independent
 
-    def _position(self, rows: int, columns: int) -> Tensor:
-        """The position table stretched over a whole canvas: (2h, w, C) (official `get_abs_pos`)."""
-        if self.position.shape[:2] == (rows, columns):
-            return self.position
-        table = self.position.permute(2, 0, 1)[None].float()
-        table = F.interpolate(table, size=(rows, columns), mode="bicubic")
-        return table[0].permute(1, 2, 0).to(self.position.dtype)
+    @property
+    def first(self) -> Sequence[Block]:
+        """The blocks that the two streams run through apart."""
+        return self.blocks[: self.merge_after + 1]
 
-    def _picture(self, picture: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(M, 3, height, width) → tokens (M, h, w, C) and skips."""
-        return self.stem(picture) if self.stem else (self.embed(picture), [])
+    def see(self, picture: Tensor) -> Seen:
+        """Pictures (M, 3, height, width) by themselves: what no example and no target changes."""
+        tokens, skips = self.stem(picture) if self.stem else (self.embed(picture), [])
+        return Seen(picture, tokens, skips)
 
-    def _streams(self, image: Tensor, target: Tensor, semantic: Tensor, below: bool) -> Tensor:
-        """Add what tells streams, halves, positions and kinds apart → (2, …, h, w, C).
-
-        `image` and `target` are (P, …, h, w, C), `semantic` is (P,).
-        """
-        rows, columns = image.shape[-3:-1]
-        position = self._position(2 * rows, columns)
+    def _place(self, tokens: Tensor, segment: Tensor, semantic: Tensor, below: bool) -> Tensor:
+        """Add what tells streams, halves, positions and kinds apart: (P, …, h, w, C), (P,)."""
+        rows, columns = tokens.shape[-3:-1]
+        position = self.stretched(self.position, 2 * rows, columns)
         position = position[rows:] if below else position[:rows]
         kind = torch.where(semantic[:, None], self.type_semantic, self.type_instance)
-        kind = kind.view(len(kind), *[1] * (image.dim() - 2), -1)
-        streams = [image + self.segment_image, target + self.segment_target]
-        return torch.stack(streams) + position + kind
+        kind = kind.view(len(kind), *[1] * (tokens.dim() - 2), -1)
+        return tokens + segment + position + kind
 
     def _hide(self, target: Tensor, hidden: Tensor | None) -> Tensor:
         """Target tokens (…, h, w, C) with the hidden (True) ones replaced by the mask token."""
@@ -102,75 +107,107 @@ class Encoder(nn.Module):
 
     def encode(
         self,
-        images: Tensor,
-        targets: Tensor,
+        examples: Iterable[tuple[Tensor, Tensor]],
         semantic: Tensor,
+        *,
         hidden: Tensor | None = None,
         chunk: int | None = None,
+        parts: Parts | None = None,
+        settle: bool = True,
     ) -> Encoded:
-        """Examples (P, N, 3, height, width) → what every query of this prompt can reuse.
+        """Examples → what every query of this prompt can reuse.
 
-        `hidden` (P, h, w), bool, True = paint: patches of the example targets that the model may
-        not see (training only); the same for all N examples.
+        Args:
+            examples: images and targets, (P, some, 3, height, width) each, some at a time.
+            semantic: (P,) bool.
+            hidden: (P, h, w) bool, True = paint: patches of the example targets that the model may
+                not see (training only); the same for all N examples.
+            chunk: examples attended at once, None: those that come together.
+            parts: where tokens of joint attention are kept, empty; None: in memory.
+            settle: queries will have nothing of their target shown, so that the target stream can
+                be computed here where it does not depend on them.
         """
-        prompts, count = images.shape[:2]
-        image, skips = self._picture(images.flatten(0, 1))
-        target = self.embed(targets.flatten(0, 1)).unflatten(0, (prompts, count))
-        target = self._hide(target, hidden if hidden is None else hidden[:, None])
-        tokens = self._streams(image.unflatten(0, (prompts, count)), target, semantic, False)
-        matches = None
-        if self.copy_path:
-            matches = self.copy_path.remember(skips, _blank(targets, hidden))
-        size = (images.shape[-2], images.shape[-1])
-        if not self.independent:
-            return Encoded(count, size, semantic, tokens=tokens, matches=matches)
-        memory = Independent.encode(self.blocks, self.merge_after, tokens, chunk)
-        return Encoded(count, size, semantic, memory=memory, matches=matches)
+        matches: list[tuple[Tensor, Tensor]] = []
+        count, size, grid = 0, (0, 0), (0, 0)
+
+        def tokens() -> Iterator[tuple[Tensor, Tensor]]:
+            nonlocal count, size, grid
+            for images, targets in examples:
+                seen = self.see(images.flatten(0, 1))
+                target = self.embed(targets.flatten(0, 1)).unflatten(0, images.shape[:2])
+                target = self._hide(target, hidden if hidden is None else hidden[:, None])
+                if self.copy_path:
+                    matches.append(self.copy_path.remember(seen.skips, _blank(targets, hidden)))
+                image = seen.tokens.unflatten(0, images.shape[:2])
+                count += images.shape[1]
+                size, grid = images.shape[-2:], image.shape[-3:-1]
+                yield (
+                    self._place(image, self.segment_image, semantic, False),
+                    self._place(target, self.segment_target, semantic, False),
+                )
+
+        known: JointKnown | IndependentKnown
+        if self.independent:
+            known = IndependentKnown.of(self.blocks, self.merge_after, tokens())
+        else:
+            known = JointKnown.of(tokens(), InMemory() if parts is None else parts)
+            if settle and not self.copy_path:
+                shown = self.mask_token.expand(len(semantic), *grid, -1)
+                shown = self._place(shown, self.segment_target, semantic, True)
+                known = known.settle(self.first, shown, chunk)
+        keys = [torch.cat(x, 2) for x in zip(*matches, strict=True)]
+        return Encoded(count, size, semantic, known, (keys[0], keys[1]) if keys else None)
 
     def forward(
         self,
-        picture: Tensor,
+        seen: Seen,
         encoded: Encoded,
         target: Tensor | None = None,
         hidden: Tensor | None = None,
         chunk: int | None = None,
         above: int = 1,
     ) -> Features:
-        """Queries (B, 3, height, width) with an encoded prompt → features for the decoder.
+        """B queries, as `see` sees them, with an encoded prompt → features for the decoder.
 
         `target` (B, 3, height, width) and `hidden` (B, h, w) show a part of the query's target
-        (training only); without them all of it is hidden.
+        (training only, with a prompt that is not settled); without them all of it is hidden.
+        `above`: rows of the first example that the decoder wants.
         """
-        image, skips = self._picture(picture)
         if target is None:
-            shown = self.mask_token.to(image.dtype).expand_as(image)
+            shown = self.mask_token.to(seen.tokens.dtype).expand_as(seen.tokens)
         else:
             shown = self._hide(self.embed(target), hidden)
         copied = colors = None
         if self.copy_path and encoded.matches:
-            copied = self.copy_path(skips, encoded.matches)
+            copied = self.copy_path(seen.skips, encoded.matches)
             colors = self.copy_path.colors(copied)
             shown = shown + self.copy_path.guess(copied).permute(0, 2, 3, 1)
-        semantic = encoded.semantic.expand(len(picture))
-        query = self._streams(image, shown, semantic, True)  # (2, B, h, w, C)
-        ensemble: Joint | Independent
-        if encoded.memory is not None:
-            ensemble = Independent(encoded.memory, encoded.count)
-        else:
-            assert encoded.tokens is not None
-            tokens = encoded.tokens.expand(-1, len(picture), -1, -1, -1, -1)
-            ensemble = Joint(tokens, chunk)
+        semantic = encoded.semantic.expand(len(shown))
+        image = self._place(seen.tokens, self.segment_image, semantic, True)  # (B, h, w, C)
+        shown = self._place(shown, self.segment_target, semantic, True)
+        query, stream = encoded.known.begin(self.first, image, shown, chunk, above)
         taps = []
-        for index, block in enumerate(self.blocks):
-            query = ensemble.step(block, query)
-            if index == self.merge_after:
-                query = merge_streams(query)
-                ensemble.merge()
+        for index in range(self.merge_after, len(self.blocks)):
+            if index == len(self.blocks) - 1 > self.merge_after:
+                query = stream.last(self.blocks[index], query)
+            elif index > self.merge_after:
+                query = stream.step(self.blocks[index], query)
             if index in self.taps:
-                seam = ensemble.above(above)
-                tap = query[0] if seam is None else torch.cat([seam, query[0]], 1)
-                taps.append(self.norm(tap))
-        return Features(taps, taps[0].shape[1] - query.shape[2], picture, skips, copied, colors)
+                seam = stream.above()
+                taps.append(self.norm(query if seam is None else torch.cat([seam, query], 1)))
+        rows = taps[0].shape[1] - query.shape[1]
+        return Features(taps, rows, seen.picture, seen.skips, copied, colors)
+
+
+def stretch(table: Tensor, rows: int, columns: int) -> Tensor:
+    """A position table (g, g, C) over a whole canvas: (rows, columns, C) (official
+    `get_abs_pos`)."""
+    if table.shape[:2] == (rows, columns):
+        return table
+    wide = F.interpolate(
+        table.permute(2, 0, 1)[None].float(), size=(rows, columns), mode="bicubic"
+    )
+    return wide[0].permute(1, 2, 0).to(table.dtype)
 
 
 def _blank(targets: Tensor, hidden: Tensor | None) -> Tensor:

@@ -1,126 +1,212 @@
-"""How the tokens of N examples and of one query see each other in a block: the two modes.
+"""The official feature ensemble: how N examples and one query see each other, both ways open.
 
-Letters: S streams (2 before the merge, 1 after), B queries, N examples, h w rows and columns of
-half a canvas, C channels, n heads, d channels of a head. Both modes hold the tokens of the
-examples and hand the query through one block after another, so the encoder knows neither.
+Letters: P prompts (1 or B), B queries, N examples, h w rows and columns of half a canvas, C
+channels, n heads, L = h·w tokens of a half, d channels of a head; s examples of a piece.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from incontext.model.layers import Block, attention
+from incontext.model.attention import can_merge
+from incontext.model.layers import Block, join_heads, split_heads
+from incontext.model.parts import Parts, each
 
-Memory = list[Tensor]  # keys and values of every block, each (S, B, 2, n, N·h·w, d)
-
-
-def _flat(x: Tensor) -> Tensor:
-    """(S, B, …) → (S·B, …)."""
-    return x.flatten(0, 1)
+# What a piece of examples and the query see of each other: (above, below), see `_canvases`.
+Look = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def merge_streams(x: Tensor) -> Tensor:
-    """(2, B, …) → (1, B, …): the mean of the image stream and the target stream."""
-    return x.mean(0, keepdim=True)
+def merge_streams(image: Tensor, target: Tensor) -> Tensor:
+    """The mean of the image stream and the target stream."""
+    return (image + target) / 2
 
 
 class Joint:
-    """The official feature ensemble: each example forms a canvas with the query, both ways open.
+    """Each example forms a canvas with the query, and the query half is averaged over them.
 
-    After the attention of every block the query half is averaged over the examples (official
-    `Block.forward` with `merge`), for each stream on its own. So it is the same in all N canvases
-    after every block, and is carried once. The mean stands before the output projection here:
-    a linear map and a mean commute.
+    The mean is taken after the attention of every block (official `Block.forward` with `merge`),
+    for each stream on its own. So the query half is the same in all N canvases after every block,
+    and is carried once. The mean stands before the output projection here: a linear map and a mean
+    commute.
     """
 
-    def __init__(self, examples: Tensor, chunk: int | None) -> None:
-        """`examples` (S, B, N, h, w, C); at most `chunk` of them attend at once, None: all."""
-        # A copy, since the prompt's tokens serve other queries too.
-        self.examples = examples.clone(memory_format=torch.contiguous_format)
-        self.chunk = chunk or examples.shape[2]
+    def __init__(self, examples: Parts, chunk: int | None = None, above: int = 0) -> None:
+        """`examples`: parts (P, some, h, w, C), left as they are.
+
+        At most `chunk` of them attend at once, None: a part. `above`: so many rows of the first
+        example, next to the seam, are asked for after the last block.
+        """
+        self.examples, self.chunk, self.rows_above = examples, chunk, above
+        self.fresh = False  # whether `examples` are our own, made by an earlier block
 
     def step(self, block: Block, query: Tensor) -> Tensor:
-        """One block: query (S, B, h, w, C) → the same shape; the examples move along."""
-        streams, queries, count, rows = self.examples.shape[:4]
-        asked = block.project(_flat(query))  # (S·B, h, w, 3, n, d)
-        total = torch.zeros_like(query)
-        finished = []
-        for part in self.examples.split(self.chunk, 2):
-            size = part.shape[2]
-            shown = block.project(part.flatten(0, 2))  # (S·B·size, h, w, 3, n, d)
-            canvas = torch.cat([shown, asked.repeat_interleave(size, 0)], 1)
-            context = block.attn.attend(canvas)  # (S·B·size, 2h, w, C)
-            above, below = context.split([rows, context.shape[1] - rows], 1)
-            above = above.unflatten(0, (streams, queries, size))
-            moved = block.finish(part, above)
-            if torch.is_grad_enabled():
-                finished.append(moved)
-            else:  # nobody needs the old tokens: what grows with N is this one tensor
-                part.copy_(moved)
-            total = total + below.unflatten(0, (streams, queries, size)).sum(2)
-        if finished:
-            self.examples = torch.cat(finished, 2)
+        """One block: query (B, h, w, C) → the same shape; the examples move along."""
+        alone = sum(part.shape[1] for part in each(self.examples)) == 1
+        merged = can_merge(query) and not alone
+        look = self._halves(block, query) if merged else self._canvases(block, query)
+        moved = self.examples if self.fresh else self.examples.empty()
+        total, count = torch.zeros_like(query), 0
+        for index, part in enumerate(each(self.examples)):
+            pieces = []
+            for piece in self._pieces(part, len(query)):
+                above, below = look(piece)
+                pieces.append(block.finish(piece, above))
+                total, count = total + below.sum(1), count + piece.shape[1]
+            part = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+            if self.fresh:
+                moved[index] = part
+            else:
+                moved.append(part)
+        self.examples, self.fresh = moved, True
         return block.finish(query, total / count)
 
-    def merge(self) -> None:
-        """Both streams of the examples become one."""
-        self.examples = merge_streams(self.examples)
+    def last(self, block: Block, query: Tensor) -> Tensor:
+        """The last block: like `step`, but of the examples only what `above` asks for is computed.
 
-    def above(self, rows: int) -> Tensor | None:
-        """The last `rows` token rows of the first example: (B, rows, w, C)."""
-        return self.examples[0, :, 0, self.examples.shape[3] - rows :]
+        All of them are still seen by the query, so their keys and values are.
+        """
+        if not can_merge(query):
+            return self.step(block, query)
+        rows, columns = query.shape[1:3]
+        grid, upper, lower = _halves_of(rows, columns)
+        asked = split_heads(block.project(query))  # (3, B, n, L, d)
+        own = block.attn.look(asked[0], asked[1:], grid, lower, lower)
+        total, count = torch.zeros_like(query), 0
+        seam = None
+        for part in each(self.examples):
+            for piece in self._pieces(part, len(query)):
+                size = piece.shape[1]
+                shown = split_heads(block.project_known(piece.flatten(0, 1)))
+                beside = block.attn.look(_often(asked[0], size), shown, grid, lower, upper)
+                below = join_heads(own.repeat(size).merge(beside).found, columns)
+                total, count = total + below.unflatten(0, (-1, size)).sum(1), count + size
+                if seam is None and self.rows_above:
+                    seam = self._seam(block, piece[:, 0], shown[:, ::size], asked[1:])
+        if seam is not None:
+            self.examples, self.fresh = self.examples.empty(), True
+            self.examples.append(seam[:, None])
+        return block.finish(query, total / count)
+
+    def _seam(self, block: Block, example: Tensor, shown: Tensor, asked: Tensor) -> Tensor:
+        """The rows above the seam after the last block: example (B, h, w, C) → (B, rows, w, C)."""
+        rows, columns = example.shape[1:3]
+        first = rows - self.rows_above
+        tokens = example[:, first:]
+        q = split_heads(block.project(tokens))[0]
+        known = torch.cat([shown, asked], 3)
+        context = block.attn.look(
+            q, known, (2 * rows, columns), slice(first, rows), slice(0, 2 * rows)
+        )
+        return block.finish(tokens, join_heads(context.found, columns))
+
+    def merge(self, targets: Parts) -> None:
+        """Both streams of the examples become one: the image stream is here, `targets` the other"""
+        assert self.fresh, "streams merge after a block"
+        for index in range(len(targets)):
+            self.examples[index] = merge_streams(self.examples[index], targets[index])
+
+    def above(self) -> Tensor:
+        """The last rows of the first example, as many as were asked for: (B, rows, w, C)."""
+        first = self.examples[0][:, 0]
+        return first[:, first.shape[1] - self.rows_above :]
+
+    def _pieces(self, part: Tensor, queries: int) -> Sequence[Tensor]:
+        """A part for every query, at most `chunk` examples in a piece: (B, s, h, w, C) each."""
+        part = part.expand(queries, -1, -1, -1, -1)
+        return part.split(self.chunk or part.shape[1], 1)
+
+    def _canvases(self, block: Block, query: Tensor) -> Look:
+        """What examples and query see on whole canvases, in one softmax for both halves.
+
+        The answer takes (B, s, h, w, C) to two of the same shape: what these examples find, and
+        what the query finds on the canvas of each.
+        """
+        rows = query.shape[1]
+        asked = block.project(query)  # (B, h, w, 3, n, d)
+
+        def look(piece: Tensor) -> tuple[Tensor, Tensor]:
+            size = piece.shape[1]
+            shown = block.project(piece.flatten(0, 1))  # (B·s, h, w, 3, n, d)
+            canvas = torch.cat([shown, _often(asked, size)], 1)
+            context = block.attn.attend(canvas).unflatten(0, (-1, size))  # (B, s, 2h, w, C)
+            return context[:, :, :rows], context[:, :, rows:]
+
+        return look
+
+    def _halves(self, block: Block, query: Tensor) -> Look:
+        """The same, but what the query sees of itself is computed once for all canvases.
+
+        That is a quarter of every canvas; the softmax over the halves merges exactly.
+        """
+        rows, columns = query.shape[1:3]
+        grid, upper, lower = _halves_of(rows, columns)
+        asked = split_heads(block.project(query))  # (3, B, n, L, d)
+        own = block.attn.look(asked[0], asked[1:], grid, lower, lower)
+
+        def look(piece: Tensor) -> tuple[Tensor, Tensor]:
+            size = piece.shape[1]
+            shown = split_heads(block.project(piece.flatten(0, 1)))  # (3, B·s, n, L, d)
+            beside = block.attn.look(_often(asked[0], size), shown[1:], grid, lower, upper)
+            below = own.repeat(size).merge(beside)
+            both = torch.cat([shown[1:], asked[1:].repeat_interleave(size, 1)], 3)
+            above = block.attn.look(shown[0], both, grid, upper, slice(0, 2 * rows))
+            found = (join_heads(x.found, columns).unflatten(0, (-1, size)) for x in (above, below))
+            return next(found), next(found)
+
+        return look
 
 
-class Independent:
-    """Examples see only themselves; the query sees itself and all examples in one softmax.
+def _halves_of(rows: int, columns: int) -> tuple[tuple[int, int], slice, slice]:
+    """Rows and columns of a canvas, and the rows of its upper and lower half."""
+    return (2 * rows, columns), slice(0, rows), slice(rows, 2 * rows)
 
-    Keys of examples get a bias of -log N: the examples together weigh as much as one would, so
-    that repeating an example changes nothing and any N meets the weights trained for few.
-    """
 
-    def __init__(self, memory: Memory, count: int) -> None:
-        """`memory` of `encode`, made from `count` examples."""
-        self.memory = memory
-        self.count = count
-        self.depth = 0
+def _often(x: Tensor, size: int) -> Tensor:
+    """(B, …) → (B·size, …), each query `size` times in a row."""
+    return x if size == 1 else x.repeat_interleave(size, 0)
 
-    @staticmethod
-    def encode(
-        blocks: Sequence[Block], merge_after: int, examples: Tensor, chunk: int | None
-    ) -> Memory:
-        """Run examples (S, B, N, h, w, C) through all blocks, keep the keys and values."""
-        memory: list[list[Tensor]] = [[] for _ in blocks]
-        for part in examples.split(chunk or examples.shape[2], 2):
-            tokens = part
-            for index, block in enumerate(blocks):
-                shape = tokens.shape[:3]
-                qkv = block.project(tokens.flatten(0, 2))  # (S·B·N, h, w, 3, n, d)
-                context = block.attn.attend(qkv).unflatten(0, shape)
-                kept = qkv[:, :, :, 1:].unflatten(0, shape)  # (S, B, N, h, w, 2, n, d)
-                memory[index].append(kept.flatten(2, 4).permute(0, 1, 3, 4, 2, 5))
-                tokens = block.finish(tokens, context)
-                if index == merge_after:
-                    tokens = merge_streams(tokens)
-        return [torch.cat(parts, 4) for parts in memory]
 
-    def step(self, block: Block, query: Tensor) -> Tensor:
-        """One block: query (S, B, h, w, C) → the same shape."""
-        queries, rows, columns = query.shape[1:4]
-        known = self.memory[self.depth].expand(-1, queries, -1, -1, -1, -1)
-        self.depth += 1
-        own = block.project(query).flatten(2, 3).permute(3, 0, 1, 4, 2, 5)  # (3, S, B, n, h·w, d)
-        k = torch.cat([own[1], known[:, :, 0]], 3)
-        v = torch.cat([own[2], known[:, :, 1]], 3)
-        bias = query.new_zeros(1, k.shape[3])
-        bias[:, rows * columns :] = -math.log(self.count)
-        context = attention(_flat(own[0]), _flat(k), _flat(v), bias)
-        context = context.transpose(1, 2).reshape(query.shape)
-        return block.finish(query, context)
+@dataclass(frozen=True)
+class JointKnown:
+    """What is known of N examples before a query comes, in the image and in the target stream."""
 
-    def merge(self) -> None:
-        """Nothing to do: the kept keys and values were made after the merge."""
+    image: Parts  # (P, some, h, w, C) before the first block
+    target: Parts  # the same; settled: after the block that the streams are merged after
+    shown: Tensor | None = None  # (P, h, w, C): the query half of the settled target stream
 
-    def above(self, rows: int) -> Tensor | None:
-        """None: no row of an example takes part in the decoding."""
+    @classmethod
+    def of(cls, tokens: Iterable[tuple[Tensor, Tensor]], parts: Parts) -> "JointKnown":
+        """Keep tokens (P, some, h, w, C) of both streams, some examples at a time, in `parts`."""
+        targets = parts.empty()
+        for image, target in tokens:
+            parts.append(image)
+            targets.append(target)
+        return cls(parts, targets)
+
+    def settle(self, first: Sequence[Block], shown: Tensor, chunk: int | None) -> "JointKnown":
+        """Take the target stream through the first blocks: it does not see the query's picture.
+
+        `shown` (P, h, w, C): the query's target tokens, all of them hidden.
+        """
+        target = Joint(self.target, chunk)
+        for block in first:
+            shown = target.step(block, shown)
+        return replace(self, target=target.examples, shown=shown)
+
+    def begin(
+        self, first: Sequence[Block], image: Tensor, shown: Tensor, chunk: int | None, above: int
+    ) -> tuple[Tensor, Joint]:
+        """A query through the first blocks, both streams, merged; and what takes it on.
+
+        `image` and `shown` (B, h, w, C): the query's tokens in the two streams. What is settled
+        does not look at `shown`.
+        """
+        here = self if self.shown is not None else self.settle(first, shown, chunk)
+        assert here.shown is not None
+        stream = Joint(self.image, chunk, above)
+        for block in first:
+            image = stream.step(block, image)
+        stream.merge(here.target)
+        return merge_streams(image, here.shown), stream

@@ -4,27 +4,13 @@ Letters: M any leading dimensions, H W rows and columns of a token grid, C chann
 n heads, d channels of a head.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Attention bias built at once, in elements: 2**25 float32 values are 128 MiB.
-BIAS_BUDGET = 2**25
-
-
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None
-) -> Tensor:
-    """softmax(scale · q kᵀ + bias) v over the last two dimensions; scale defaults to 1/√d.
-
-    On CPU, PyTorch's fused backward pass in bfloat16 is slower than writing the matrix out (see
-    `benchmarks/README.md`), so what needs gradients there does that.
-    """
-    if not (q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16):
-        return F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
-    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
-    return (scores if bias is None else scores + bias.to(scores.dtype)).softmax(-1).to(v.dtype) @ v
-
+from incontext.model.attention import Partial, attention, biased_slices, partial_attention
 
 class PatchEmbedding(nn.Module):
     """Square patches to tokens: a convolution whose stride is its kernel."""
@@ -59,6 +45,29 @@ def relative_table(table: Tensor, size: int) -> Tensor:
     return table[at[:, None] - at[None, :] + size - 1]
 
 
+class Derived:
+    """What inference computes from a parameter, kept until the parameter changes."""
+
+    def __init__(self, make: Callable[..., Tensor]) -> None:
+        self.make = make
+        self.kept: dict[tuple[object, ...], Tensor] = {}
+
+    def __call__(self, parameter: Tensor, *sizes: int) -> Tensor:
+        """`make(parameter, *sizes)`; computed anew whenever gradients may flow through it."""
+        if torch.is_grad_enabled():
+            return self.make(parameter, *sizes)
+        version = 0 if parameter.is_inference() else parameter._version
+        key = (parameter.data_ptr(), parameter.dtype, parameter.device, version, *sizes)
+        if key not in self.kept:
+            if len(self.kept) >= 4:  # a few sizes of pictures take turns; older weights go
+                self.kept.clear()
+            self.kept[key] = self.make(parameter, *sizes)
+        return self.kept[key]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"make": self.make, "kept": {}}
+
+
 class Attention(nn.Module):
     """Multi-head attention over a token grid, optionally with decomposed relative position.
 
@@ -76,34 +85,78 @@ class Attention(nn.Module):
         if grid is not None:
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid[0] - 1, dim // heads))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid[1] - 1, dim // heads))
+        self.tables = (Derived(relative_table), Derived(relative_table))
 
     def project(self, x: Tensor) -> Tensor:
         """(M, H, W, C) → queries, keys and values in one tensor (M, H, W, 3, n, d)."""
         return self.qkv(x).unflatten(-1, (3, self.heads, -1))
 
-    def attend(self, qkv: Tensor, budget: int = BIAS_BUDGET) -> Tensor:
+    def project_known(self, x: Tensor) -> Tensor:
+        """(M, H, W, C) → keys and values alone (M, H, W, 2, n, d)."""
+        dim = x.shape[-1]
+        both = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])
+        return both.unflatten(-1, (2, self.heads, -1))
+
+    def attend(self, qkv: Tensor, budget: int | None = None) -> Tensor:
         """Every token of a grid attends to all of them: (M, H, W, 3, n, d) → (M, H, W, C).
 
-        Rows of queries go in slices whose bias has at most `budget` elements (one row at the
-        least), so that the matrix of all pairs never exists; the result does not depend on it.
+        The relative bias exists in slices of at most `budget` elements, so that the matrix of all
+        pairs never does; the result does not depend on it.
         """
         rows, columns = qkv.shape[1:3]
-        q, k, v = qkv.flatten(1, 2).permute(2, 0, 3, 1, 4)  # each (M, n, H·W, d)
+        q, k, v = split_heads(qkv)
         if not self.relative:
-            out = attention(q, k, v)
-            return out.transpose(1, 2).reshape(*qkv.shape[:3], -1)
-        grid = q.unflatten(2, (rows, columns))  # (M, n, H, W, d)
-        vertical = relative_table(self.rel_pos_h, rows)  # (H, H, d)
-        horizontal = relative_table(self.rel_pos_w, columns)  # (W, W, d)
-        step = max(1, budget // (q.shape[0] * q.shape[1] * columns * rows * columns))
-        slices = []
-        for at in range(0, rows, step):
-            part = grid[:, :, at : at + step]  # (M, n, r, W, d)
-            tall = torch.einsum("mnrcd,rkd->mnrck", part, vertical[at : at + step])
-            wide = torch.einsum("mnrcd,ckd->mnrck", part, horizontal)
-            bias = (tall[..., :, None] + wide[..., None, :]).flatten(4).flatten(2, 3)
-            slices.append(attention(part.flatten(2, 3), k, v, bias))
-        return torch.cat(slices, 2).transpose(1, 2).reshape(*qkv.shape[:3], -1)
+            return join_heads(attention(q, k, v), columns)
+        tall, wide = self._offsets(q, (rows, columns), slice(0, rows), slice(0, rows))
+        found = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
+        found = found.transpose(1, 2)  # (M, n, L, d), laid out as the output projection reads it
+        for where, bias in biased_slices(q, tall, wide, budget):
+            m, h, _ = where
+            found[where] = attention(q[where], k[m, h], v[m, h], bias)
+        return join_heads(found, columns)
+
+    def look(
+        self, q: Tensor, known: Tensor, grid: tuple[int, int], asked: slice, shown: slice
+    ) -> Partial:
+        """Some rows of a canvas attend to others of its rows (no gradients, CPU).
+
+        Args:
+            q: (M, n, L, d), the rows `asked` of the canvas.
+            known: keys and values (2, M, n, K, d), the rows `shown` of the canvas.
+            grid: rows and columns of the canvas.
+        """
+        k, v = known
+        if not self.relative:
+            return partial_attention(q, k, v)
+        tall, wide = self._offsets(q, grid, asked, shown)
+        found = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
+        whole = Partial(found.transpose(1, 2), q.new_empty(q.shape[:3], dtype=torch.float32))
+        for where, bias in biased_slices(q, tall, wide):
+            m, h, _ = where
+            part = partial_attention(q[where], k[m, h], v[m, h], bias)
+            whole.found[where], whole.weight[where] = part.found, part.weight
+        return whole
+
+    def _offsets(
+        self, q: Tensor, grid: tuple[int, int], asked: slice, shown: slice
+    ) -> tuple[Tensor, Tensor]:
+        """Bias by row and by column of the keys: (M, n, L, R) and (M, n, L, C)."""
+        vertical = self.tables[0](self.rel_pos_h, grid[0])[asked, shown]  # (rows, R, d)
+        horizontal = self.tables[1](self.rel_pos_w, grid[1])  # (C, C, d)
+        cells = q.unflatten(2, (-1, grid[1]))  # (M, n, rows, C, d)
+        tall = torch.einsum("mnrcd,rkd->mnrck", cells, vertical)
+        wide = torch.einsum("mnrcd,ckd->mnrck", cells, horizontal)
+        return tall.flatten(2, 3), wide.flatten(2, 3)
+
+
+def split_heads(x: Tensor) -> Tensor:
+    """(M, H, W, s, n, d) → (s, M, n, H·W, d): s = 3 queries, keys, values; 2 without queries."""
+    return x.flatten(1, 2).permute(2, 0, 3, 1, 4)
+
+
+def join_heads(found: Tensor, columns: int) -> Tensor:
+    """(M, n, H·W, d) → (M, H, W, n·d)."""
+    return found.transpose(1, 2).flatten(2).unflatten(1, (-1, columns))
 
 
 class Mlp(nn.Module):
@@ -134,6 +187,10 @@ class Block(nn.Module):
     def project(self, x: Tensor) -> Tensor:
         """(M, H, W, C) → normalized queries, keys, values (M, H, W, 3, n, d)."""
         return self.attn.project(self.norm1(x))
+
+    def project_known(self, x: Tensor) -> Tensor:
+        """(M, H, W, C) → normalized keys and values alone (M, H, W, 2, n, d)."""
+        return self.attn.project_known(self.norm1(x))
 
     def finish(self, x: Tensor, context: Tensor) -> Tensor:
         """Output projection of the attended `context`, residual, MLP, residual."""

@@ -1,5 +1,6 @@
 """The model: its shape (`Config`), its assembly, its forward pass, and the loss beside it."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from incontext.model.decoder import PixelDecoder, SkipDecoder
 from incontext.model.encoder import Encoded, Encoder
 from incontext.model.layers import Block, PatchEmbedding
+from incontext.model.parts import Parts
 from incontext.model.stem import CopyPath, Stem
 
 
@@ -142,7 +144,7 @@ class SegGPT(nn.Module):
             stem=stem, copy_path=copy_path, eps=eps,
         )  # fmt: skip
         count = len(config.taps)
-        self.decoder: nn.Module
+        self.decoder: PixelDecoder | SkipDecoder
         if config.stem:
             copied = config.copy_heads * config.copy_dim
             self.decoder = SkipDecoder(config.stem, dim, count, config.decoder_dim, copied)
@@ -170,17 +172,61 @@ class SegGPT(nn.Module):
             targets: (P, N, 3, H, W) normalized RGB, labels painted with their colors.
             semantic: (P,) bool, True = semantic kind, False = instance kind.
             hidden: (P, h, w) bool, True = paint; None shows the examples' targets whole.
-            chunk: examples attended at once; None: all.
+            chunk: examples attended at once; None: `examples_at_once`.
 
         Raises:
             ValueError: sizes that are no multiple of the patch, or shapes that do not fit.
         """
-        self._check("example images", images, 5)
-        if images.shape != targets.shape:
-            raise ValueError(
-                f"example images {tuple(images.shape)} and targets {tuple(targets.shape)} differ"
-            )
-        return self.encoder.encode(images, targets, semantic, hidden, chunk)
+        pairs = self._in_chunks(images, targets, chunk)
+        return self.encode_parts(pairs, semantic, hidden=hidden, chunk=chunk)
+
+    def encode_parts(
+        self,
+        examples: Iterable[tuple[Tensor, Tensor]],
+        semantic: Tensor,
+        *,
+        hidden: Tensor | None = None,
+        chunk: int | None = None,
+        parts: Parts | None = None,
+        settle: bool = True,
+    ) -> Encoded:
+        """`encode` for examples that come some at a time, images and targets (P, some, 3, H, W).
+
+        Args:
+            parts: where joint attention keeps their tokens, None: in memory. Together with
+                examples that are made as they are asked for, memory need not grow with N.
+            settle: also compute what of the query's target stream is the same for all queries
+                whose target is hidden whole.
+
+        Raises:
+            ValueError: see `encode`; no example.
+        """
+        encoded = self.encoder.encode(
+            self._checked(examples), semantic, hidden=hidden, chunk=chunk, parts=parts,
+            settle=settle,
+        )  # fmt: skip
+        if not encoded.count:
+            raise ValueError("a prompt needs one example or more")
+        return encoded
+
+    def _in_chunks(
+        self, images: Tensor, targets: Tensor, chunk: int | None
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        """Examples as many at a time as go through the model together."""
+        self._check_examples(images, targets)
+        if torch.is_grad_enabled():  # one part: gradients keep everything anyway
+            return [(images, targets)]
+        some = chunk or self.examples_at_once
+        return zip(images.split(some, 1), targets.split(some, 1), strict=True)
+
+    @property
+    def examples_at_once(self) -> int:
+        """Examples that attend together unless a call says how many.
+
+        On CPU one canvas of a large model fills the caches; a GPU wants more at once.
+        """
+        large = self.config.example_attention == "joint" and self.encoder.mask_token.is_cpu
+        return 1 if large else 16
 
     def paint(self, queries: Tensor, encoded: Encoded, *, chunk: int | None = None) -> Tensor:
         """Queries (B, 3, H, W), normalized → painting of the query half (B, 3, H, W), normalized.
@@ -188,7 +234,9 @@ class SegGPT(nn.Module):
         The prompt has P = 1, or P = B with a prompt for each query.
         """
         self._fit(queries, encoded)
-        painting = self.decoder(self.encoder(queries, encoded, chunk=chunk))
+        seen = self.encoder.see(queries)
+        features = self.encoder(seen, encoded, chunk=chunk, above=self.decoder.rows_above)
+        painting = self.decoder(features)
         return painting[..., painting.shape[-2] - queries.shape[-2] :, :]
 
     def forward(
@@ -211,7 +259,7 @@ class SegGPT(nn.Module):
             images, targets, semantic: see `encode`; P is 1 or B.
             query_targets: (B, 3, H, W), with `hidden`: what of it is not hidden is shown.
             hidden: (B, 2h, w) bool over the canvas, True = paint; None: the query half.
-            chunk: examples attended at once; None: all.
+            chunk: examples attended at once; None: `examples_at_once`, with gradients all.
             whole: paint the whole canvas of the first example, (B, 3, 2H, W).
             with_copied: also answer the colors that the copy path brought, (B, 3, H/4, W/4), None
                 without one: training judges them too.
@@ -223,17 +271,36 @@ class SegGPT(nn.Module):
         if upper is not None and len(upper) > len(images) == 1:  # what is hidden differs by query
             images, targets = (x.expand(len(upper), -1, -1, -1, -1) for x in (images, targets))
             semantic = semantic.expand(len(upper))
-        encoded = self.encode(images, targets, semantic, hidden=upper, chunk=chunk)
+        encoded = self.encode_parts(
+            self._in_chunks(images, targets, chunk), semantic, hidden=upper, chunk=chunk,
+            settle=query_targets is None,
+        )  # fmt: skip
         self._fit(queries, encoded)
-        if whole and (encoded.memory is not None or self.config.stem):
+        if whole and (self.config.example_attention == "independent" or self.config.stem):
             raise ValueError("whole canvases are painted by joint models without a stem only")
-        features = self.encoder(
-            queries, encoded, query_targets, lower, chunk, above=rows if whole else 1
-        )
+        seen = self.encoder.see(queries)
+        above = rows if whole else self.decoder.rows_above
+        features = self.encoder(seen, encoded, query_targets, lower, chunk, above)
         painting = self.decoder(features)
         if not whole:
             painting = painting[..., painting.shape[-2] - queries.shape[-2] :, :]
         return (painting, features.colors) if with_copied else painting
+
+    def _check_examples(self, images: Tensor, targets: Tensor) -> None:
+        """Raise ValueError unless examples are whole patches, each image with a target."""
+        self._check("example images", images, 5)
+        if images.shape != targets.shape:
+            raise ValueError(
+                f"example images {tuple(images.shape)} and targets {tuple(targets.shape)} differ"
+            )
+
+    def _checked(
+        self, examples: Iterable[tuple[Tensor, Tensor]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same, each part checked as it comes."""
+        for images, targets in examples:
+            self._check_examples(images, targets)
+            yield images, targets
 
     def _check(self, what: str, x: Tensor, dims: int) -> None:
         """Raise ValueError unless `x` has so many dimensions and a size of whole patches."""

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from incontext.model.layers import attention
+from incontext.model.attention import attention
 
 COPY_STRIDE = 4
 
@@ -74,24 +74,24 @@ class CopyPath(nn.Module):
         fine = self.fine(skips[1])
         coarse = F.interpolate(self.coarse(skips[-1]), size=fine.shape[-2:], mode="bilinear")
         features = (fine + coarse).flatten(2).unflatten(1, (self.heads, self.dim))
-        return F.normalize(features.transpose(2, 3), dim=-1)
+        # The fused kernels want the channels of a head side by side.
+        return F.normalize(features.transpose(2, 3), dim=-1).contiguous()
 
     def remember(self, skips: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Skips of P·N pictures, targets (P, N, 3, …) → keys and values (P, n, N·H·W, d)."""
+        """Skips of P·N pictures, targets (P, N, 3, …) → keys and values (P, n, N, H·W, d)."""
         count = targets.shape[:2]
         cells = F.pixel_unshuffle(targets.flatten(0, 1), COPY_STRIDE)  # (P·N, 3·16, H, W)
         color = cells.unflatten(1, (3, -1)).mean(2).flatten(2)  # (P·N, 3, H·W)
         learned = self.value(cells).flatten(2).unflatten(1, (self.heads, -1))
         color = color[:, None].expand(-1, self.heads, -1, -1)
-        values = torch.cat([color.to(learned.dtype), learned], 2).transpose(2, 3)
-        keys = self._features(skips)
-        both = [x.unflatten(0, count).transpose(1, 2).flatten(2, 3) for x in (keys, values)]
-        return both[0], both[1]
+        values = torch.cat([color.to(learned.dtype), learned], 2).transpose(2, 3).contiguous()
+        keys, values = (x.unflatten(0, count).transpose(1, 2) for x in (self._features(skips), values))
+        return keys, values
 
     def forward(self, skips: list[Tensor], known: tuple[Tensor, Tensor]) -> Tensor:
         """Skips of B query pictures → copied values (B, n·d, H, W), colors first in each head."""
         asked = self._features(skips) * self.scale.exp()
-        keys, values = (x.expand(len(asked), -1, -1, -1) for x in known)
+        keys, values = (x.flatten(2, 3).expand(len(asked), -1, -1, -1) for x in known)
         # Under autocast unit vectors come out in float32; the values have the type that is wanted.
         asked, keys = asked.to(values.dtype), keys.to(values.dtype)
         copied = attention(asked, keys, values, scale=1.0)
