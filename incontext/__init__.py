@@ -1,11 +1,34 @@
 """In-context visual segmentation: show examples with masks, get masks for new pictures."""
 
-from incontext.color import Palette
-from incontext.errors import InputError
-from incontext.predictor import Predictor
-from incontext.prompt import Example, Prompt
-from incontext.segmentation import Segmentation
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from incontext.color import Palette
+    from incontext.errors import InputError
+    from incontext.example import Example
+    from incontext.predictor import Predictor
+    from incontext.prompt import Prompt
+    from incontext.segmentation import Segmentation
 
 __version__ = "0.1.0"
 
 __all__ = ["Example", "InputError", "Palette", "Predictor", "Prompt", "Segmentation"]
+
+_HOMES = {
+    "Example": "example", "InputError": "errors", "Palette": "color", "Predictor": "predictor",
+    "Prompt": "prompt", "Segmentation": "segmentation",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """Public names are imported on first use, so that the command line answers without torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"incontext.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,5 +1,6 @@
 """Checkpoints: names, hub, bundled weights; strict loading and saving in three layouts."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -266,6 +267,19 @@ def _describe(config: Config) -> dict[str, Any]:
         "merge_index": config.merge_after,
         "intermediate_hidden_state_indices": list(config.taps),
     }
+
+
+def fingerprint(model: SegGPT) -> str:
+    """Names a model's weights: 16 hex digits of its shape and of values spread over all tensors.
+
+    A thousand values of each tensor, so that it costs milliseconds; training changes them all.
+    """
+    digest = hashlib.sha256(json.dumps(asdict(model.config)).encode())
+    for name, tensor in model.state_dict().items():
+        flat = tensor.detach().flatten()
+        picked = flat[:: max(1, len(flat) // 1024)].float().cpu().contiguous()
+        digest.update(name.encode() + picked.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def push_to_hub(model: SegGPT, repo: str, *, private: bool = False) -> str:

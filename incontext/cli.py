@@ -8,14 +8,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from incontext.arguments import DEFAULT, PairCommand, color_of, ignore_of, pairs_of
+from incontext.arguments import DEFAULT, PairCommand
+from incontext.cli_checkpoint import convert, info
+from incontext.cli_examples import (
+    Colors,
+    Crop,
+    Ignore,
+    Kind,
+    Names,
+    Nearest,
+    Pairs,
+    Shown,
+    Threshold,
+    prompt_file,
+)
 from incontext.cli_training import finetune, train
-from incontext.errors import InputError
+from incontext.errors import InputError, check_count
 
 if TYPE_CHECKING:
     from incontext.batch import Manifest, Target
     from incontext.predictor import Predictor
-    from incontext.prompt import Example, Prompt
+    from incontext.prompt import Prompt
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -24,30 +37,15 @@ app = typer.Typer(
 
 SHOWN_IDS = 20  # lines of the summary
 
-Pairs = Annotated[
-    list[str],
-    typer.Option(help="A picture and its mask; repeat for more.", metavar="IMAGE MASK"),
-]
-Colors = Annotated[
-    list[str] | None, typer.Option(help="ID=#rrggbb: meaning of a color in color masks.")
-]
-Ignore = Annotated[
-    str | None,
-    typer.Option(help="Mask value that is no label, such as 255; or none: 255 is an id."),
-]
-Threshold = Annotated[
-    float | None, typer.Option(help="For soft masks: this value and above is the object.")
-]
 Tile = Annotated[
     int | None, typer.Option(help="Cut pictures into overlapping tiles of so many pixels.")
-]
-Crop = Annotated[
-    bool, typer.Option(help="Show examples cropped around their labels (fits --tile).")
 ]
 Chunk = Annotated[int | None, typer.Option(help="Examples attended at once: bounds memory.")]
 Checkpoint = Annotated[
     str, typer.Option(help="Bundled name, folder, .safetensors or .pth file, or hub id.")
 ]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
+Dtype = Annotated[str, typer.Option(help="float32, float16, bfloat16.")]
 
 
 def _version(wanted: bool) -> None:
@@ -70,22 +68,24 @@ def options(
 @app.command(cls=PairCommand)
 def segment(
     targets: Annotated[list[str], typer.Argument(help="Pictures, folders, or glob patterns.")],
-    example: Pairs,
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    example: Pairs = None,
+    prompt: Annotated[
+        Path | None, typer.Option(help="File of `incontext prompt`, instead of examples.")
+    ] = None,
     checkpoint: Checkpoint = DEFAULT,
-    kind: Annotated[
-        str, typer.Option(help="semantic: the class; instance: the very object.")
-    ] = "semantic",
+    kind: Kind = "semantic",
     color: Colors = None,
-    name: Annotated[list[str] | None, typer.Option(help="ID=NAME, for results.json.")] = None,
+    name: Names = None,
     ignore: Ignore = None,
     threshold: Threshold = None,
     tile: Tile = None,
     crop: Crop = False,
+    nearest: Nearest = None,
     batch_size: Annotated[int, typer.Option(help="Pictures in one pass.")] = 8,
     chunk: Chunk = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16.")] = "float32",
+    device: Device = "auto",
+    dtype: Dtype = "float32",
     overwrite: Annotated[bool, typer.Option(help="Do finished files again.")] = False,
 ) -> None:
     """Segment pictures by example; finished files are skipped, so a run can be resumed.
@@ -97,23 +97,28 @@ def segment(
     from incontext.checkpoint import locate
 
     _check_options(out, tile, batch_size, chunk)
-    colors = {i: color_of(c) for i, c in pairs_of(color, "--color").items()} or None
-    options = {"colors": colors, "ignore": ignore_of(ignore), "threshold": threshold}
-    pairs = [tuple(text.split("\0")) for text in example]
-    examples = _read_examples(pairs, options)
+    shown = Shown.parse(example, color, name, ignore, threshold, kind, crop, nearest)
+    if bool(example) == bool(prompt):
+        raise InputError("what to segment: --example IMAGE MASK (repeated), or --prompt FILE")
+    if prompt and shown.says_more:
+        raise InputError(
+            "--kind, --color, --name, --ignore, --threshold, --crop and --nearest go with "
+            "--example; a prompt file already holds what they say"
+        )
+    prompt = prompt_file(prompt) if prompt else None
+    examples = shown.read()
     found = find_targets(targets, out)
     weights = locate(checkpoint)
     predictor = _predictor(weights, device, dtype)
-    names = pairs_of(name, "--name")
-    prompt = predictor.prompt(examples, kind=kind, names=names, crop=crop, chunk=chunk)
+    used = (
+        predictor.load_prompt(prompt) if prompt else shown.encode(predictor, examples, chunk=chunk)
+    )
     settings = {
-        "checkpoint": checkpoint, "weights": file_hash(weights), "kind": kind,
-        "tile": tile, "crop": crop, "dtype": dtype,
-        "examples": [[file_hash(path) for path in pair] for pair in pairs],
-        "labels": options, "names": names,
+        "checkpoint": checkpoint, "weights": file_hash(weights), "tile": tile, "dtype": dtype,
+        **({"prompt": file_hash(prompt)} if prompt else shown.described()),
     }  # fmt: skip
-    manifest = Manifest.open(out, settings, prompt, overwrite)
-    failures = _segment(predictor, prompt, found, manifest, batch_size=batch_size, tile=tile,
+    manifest = Manifest.open(out, settings, used, overwrite)
+    failures = _segment(predictor, used, found, manifest, batch_size=batch_size, tile=tile,
                         chunk=chunk)  # fmt: skip
     if failures:
         typer.echo(
@@ -122,14 +127,46 @@ def segment(
         raise typer.Exit(1)
 
 
+@app.command(cls=PairCommand)
+def prompt(
+    example: Pairs,
+    out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
+    checkpoint: Checkpoint = DEFAULT,
+    kind: Kind = "semantic",
+    color: Colors = None,
+    name: Names = None,
+    ignore: Ignore = None,
+    threshold: Threshold = None,
+    crop: Crop = False,
+    nearest: Nearest = None,
+    chunk: Chunk = None,
+    half: Annotated[bool, typer.Option(help="Store float16: half the size.")] = False,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+) -> None:
+    """Encode examples once into a file that `segment --prompt` uses, here or elsewhere."""
+    from incontext.checkpoint import locate
+
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; accepted: a file to write")
+    check_count("--chunk", chunk)
+    shown = Shown.parse(example, color, name, ignore, threshold, kind, crop, nearest)
+    examples = shown.read()
+    predictor = _predictor(locate(checkpoint), device, dtype)
+    made = shown.encode(predictor, examples, chunk=chunk, half=half)
+    made.save(out)
+    typer.echo(f"{made.examples} examples, ids {', '.join(map(str, made.ids[:SHOWN_IDS]))}, "
+               f"{made.nbytes / 1e6:.1f} MB: {out}")  # fmt: skip
+
+
 def _check_options(out: Path, tile: int | None, batch_size: int, chunk: int | None) -> None:
     """Say what is wrong before any work."""
     from incontext.tiles import Tiling
 
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; accepted: a folder")
-    if batch_size < 1 or (chunk is not None and chunk < 1):
-        raise InputError("--batch-size and --chunk must be 1 or more")
+    check_count("--batch-size", batch_size)
+    check_count("--chunk", chunk)
     if tile is not None:
         Tiling(1, 1, tile)
 
@@ -151,19 +188,6 @@ def _segment(
     done = [t.name for t in found if t.name in manifest.results]
     _summary(prompt, {name: manifest.results[name] for name in done}, manifest.folder)
     return failures
-
-
-def _read_examples(pairs: list[tuple[str, ...]], options: dict[str, Any]) -> list["Example"]:
-    """Examples of the pairs of files; a problem names its pair."""
-    from incontext.prompt import Example
-
-    examples = []
-    for image, mask in pairs:
-        try:
-            examples.append(Example(image, mask, **options))
-        except InputError as error:
-            raise InputError(f"example {image} {mask}: {error}") from None
-    return examples
 
 
 def _run(work: Any, total: int) -> int:
@@ -221,55 +245,8 @@ def _predictor(weights: Path, device: str, dtype: str) -> "Predictor":
         raise InputError(f"--device {device!r} cannot be used here: {reason}") from None
 
 
-@app.command()
-def info(checkpoint: Annotated[str, typer.Argument(help="See --checkpoint of segment.")]) -> None:
-    """Print what a checkpoint is: its file, layout, shape and size."""
-    from dataclasses import asdict
-
-    from incontext.checkpoint import build, locate, read_config, read_state
-    from incontext.convert import layout_of
-
-    path = locate(checkpoint)
-    state, config = read_state(path), read_config(path)
-    model = build(state, config, path)
-    layout = "incontext" if config and "incontext" in config else layout_of(state)
-    count = sum(p.numel() for p in model.parameters())
-    types = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in state.values()}))
-    typer.echo(f"file        {path}")
-    typer.echo(f"layout      {layout}")
-    typer.echo(f"parameters  {count / 1e6:.2f} M, stored as {types}")
-    for key, value in asdict(model.config).items():
-        typer.echo(f"{key:<18}{value}")
-
-
-@app.command()
-def convert(
-    source: Annotated[str, typer.Argument(help="Bundled name, folder, file or hub id.")],
-    target: Annotated[Path, typer.Argument(help="Folder, or .pth file for official.")],
-    layout: Annotated[str, typer.Option(help="official, transformers or incontext.")] = "incontext",
-    dtype: Annotated[str | None, typer.Option(help="Store as float32, float16, bfloat16.")] = None,
-) -> None:
-    """Convert a checkpoint between the official layout, transformers' and ours."""
-    import torch
-
-    from incontext.checkpoint import load, save
-    from incontext.convert import LAYOUTS
-
-    if layout not in LAYOUTS:
-        raise InputError(f"--layout {layout!r}; accepted: {', '.join(LAYOUTS)}")
-    types = {None: None, "float32": torch.float32, "float16": torch.float16,
-             "bfloat16": torch.bfloat16}  # fmt: skip
-    if dtype not in types:
-        raise InputError(f"--dtype {dtype!r}; accepted: float32, float16, bfloat16")
-    if layout == "official" and target.is_dir():
-        raise InputError(f"{target} is a folder; the official layout is one .pth file")
-    if layout != "official" and (target.is_file() or target.suffix in (".pth", ".safetensors")):
-        raise InputError(
-            f"{target}: the {layout} layout is a folder; --layout official is one .pth file"
-        )
-    typer.echo(f"wrote {save(load(source), target, layout=layout, dtype=types[dtype])}")
-
-
+app.command()(info)
+app.command()(convert)
 app.command()(train)
 app.command()(finetune)
 

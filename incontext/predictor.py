@@ -12,28 +12,23 @@ from torch import Tensor
 
 from incontext import checkpoint
 from incontext.belief import merge, presence_of, segmentation_of
-from incontext.coco import is_whole
 from incontext.color import Coloring
 from incontext.color_mask import Rgb
-from incontext.errors import InputError
+from incontext.errors import InputError, check_count
+from incontext.example import Example
+from incontext.gallery import Gallery
 from incontext.image import ImageLike, Normalizer, read_image
 from incontext.labels import Labels
 from incontext.model import SegGPT
-from incontext.prompt import (
-    KINDS,
-    Example,
-    Pass,
-    Prompt,
-    align,
-    check_names,
-    display_colors,
-    group,
-)
+from incontext.prompt import KINDS, Pass, Prompt, align, check_names, display_colors, group
 from incontext.segmentation import Pixels, Segmentation
+from incontext.spill import Spilled
 from incontext.tiles import Blend, Tiling, upsample_rows
 
 # Ids painted in one pass. Measured on CamVid's 11 classes, see the model card.
 CLASSES_PER_PASS = 4
+# Examples whose tokens a query looks at in full, see `Predictor.prompt`.
+THIN_TO = 4
 
 
 class Predictor:
@@ -54,6 +49,7 @@ class Predictor:
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.checkpoint = checkpoint.fingerprint(model)
         self.model = model.to(device, dtype).eval()
         self.device, self.dtype = torch.device(device), dtype
         self.size = model.config.image_size
@@ -87,6 +83,10 @@ class Predictor:
         classes_per_pass: int = CLASSES_PER_PASS,
         crop: bool = False,
         chunk: int | None = None,
+        nearest: int | None = None,
+        thin_to: int | None = THIN_TO,
+        half: bool = False,
+        spill: bool | str | Path = False,
     ) -> Prompt:
         """Encode examples once, for any number of queries.
 
@@ -97,42 +97,96 @@ class Predictor:
             coloring: {id: (r, g, b)} to paint with, all ids in one pass; None: the palette's.
             classes_per_pass: more ids than this are painted in several passes.
             crop: show examples cropped around their labels: fits queries cut into tiles.
-            chunk: examples encoded at once; None: all.
+            chunk: examples encoded at once; None: `SegGPT.examples_at_once`.
+            nearest: each query sees only so many of the examples, those most like it; None: all.
+            thin_to: a query looks at as many tokens as so many whole examples have; of more
+                examples evenly spread tokens are kept, so that cost stays the same. For checkpoints
+                with independent examples; None keeps all.
+            half: keep the prompt in float16, half the size.
+            spill: keep tokens of joint attention in temporary files (True: in the system's
+                folder, or in the one given), so that memory does not grow with the examples.
 
         Raises:
             InputError: no example, none with an object, or one of the options off.
         """
         if kind not in KINDS:
             raise InputError(f"kind {kind!r}; accepted: {', '.join(KINDS)}")
-        _check_count("chunk", chunk)
+        for name, value in (("chunk", chunk), ("nearest", nearest), ("thin_to", thin_to)):
+            check_count(name, value)
         examples = [examples] if isinstance(examples, Example) else list(examples)
         if crop:
             align(examples)  # says what is wrong before anything is cut
             examples = [e.cropped() for e in examples]
         maps = align(examples)
         ids = sorted({index for m in maps for index in m.present})
-        images = torch.stack([self.normalizer.image(e.image, self.size) for e in examples])
-        passes = tuple(
-            Pass(coloring, self._encode(images, maps, coloring, kind, chunk))
-            for coloring in group(ids, classes_per_pass, coloring)
-        )
+        colorings = group(ids, classes_per_pass, coloring)
+        some = chunk or self.model.examples_at_once
+        seen_at_once = min(nearest or len(examples), len(examples))
+        searched = seen_at_once < len(examples)
+        share = 1.0 if thin_to is None else min(1.0, thin_to / seen_at_once)
+        passes = []
+        for part in colorings:
+            encoded = self.model.encode_parts(
+                self._pairs(examples, maps, part, some),
+                torch.tensor([kind == "semantic"], device=self.device), chunk=chunk,
+                parts=Spilled(None if spill is True else spill) if spill else None,
+                settle=not searched, share=share,
+            )  # fmt: skip
+            passes.append(Pass(part, encoded.to(torch.float16) if half else encoded))
+        gallery = self._gallery(examples, maps, colorings, some, seen_at_once)
         return Prompt(
             tuple(ids), display_colors(maps, ids), check_names(names, ids), kind, len(examples),
-            passes, self.model,
+            tuple(passes), self.checkpoint, gallery if searched else None,
         )  # fmt: skip
 
-    def _encode(
-        self, images: Tensor, maps: list[Labels], coloring: Coloring, kind: str, chunk: int | None
-    ) -> Any:
-        targets = []
-        for labels in maps:
-            painted = Image.fromarray(coloring.paint(labels.ids))
-            small = painted.resize((self.size, self.size), Image.Resampling.NEAREST)
-            targets.append(self.normalizer.array(np.asarray(small)))
-        return self.model.encode(
-            self._to_device(images)[None], self._to_device(torch.stack(targets))[None],
-            torch.tensor([kind == "semantic"], device=self.device), chunk=chunk,
-        )  # fmt: skip
+    def load_prompt(self, path: str | Path) -> Prompt:
+        """Read a prompt that `Prompt.save` wrote.
+
+        Raises:
+            InputError: not a prompt file, or made with another checkpoint.
+        """
+        prompt = Prompt.load(path, self.device)
+        self._check_prompt(prompt, f"{path}: ")
+        return prompt
+
+    def _pairs(
+        self, examples: list[Example], maps: list[Labels], coloring: Coloring, some: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and targets in the model's numbers, (1, some, 3, size, size), `some` at a time."""
+        for at in range(0, len(examples), some):
+            targets = []
+            for labels in maps[at : at + some]:
+                painted = Image.fromarray(coloring.paint(labels.ids))
+                small = painted.resize((self.size, self.size), Image.Resampling.NEAREST)
+                targets.append(self.normalizer.array(np.asarray(small)))
+            images = self._pictures([e.image for e in examples[at : at + some]])
+            yield images[None], self._to_device(torch.stack(targets))[None]
+
+    def _gallery(
+        self, examples: list[Example], maps: list[Labels], colorings: Sequence[Coloring],
+        some: int, nearest: int,
+    ) -> Gallery:  # fmt: skip
+        """What finds the examples that are most like a query."""
+        features = [
+            self.model.describe(self.model.see(self._pictures([e.image for e in part])))
+            for part in (examples[at : at + some] for at in range(0, len(examples), some))
+        ]
+        shows = tuple(
+            torch.tensor([[i in m.present for i in c.ids] for m in maps]) for c in colorings
+        )
+        return Gallery(torch.cat(features), shows, nearest)
+
+    def _pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """RGB pictures in the model's numbers: (M, 3, size, size)."""
+        return self._to_device(torch.stack([self.normalizer.image(p, self.size) for p in pictures]))
+
+    def _check_prompt(self, prompt: Prompt, where: str = "") -> None:
+        """Raise InputError unless the prompt was made with this checkpoint."""
+        if prompt.checkpoint != self.checkpoint:
+            raise InputError(
+                f"{where}the prompt was made with another checkpoint ({prompt.checkpoint}, not "
+                f"{self.checkpoint}); make it anew with this predictor"
+            )
 
     def _to_device(self, x: Tensor) -> Tensor:
         return x.to(self.device, self.dtype)
@@ -182,11 +236,10 @@ class Predictor:
     ) -> Iterator[Segmentation]:
         if not isinstance(prompt, Prompt):
             raise InputError(f"{type(prompt).__name__} as prompt; make it with .prompt(examples)")
-        if prompt.model is not self.model:
-            raise InputError("the prompt was made with another model; make it with this predictor")
-        _check_count("batch_size", batch_size)
-        _check_count("tile", tile)
-        _check_count("chunk", chunk)
+        self._check_prompt(prompt)
+        check_count("batch_size", batch_size)
+        check_count("tile", tile)
+        check_count("chunk", chunk)
         source = iter(images)
         while batch := [read_image(image) for image in islice(source, batch_size)]:
             if tile is None:
@@ -206,11 +259,13 @@ class Predictor:
         For each picture a list with one painting for each pass of the prompt, (3, size, size)
         float32 RGB in 0–255, `size` being the model's.
         """
-        queries = torch.stack([self.normalizer.image(p, self.size) for p in pictures])
-        queries = self._to_device(queries)
+        seen = self.model.see(self._pictures(pictures))
+        encoded = [part.encoded for part in prompt.passes]
+        if prompt.gallery:
+            chosen = prompt.gallery.choose(self.model.describe(seen))
+            encoded = [e.select(which) for e, which in zip(encoded, chosen, strict=True)]
         painted = [
-            self.normalizer.restore(self.model.paint(queries, part.encoded, chunk=chunk))
-            for part in prompt.passes
+            self.normalizer.restore(self.model.paint(seen, one, chunk=chunk)) for one in encoded
         ]
         return [[paintings[index] for paintings in painted] for index in range(len(pictures))]
 
@@ -243,12 +298,6 @@ class Predictor:
                 resized = small.resize(size[::-1], Image.Resampling.NEAREST)
                 shown[top:bottom, left:right] = np.asarray(resized)
         return segmentation_of(picture, prompt, blend.result(), presence, [shown])
-
-
-def _check_count(name: str, value: object) -> None:
-    """Raise InputError unless `value` is None or a whole number from 1 on."""
-    if value is not None and not (is_whole(value) and int(str(value)) >= 1):
-        raise InputError(f"{name} is {value!r}; accepted: whole numbers, 1 or more")
 
 
 def _pixels(painting: Tensor) -> Pixels:

@@ -1,77 +1,27 @@
-"""Examples, and the prompt that a model makes of them once for any number of queries."""
+"""Prompt: examples in a model's own terms, made once for any number of queries."""
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from PIL import Image
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor
 
 from incontext.color import PALETTE, Coloring
 from incontext.color_mask import MAX_ID, Rgb, check_colors
-from incontext.errors import InputError
-from incontext.image import ImageLike, read_image
-from incontext.labels import Labels, LabelsLike, match_colors, read_labels
-from incontext.model import SegGPT
+from incontext.errors import InputError, first_line
+from incontext.example import Example
+from incontext.gallery import Gallery
+from incontext.labels import Labels, match_colors
 from incontext.model.encoder import Encoded
 
 KINDS = ("instance", "semantic")
-
-
-class Example:
-    """A picture and its labels; read and checked at once.
-
-    Args:
-        image: see `incontext.image.read_image`.
-        labels: see `incontext.labels.read_labels`; the same size as the upright picture.
-        colors: {id: (r, g, b)} of a color mask.
-        ignore: value in the labels that means "unknown"; "none": 255 is an id.
-        threshold: for soft masks: at or above it is id 1.
-
-    Raises:
-        InputError: what cannot be read, or can be read in two ways.
-    """
-
-    def __init__(
-        self,
-        image: ImageLike,
-        labels: LabelsLike,
-        *,
-        colors: dict[int, Rgb] | None = None,
-        ignore: int | str | None = None,
-        threshold: int | float | None = None,
-    ) -> None:
-        self.image: Image.Image = read_image(image)
-        name = Path(image).name if isinstance(image, (str, Path)) else None
-        self.labels: Labels = read_labels(
-            labels, self.image.size, colors=colors, ignore=ignore, threshold=threshold,
-            file_name=name,
-        )  # fmt: skip
-
-    def __repr__(self) -> str:
-        width, height = self.image.size
-        return f"Example({width}×{height}, ids {self.labels.present})"
-
-    def cropped(self, margin: float = 0.5) -> "Example":
-        """The part around the labels, with a margin on each side as a share of its extent.
-
-        Half of the extent, so that three quarters of the part are surroundings: shown too little
-        of them, a model finds the object in tiles that do not hold it.
-        """
-        rows, columns = np.nonzero(self.labels.ids > 0)
-        if not len(rows):
-            return self
-        spans = []
-        for at, limit in ((columns, self.image.width), (rows, self.image.height)):
-            pad = int(margin * (at.max() - at.min() + 1)) + 1
-            spans.append((max(0, int(at.min()) - pad), min(limit, int(at.max()) + 1 + pad)))
-        (left, right), (top, bottom) = spans
-        part = object.__new__(Example)
-        part.image = self.image.crop((left, top, right, bottom))
-        part.labels = Labels(
-            self.labels.ids[top:bottom, left:right], self.labels.colors, self.labels.discovered
-        )
-        return part
+KEY = "incontext.prompt"  # of the metadata of a prompt file
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +36,12 @@ class Pass:
 class Prompt:
     """N examples in model space, encoded once, used for many queries.
 
+    It holds tensors and no model: it can be pickled, sent to other processes, and kept in a file.
+
     `ids` in ascending order; `colors` are for people (the caller's palette where there is one);
-    `passes` hold the ids in groups that one painting separates well.
+    `passes` hold the ids in groups that one painting separates well; `checkpoint` is the
+    fingerprint of the model that encoded it, no other can use it; with a `gallery` each query sees
+    the examples nearest to it only.
     """
 
     ids: tuple[int, ...]
@@ -96,7 +50,93 @@ class Prompt:
     kind: str
     examples: int
     passes: tuple[Pass, ...] = field(repr=False)
-    model: SegGPT = field(repr=False)  # the one that encoded it; no other can use it
+    checkpoint: str
+    gallery: Gallery | None = field(default=None, repr=False)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all tensors."""
+        return sum(x.nbytes for x in self._tensors().values())
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file that `load` reads; it appears whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        about: dict[str, Any] = {
+            "ids": self.ids, "colors": self.colors, "names": self.names, "kind": self.kind,
+            "examples": self.examples, "checkpoint": self.checkpoint,
+            "passes": [
+                {"ids": p.coloring.ids, "colors": p.coloring.colors, "size": p.encoded.size,
+                 "count": p.encoded.count}
+                for p in self.passes
+            ],
+            "nearest": self.gallery.nearest if self.gallery else None,
+        }  # fmt: skip
+        # Pieces of one tensor, such as a view for each example, are stored one by one.
+        tensors = {name: x.detach().cpu().clone() for name, x in self._tensors().items()}
+        tensors = {name: x.contiguous() for name, x in tensors.items()}
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.part")
+        try:
+            draft.write_bytes(serialize(tensors, metadata={KEY: json.dumps(about)}))
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Prompt":
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: no file, or no prompt in it.
+        """
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such file; accepted: what `incontext prompt` writes")
+        try:
+            with safe_open(path, "pt", device=str(device)) as file:
+                about = json.loads((file.metadata() or {})[KEY])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return cls._of(about, tensors)
+        except KeyError as error:
+            raise InputError(f"{path}: not a prompt file (it lacks {error.args[0]})") from None
+        except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: damaged prompt file ({first_line(error)})") from None
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All tensors by name."""
+        named = {
+            f"pass.{number}.{name}": x
+            for number, part in enumerate(self.passes)
+            for name, x in part.encoded.tensors().items()
+        }
+        if self.gallery:
+            named["gallery.features"] = self.gallery.features
+            named |= {f"gallery.shows.{i}": x for i, x in enumerate(self.gallery.shows)}
+        return named
+
+    @classmethod
+    def _of(cls, about: dict[str, Any], tensors: dict[str, Tensor]) -> "Prompt":
+        """What `_tensors` and the metadata say, together again."""
+        passes = []
+        for number, said in enumerate(about["passes"]):
+            start = f"pass.{number}."
+            own = {n.removeprefix(start): x for n, x in tensors.items() if n.startswith(start)}
+            coloring = Coloring(tuple(said["ids"]), tuple(tuple(c) for c in said["colors"]))
+            size = (said["size"][0], said["size"][1])
+            passes.append(Pass(coloring, Encoded.of(own, said["count"], size)))
+        gallery = None
+        if about["nearest"]:
+            shows = tuple(tensors[f"gallery.shows.{number}"] for number in range(len(passes)))
+            gallery = Gallery(tensors["gallery.features"], shows, about["nearest"])
+        return cls(
+            tuple(about["ids"]), {int(i): tuple(c) for i, c in about["colors"].items()},
+            {int(i): n for i, n in about["names"].items()}, about["kind"], about["examples"],
+            tuple(passes), about["checkpoint"], gallery,
+        )  # fmt: skip
 
 
 def align(examples: Sequence[Example]) -> list[Labels]:

@@ -463,7 +463,10 @@ class TestBadOptions:
     def test_missing_options(self, incontext):
         answer = incontext("segment", "a.png")
         assert answer.code == 2
-        assert "Missing option '--example'" in answer.err
+        assert "Missing option '--out'" in answer.err
+        answer = incontext("segment", "a.png", "--out", "out")
+        assert answer.code == 2
+        assert "--example IMAGE MASK (repeated), or --prompt FILE" in answer.err
 
     def test_no_command(self, incontext):
         assert "Segment pictures by example" in "".join(incontext()[1:])

@@ -16,23 +16,39 @@ ARROWS = {
     "color_mask": {"coco", "errors"},
     "labels": {"coco", "color_mask", "errors", "image"},
     "color": {"color_mask", "errors", "labels"},
-    "model.layers": set(),
-    "model.ensemble": {"model.layers"},
-    "model.stem": {"model.layers"},
-    "model.encoder": {"model.ensemble", "model.layers", "model.stem"},
+    "model.attention": set(),
+    "model.parts": set(),
+    "model.thinning": set(),
+    "model.layers": {"model.attention"},
+    "model.ensemble": {"model.attention", "model.layers", "model.parts"},
+    "model.independent": {
+        "model.attention", "model.ensemble", "model.layers", "model.parts", "model.thinning",
+    },
+    "model.stem": {"model.attention", "model.thinning"},
+    "model.encoder": {
+        "model.ensemble", "model.independent", "model.layers", "model.parts", "model.stem",
+        "model.thinning",
+    },
     "model.decoder": {"model.encoder", "model.layers"},
-    "model.seggpt": {"model.decoder", "model.encoder", "model.layers", "model.stem"},
+    "model.seggpt": {
+        "model.decoder", "model.encoder", "model.layers", "model.parts", "model.stem",
+    },
     "model": {"model.seggpt"},
     "convert": {"model"},
     "hub": {"errors"},
     "checkpoint": {"convert", "errors", "hub", "model"},
-    "prompt": {"color", "color_mask", "errors", "image", "labels", "model", "model.encoder"},
+    "spill": {"model.parts"},
+    "gallery": set(),
+    "example": {"color_mask", "image", "labels"},
+    "prompt": {
+        "color", "color_mask", "errors", "example", "gallery", "labels", "model.encoder",
+    },
     "segmentation": {"color_mask", "errors", "image", "labels"},
     "tiles": {"errors"},
     "belief": {"prompt", "segmentation", "tiles"},
     "predictor": {
-        "belief", "checkpoint", "coco", "color", "color_mask", "errors", "image", "labels", "model",
-        "prompt", "segmentation", "tiles",
+        "belief", "checkpoint", "color", "color_mask", "errors", "example", "gallery", "image",
+        "labels", "model", "prompt", "segmentation", "spill", "tiles",
     },
     "batch": {"errors", "image", "predictor", "prompt", "segmentation"},
     "scenes": set(),
@@ -57,9 +73,11 @@ ARROWS = {
     },
     "arguments": {"errors"},
     "cli_training": {"arguments", "finetune", "train"},
+    "cli_examples": {"arguments", "batch", "errors", "example", "predictor", "prompt"},
+    "cli_checkpoint": {"checkpoint", "convert", "errors"},
     "cli": {
-        "arguments", "batch", "checkpoint", "cli_training", "convert", "errors", "model",
-        "predictor", "prompt", "tiles",
+        "arguments", "batch", "checkpoint", "cli_checkpoint", "cli_examples", "cli_training",
+        "errors", "predictor", "prompt", "tiles",
     },
 }  # fmt: skip
 
@@ -106,7 +124,7 @@ def test_no_cycles():
 
 
 def test_model_is_tensors_only():
-    allowed = {"torch", "dataclasses", "math", "collections", "incontext"}
+    allowed = {"torch", "dataclasses", "math", "collections", "typing", "incontext"}
     for path in (ROOT / "incontext/model").glob("*.py"):
         roots = {name.partition(".")[0] for name in imports(path)}
         assert roots <= allowed, f"{path.name} imports {sorted(roots - allowed)}"

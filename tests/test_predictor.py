@@ -141,8 +141,8 @@ def test_one_list_or_stream(tiny):
 
 def test_prompt_is_encoded_once(tiny, monkeypatch):
     calls = []
-    encode = SegGPT.encode
-    monkeypatch.setattr(SegGPT, "encode", lambda *a, **k: calls.append(1) or encode(*a, **k))
+    encode = SegGPT.encode_parts
+    monkeypatch.setattr(SegGPT, "encode_parts", lambda *a, **k: calls.append(1) or encode(*a, **k))
     picture, labels = scene((40, 60), [((20, 30), 10, RED)])
     prompt = tiny.prompt([Example(picture, labels)] * 3)
     list(tiny.predict((picture for _ in range(10)), prompt))
@@ -256,7 +256,7 @@ def test_palettes_that_disagree_are_refused(tiny):
 
 def test_prompt_of_another_model_is_refused(tiny, predictor):
     picture, labels = scene((40, 60), [((20, 30), 10, RED)])
-    with pytest.raises(InputError, match="another model"):
+    with pytest.raises(InputError, match="another checkpoint"):
         predictor.predict(picture, tiny.prompt(Example(picture, labels)))
 
 

@@ -60,31 +60,58 @@ class Partial:
 
 
 def can_merge(q: Tensor) -> bool:
-    """Whether parts pay: a kernel that answers denominators, and nobody asks for gradients."""
+    """Whether parts pay: there is a kernel that answers denominators, nobody wants gradients."""
     return q.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def partial_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None
 ) -> Partial:
-    """`attention` on CPU without gradients, with the denominator that merging needs."""
-    found, weight = _flash_cpu(q, k, v, 0.0, False, attn_mask=bias, scale=scale)
-    return Partial(found, weight)
+    """`attention` with the denominator that merging needs.
 
-
-def grouped_attention(
-    q: Tensor, groups: Sequence[tuple[Tensor, Tensor, float]], scale: float | None = None
-) -> Tensor:
-    """Attention over all keys of several groups (k, v, offset of its scores) in one softmax."""
+    A kernel answers both where parts pay, see `can_merge`; elsewhere the matrix is written out.
+    """
     if can_merge(q):
-        (k, v, offset), *others = groups
-        whole = partial_attention(q, k, v, scale=scale)
-        for k, v, other in others:
-            whole = whole.merge(partial_attention(q, k, v, scale=scale), other - offset)
+        return Partial(*_flash_cpu(q, k, v, 0.0, False, attn_mask=bias, scale=scale))
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
+    scores = scores.float() if bias is None else scores.float() + bias
+    weight = scores.logsumexp(-1)
+    return Partial((scores - weight[..., None]).exp().to(v.dtype) @ v, weight)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Keys that are attended to together with others."""
+
+    k: Tensor  # (M or 1, n, K, d)
+    v: Tensor
+    weight: Tensor | None = None  # (M or 1, 1, 1, K), added to the scores
+    offset: float = 0.0  # added to all of them
+
+
+def grouped_attention(q: Tensor, groups: Sequence[Group], scale: float | None = None) -> Tensor:
+    """Attention over all keys of several groups in one softmax: (M, n, L, d)."""
+    if can_merge(q):
+        parts = (partial_attention(q, g.k, g.v, _bias(g, q), scale) for g in groups)
+        whole = next(parts)
+        for group, part in zip(groups[1:], parts, strict=True):
+            whole = whole.merge(part, group.offset - groups[0].offset)
         return whole.found
-    k, v = (torch.cat([group[i] for group in groups], 2) for i in (0, 1))
-    offsets = [q.new_full((group.shape[2],), offset) for group, _, offset in groups]
-    return attention(q, k, v, torch.cat(offsets)[None], scale)
+    if len(groups) == 1 and groups[0].weight is None:
+        return attention(q, groups[0].k, groups[0].v, None, scale)
+    bias = []
+    for group in groups:
+        weight = q.new_zeros(group.k.shape[2]) if group.weight is None else group.weight
+        bias.append((weight + group.offset).to(q.dtype).expand(len(q), 1, 1, -1))
+    k, v = torch.cat([g.k for g in groups], 2), torch.cat([g.v for g in groups], 2)
+    return attention(q, k, v, torch.cat(bias, 3), scale)
+
+
+def _bias(group: Group, q: Tensor) -> Tensor | None:
+    """The weights of a group as the kernel reads them: (M, n, L, K), nothing of it repeated."""
+    if group.weight is None:
+        return None
+    return group.weight.to(q.dtype).expand(*q.shape[:3], -1)
 
 
 def biased_slices(

@@ -5,7 +5,7 @@ C channels, M any of these counts.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from incontext.model.ensemble import JointKnown
 from incontext.model.independent import IndependentKnown
-from incontext.model.layers import Block, Derived, PatchEmbedding
+from incontext.model.layers import Block, Derived, PatchEmbedding, join_heads, split_heads
 from incontext.model.parts import InMemory, Parts
-from incontext.model.stem import CopyPath, Stem
+from incontext.model.stem import CopyPath, Matches, Stem
+from incontext.model.thinning import Kept, choose, with_objects
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,43 @@ class Encoded:
     size: tuple[int, int]  # height and width of the pictures, which queries share
     semantic: Tensor  # (P,) bool: True = semantic kind, False = instance kind
     known: JointKnown | IndependentKnown
-    matches: tuple[Tensor, Tensor] | None = None  # keys and values of the copy path
+    matches: Matches | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is kept, by name."""
+        named = {f"known.{name}": x for name, x in self.known.tensors().items()}
+        if self.matches:
+            named |= {f"matches.{name}": x for name, x in self.matches.tensors().items()}
+        return {"semantic": self.semantic, **named}
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor], count: int, size: tuple[int, int]) -> "Encoded":
+        """What `tensors` answered, together again.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        known, matches = (
+            {n.removeprefix(part): x for n, x in tensors.items() if n.startswith(part)}
+            for part in ("known.", "matches.")
+        )
+        kind = IndependentKnown if "merged.0" in known else JointKnown
+        return cls(
+            count, size, tensors["semantic"], kind.from_tensors(known),
+            Matches(**matches) if matches else None,
+        )  # fmt: skip
+
+    def to(self, dtype: torch.dtype) -> "Encoded":
+        """Stored as another dtype; queries go on in their own."""
+        matches = self.matches.to(dtype) if self.matches else None
+        return replace(self, known=self.known.to(dtype), matches=matches)
+
+    def select(self, which: Tensor) -> "Encoded":
+        """A prompt for each of B queries, of k examples each: `which` (B, k); P must be 1."""
+        matches = self.matches.select(which) if self.matches else None
+        known = self.known.select(which)
+        semantic = self.semantic.expand(len(which))
+        return Encoded(which.shape[1], self.size, semantic, known, matches)
 
 
 @dataclass(frozen=True)
@@ -64,6 +101,7 @@ class Encoder(nn.Module):
         independent: bool,
         stem: Stem | None,
         copy_path: CopyPath | None,
+        background: tuple[float, ...],
         eps: float,
     ) -> None:
         super().__init__()
@@ -79,6 +117,7 @@ class Encoder(nn.Module):
         self.position = nn.Parameter(torch.zeros(position_grid, position_grid, dim))
         self.stretched = Derived(stretch)
         self.merge_after, self.taps, self.independent = merge_after, taps, independent
+        self.background = background  # normalized RGB of black, which labels leave unpainted
 
     @property
     def first(self) -> Sequence[Block]:
@@ -89,6 +128,29 @@ class Encoder(nn.Module):
         """Pictures (M, 3, height, width) by themselves: what no example and no target changes."""
         tokens, skips = self.stem(picture) if self.stem else (self.embed(picture), [])
         return Seen(picture, tokens, skips)
+
+    def describe(self, seen: Seen) -> Tensor:
+        """What pictures are like, to find similar ones: (M, 2·C), the mean and the spread of their
+        tokens after the first blocks, each picture by itself."""
+        semantic = torch.ones(1, dtype=torch.bool, device=seen.tokens.device)
+        tokens = self._place(seen.tokens, self.segment_image, semantic, False)
+        rows, columns = tokens.shape[1:3]
+        half = slice(0, rows)
+        for block in self.first:
+            q, *known = split_heads(block.project(tokens))
+            found = block.attn.look(q, torch.stack(known), (2 * rows, columns), half, half).found
+            tokens = block.finish(tokens, join_heads(found, columns))
+        flat = tokens.flatten(1, 2).float()
+        return torch.cat([flat.mean(1), flat.std(1)], 1)
+
+    def _chosen(
+        self, targets: Tensor, grid: tuple[int, int], share: float, start: int
+    ) -> Kept | None:
+        """Which cells of a grid over the examples (P, some, …) are kept, `start` being the first's
+        number."""
+        if share >= 1:
+            return None
+        return choose(with_objects(targets, self.background, grid), share, start)
 
     def _place(self, tokens: Tensor, segment: Tensor, semantic: Tensor, below: bool) -> Tensor:
         """Add what tells streams, halves, positions and kinds apart: (P, …, h, w, C), (P,)."""
@@ -114,6 +176,7 @@ class Encoder(nn.Module):
         chunk: int | None = None,
         parts: Parts | None = None,
         settle: bool = True,
+        share: float = 1.0,
     ) -> Encoded:
         """Examples → what every query of this prompt can reuse.
 
@@ -126,24 +189,29 @@ class Encoder(nn.Module):
             parts: where tokens of joint attention are kept, empty; None: in memory.
             settle: queries will have nothing of their target shown, so that the target stream can
                 be computed here where it does not depend on them.
+            share: of the keys and values of each example that are kept, where they are.
         """
-        matches: list[tuple[Tensor, Tensor]] = []
+        matches: list[Matches] = []
         count, size, grid = 0, (0, 0), (0, 0)
 
-        def tokens() -> Iterator[tuple[Tensor, Tensor]]:
+        def tokens() -> Iterator[tuple[Tensor, Tensor, Kept | None]]:
             nonlocal count, size, grid
             for images, targets in examples:
                 seen = self.see(images.flatten(0, 1))
                 target = self.embed(targets.flatten(0, 1)).unflatten(0, images.shape[:2])
                 target = self._hide(target, hidden if hidden is None else hidden[:, None])
-                if self.copy_path:
-                    matches.append(self.copy_path.remember(seen.skips, _blank(targets, hidden)))
                 image = seen.tokens.unflatten(0, images.shape[:2])
+                size, grid = _pair(images.shape[-2:]), _pair(image.shape[-3:-1])
+                if self.copy_path:
+                    cells = _pair(seen.skips[1].shape[-2:])
+                    match = self.copy_path.remember(seen.skips, _blank(targets, hidden))
+                    matches.append(match.thinned(self._chosen(targets, cells, share, count)))
+                chosen = self._chosen(targets, grid, share, count)
                 count += images.shape[1]
-                size, grid = images.shape[-2:], image.shape[-3:-1]
                 yield (
                     self._place(image, self.segment_image, semantic, False),
                     self._place(target, self.segment_target, semantic, False),
+                    chosen,
                 )
 
         known: JointKnown | IndependentKnown
@@ -155,8 +223,8 @@ class Encoder(nn.Module):
                 shown = self.mask_token.expand(len(semantic), *grid, -1)
                 shown = self._place(shown, self.segment_target, semantic, True)
                 known = known.settle(self.first, shown, chunk)
-        keys = [torch.cat(x, 2) for x in zip(*matches, strict=True)]
-        return Encoded(count, size, semantic, known, (keys[0], keys[1]) if keys else None)
+        together = Matches.joined(matches) if matches else None
+        return Encoded(count, size, semantic, known, together)
 
     def forward(
         self,
@@ -199,14 +267,16 @@ class Encoder(nn.Module):
         return Features(taps, rows, seen.picture, seen.skips, copied, colors)
 
 
+def _pair(shape: torch.Size) -> tuple[int, int]:
+    return shape[0], shape[1]
+
+
 def stretch(table: Tensor, rows: int, columns: int) -> Tensor:
     """A position table (g, g, C) over a whole canvas: (rows, columns, C) (official
     `get_abs_pos`)."""
     if table.shape[:2] == (rows, columns):
         return table
-    wide = F.interpolate(
-        table.permute(2, 0, 1)[None].float(), size=(rows, columns), mode="bicubic"
-    )
+    wide = F.interpolate(table.permute(2, 0, 1)[None].float(), size=(rows, columns), mode="bicubic")
     return wide[0].permute(1, 2, 0).to(table.dtype)
 
 

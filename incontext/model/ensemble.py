@@ -6,13 +6,14 @@ channels, n heads, L = h·w tokens of a half, d channels of a head; s examples o
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from incontext.model.attention import can_merge
 from incontext.model.layers import Block, join_heads, split_heads
-from incontext.model.parts import Parts, each
+from incontext.model.parts import InMemory, Parts, each, numbered
 
 # What a piece of examples and the query see of each other: (above, below), see `_canvases`.
 Look = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -50,15 +51,15 @@ class Joint:
         total, count = torch.zeros_like(query), 0
         for index, part in enumerate(each(self.examples)):
             pieces = []
-            for piece in self._pieces(part, len(query)):
+            for piece in self._pieces(part, query):
                 above, below = look(piece)
                 pieces.append(block.finish(piece, above))
                 total, count = total + below.sum(1), count + piece.shape[1]
-            part = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+            on = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
             if self.fresh:
-                moved[index] = part
+                moved[index] = on
             else:
-                moved.append(part)
+                moved.append(on)
         self.examples, self.fresh = moved, True
         return block.finish(query, total / count)
 
@@ -76,7 +77,7 @@ class Joint:
         total, count = torch.zeros_like(query), 0
         seam = None
         for part in each(self.examples):
-            for piece in self._pieces(part, len(query)):
+            for piece in self._pieces(part, query):
                 size = piece.shape[1]
                 shown = split_heads(block.project_known(piece.flatten(0, 1)))
                 beside = block.attn.look(_often(asked[0], size), shown, grid, lower, upper)
@@ -105,16 +106,17 @@ class Joint:
         """Both streams of the examples become one: the image stream is here, `targets` the other"""
         assert self.fresh, "streams merge after a block"
         for index in range(len(targets)):
-            self.examples[index] = merge_streams(self.examples[index], targets[index])
+            image = self.examples[index]
+            self.examples[index] = merge_streams(image, targets[index].to(image.dtype))
 
     def above(self) -> Tensor:
         """The last rows of the first example, as many as were asked for: (B, rows, w, C)."""
         first = self.examples[0][:, 0]
         return first[:, first.shape[1] - self.rows_above :]
 
-    def _pieces(self, part: Tensor, queries: int) -> Sequence[Tensor]:
+    def _pieces(self, part: Tensor, query: Tensor) -> Sequence[Tensor]:
         """A part for every query, at most `chunk` examples in a piece: (B, s, h, w, C) each."""
-        part = part.expand(queries, -1, -1, -1, -1)
+        part = part.expand(len(query), -1, -1, -1, -1).to(query.dtype)
         return part.split(self.chunk or part.shape[1], 1)
 
     def _canvases(self, block: Block, query: Tensor) -> Look:
@@ -177,13 +179,37 @@ class JointKnown:
     shown: Tensor | None = None  # (P, h, w, C): the query half of the settled target stream
 
     @classmethod
-    def of(cls, tokens: Iterable[tuple[Tensor, Tensor]], parts: Parts) -> "JointKnown":
-        """Keep tokens (P, some, h, w, C) of both streams, some examples at a time, in `parts`."""
+    def of(cls, tokens: Iterable[tuple[Tensor, Tensor, Any]], parts: Parts) -> "JointKnown":
+        """Keep tokens (P, some, h, w, C) of both streams, some examples at a time, in `parts`.
+
+        The third of each is for independent examples: here all tokens move along with a query.
+        """
         targets = parts.empty()
-        for image, target in tokens:
+        for image, target, _ in tokens:
             parts.append(image)
             targets.append(target)
         return cls(parts, targets)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is kept, by name."""
+        streams = {"image": self.image, "target": self.target}
+        named = {f"{n}.{i}": x for n, parts in streams.items() for i, x in enumerate(each(parts))}
+        return named if self.shown is None else {**named, "shown": self.shown}
+
+    @classmethod
+    def from_tensors(cls, named: dict[str, Tensor]) -> "JointKnown":
+        """What `tensors` answered, together again, in memory."""
+        image, target = (InMemory(numbered(named, name)) for name in ("image", "target"))
+        return cls(image, target, named.get("shown"))
+
+    def to(self, dtype: torch.dtype) -> "JointKnown":
+        """Tokens stored as another dtype; queries go on in their own."""
+        image, target = self.image.empty(), self.target.empty()
+        for parts, stored in ((self.image, image), (self.target, target)):
+            for part in each(parts):
+                stored.append(part.to(dtype))
+        shown = None if self.shown is None else self.shown.to(dtype)
+        return JointKnown(image, target, shown)
 
     def settle(self, first: Sequence[Block], shown: Tensor, chunk: int | None) -> "JointKnown":
         """Take the target stream through the first blocks: it does not see the query's picture.
@@ -194,6 +220,15 @@ class JointKnown:
         for block in first:
             shown = target.step(block, shown)
         return replace(self, target=target.examples, shown=shown)
+
+    def select(self, which: Tensor) -> "JointKnown":
+        """Other examples for each query: `which` (B, k) of the N; P must be 1, unsettled."""
+        assert self.shown is None, "the target stream of all examples is no sum over some of them"
+        image, target = self.image.empty(), self.target.empty()
+        for parts, chosen in ((self.image, image), (self.target, target)):
+            for nth in which.T:  # the nth example of every query
+                chosen.append(torch.cat([_example(parts, int(n)) for n in nth]))
+        return JointKnown(image, target)
 
     def begin(
         self, first: Sequence[Block], image: Tensor, shown: Tensor, chunk: int | None, above: int
@@ -209,4 +244,13 @@ class JointKnown:
         for block in first:
             image = stream.step(block, image)
         stream.merge(here.target)
-        return merge_streams(image, here.shown), stream
+        return merge_streams(image, here.shown.to(image.dtype)), stream
+
+
+def _example(parts: Parts, number: int) -> Tensor:
+    """One example of all, (1, 1, h, w, C)."""
+    for part in each(parts):
+        if number < part.shape[1]:
+            return part[:, number : number + 1]
+        number -= part.shape[1]
+    raise IndexError("no such example")

@@ -6,14 +6,18 @@ K tokens kept of an example, d channels of a head.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from incontext.model.attention import grouped_attention
+from incontext.model.attention import Group, grouped_attention
 from incontext.model.ensemble import merge_streams
 from incontext.model.layers import Block, join_heads, split_heads
+from incontext.model.parts import numbered
+from incontext.model.thinning import Kept
+
+STREAMS = ("image", "target", "merged")
 
 
 class Independent:
@@ -21,21 +25,26 @@ class Independent:
 
     Keys of examples get an offset of -log N: the examples together weigh as much as one would, so
     that repeating an example changes nothing and any N meets the weights trained for few. Where
-    only K of L tokens are kept, each stands for L / K of them.
+    only some tokens are kept, each stands for as many as its weight says.
     """
 
-    def __init__(self, memory: Sequence[Tensor]) -> None:
-        """`memory`: keys and values of the blocks to come, each (P, 2, n, N, K, d)."""
+    def __init__(self, memory: Sequence[Tensor], weight: Tensor | None) -> None:
+        """`memory`: keys and values of the blocks to come, each (P, 2, n, N, K, d).
+
+        `weight`: (P, N, K), log of the number of tokens that a kept one stands for.
+        """
         self.memory = iter(memory)
+        self.weight = None if weight is None else weight.flatten(1)[:, None, None]
 
     def step(self, block: Block, query: Tensor) -> Tensor:
         """One block: query (B, h, w, C) → the same shape."""
-        queries, rows, columns = query.shape[:3]
+        queries, _, columns = query.shape[:3]
         kept = next(self.memory)
-        offset = math.log(rows * columns / (kept.shape[3] * kept.shape[4]))
+        offset = -math.log(kept.shape[3])
         k, v = kept.flatten(3, 4).expand(queries, -1, -1, -1, -1).to(query.dtype).unbind(1)
         own = split_heads(block.project(query))  # (3, B, n, L, d)
-        found = grouped_attention(own[0], [(own[1], own[2], 0.0), (k, v, offset)])
+        groups = [Group(own[1], own[2]), Group(k, v, self.weight, offset)]
+        found = grouped_attention(own[0], groups)
         return block.finish(query, join_heads(found, columns))
 
     last = step
@@ -47,34 +56,71 @@ class Independent:
 class IndependentKnown:
     """What is known of N examples before a query comes: keys and values of every block.
 
-    `image` and `target` hold those of the blocks before the streams are merged, `merged` the
-    others; each tensor is (P, 2, n, N, K, d).
+    Args:
+        memory: those of the blocks before the streams are merged for `STREAMS[:2]`, of the others
+            for `STREAMS[2]`; each tensor is (P, 2, n, N, K, d).
+        weight: (P, N, K), see `Independent`.
     """
 
-    def __init__(
-        self, image: Sequence[Tensor], target: Sequence[Tensor], merged: Sequence[Tensor]
-    ) -> None:
-        self.image, self.target, self.merged = list(image), list(target), list(merged)
+    def __init__(self, memory: dict[str, list[Tensor]], weight: Tensor | None = None) -> None:
+        self.memory, self.weight = memory, weight
 
     @classmethod
     def of(
-        cls, blocks: Sequence[Block], merge_after: int, tokens: Iterable[tuple[Tensor, Tensor]]
+        cls,
+        blocks: Sequence[Block],
+        merge_after: int,
+        tokens: Iterable[tuple[Tensor, Tensor, Kept | None]],
     ) -> "IndependentKnown":
-        """Take examples through all blocks: tokens (P, some, h, w, C) of both streams at a time."""
-        streams: tuple[list[list[Tensor]], ...] = ([], [], [])
-        for image, target in tokens:
-            shape = image.shape[:2]
-            image, target = image.flatten(0, 1), target.flatten(0, 1)
-            memory: tuple[list[Tensor], ...] = ([], [], [])
+        """Take examples through all blocks: tokens (P, some, h, w, C) of both streams at a time,
+        and which of them to keep (None: all)."""
+        found: list[dict[str, list[Tensor]]] = []
+        weights = []
+        for images, targets, chosen in tokens:
+            shape = images.shape[:2]
+            weights += [] if chosen is None else [chosen.weight]
+            image, target = images.flatten(0, 1), targets.flatten(0, 1)
+            here: dict[str, list[Tensor]] = {name: [] for name in STREAMS}
             for block in blocks[: merge_after + 1]:
-                image = _pass(block, image, memory[0])
-                target = _pass(block, target, memory[1])
+                image = _pass(block, image, here["image"])
+                target = _pass(block, target, here["target"])
             image = merge_streams(image, target)
             for block in blocks[merge_after + 1 :]:
-                image = _pass(block, image, memory[2])
-            for stream, kept in zip(streams, memory, strict=True):
-                stream.append([x.unflatten(0, shape).movedim(1, 3) for x in kept])
-        return cls(*([torch.cat(x, 3) for x in zip(*s, strict=True)] for s in streams))
+                image = _pass(block, image, here["merged"])
+            for kept in here.values():
+                kept[:] = [x.unflatten(0, shape).movedim(1, 3) for x in kept]
+                kept[:] = kept if chosen is None else [chosen.of(x) for x in kept]
+            found.append(here)
+        memory = {
+            name: [torch.cat(x, 3) for x in zip(*(part[name] for part in found), strict=True)]
+            for name in STREAMS
+        }
+        return cls(memory, torch.cat(weights, 1) if weights else None)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is kept, by name."""
+        named = {f"{name}.{i}": x for name, m in self.memory.items() for i, x in enumerate(m)}
+        return named if self.weight is None else {**named, "weight": self.weight}
+
+    @classmethod
+    def from_tensors(cls, named: dict[str, Tensor]) -> "IndependentKnown":
+        """What `tensors` answered, together again."""
+        return cls({name: numbered(named, name) for name in STREAMS}, named.get("weight"))
+
+    def select(self, which: Tensor) -> "IndependentKnown":
+        """Other examples for each query: `which` (B, k) of the N; P must be 1."""
+        weight = None if self.weight is None else self.weight[0][which]
+        return self._each(lambda x: x[0, :, :, which].movedim(2, 0), weight)
+
+    def to(self, dtype: torch.dtype) -> "IndependentKnown":
+        """Keys and values stored as another dtype; queries go on in their own."""
+        return self._each(lambda x: x.to(dtype), self.weight)
+
+    def _each(
+        self, change: Callable[[Tensor], Tensor], weight: Tensor | None
+    ) -> "IndependentKnown":
+        memory = {name: [change(x) for x in m] for name, m in self.memory.items()}
+        return IndependentKnown(memory, weight)
 
     def begin(
         self, first: Sequence[Block], image: Tensor, shown: Tensor, chunk: int | None, above: int
@@ -83,10 +129,10 @@ class IndependentKnown:
 
         `image` and `shown` (B, h, w, C): the query's tokens in the two streams.
         """
-        streams = Independent(self.image), Independent(self.target)
+        images, targets, merged = (Independent(self.memory[n], self.weight) for n in STREAMS)
         for block in first:
-            image, shown = (s.step(block, x) for s, x in zip(streams, (image, shown), strict=True))
-        return merge_streams(image, shown), Independent(self.merged)
+            image, shown = images.step(block, image), targets.step(block, shown)
+        return merge_streams(image, shown), merged
 
 
 def _pass(block: Block, tokens: Tensor, kept: list[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from incontext.model.attention import Partial, attention, biased_slices, partial_attention
 
+
 class PatchEmbedding(nn.Module):
     """Square patches to tokens: a convolution whose stride is its kernel."""
 

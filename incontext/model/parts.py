@@ -16,7 +16,9 @@ class Parts(Protocol):
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Tensor: ...
     def __setitem__(self, index: int, part: Tensor) -> None: ...
-    def append(self, part: Tensor) -> None: ...
+    def append(self, part: Tensor) -> None:
+        """One more part."""
+
     def empty(self) -> "Parts":
         """A new one of the same kind without parts."""
 
@@ -32,3 +34,9 @@ class InMemory(list[Tensor]):
 def each(parts: Parts) -> Iterator[Tensor]:
     """The parts in order, one at a time."""
     return (parts[index] for index in range(len(parts)))
+
+
+def numbered(named: dict[str, Tensor], name: str) -> list[Tensor]:
+    """The tensors NAME.0, NAME.1, … in this order."""
+    own = [key for key in named if key.startswith(f"{name}.")]
+    return [named[f"{name}.{index}"] for index in range(len(own))]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from incontext.model.decoder import PixelDecoder, SkipDecoder
-from incontext.model.encoder import Encoded, Encoder
+from incontext.model.encoder import Encoded, Encoder, Seen
 from incontext.model.layers import Block, PatchEmbedding
 from incontext.model.parts import Parts
 from incontext.model.stem import CopyPath, Stem
@@ -142,6 +142,7 @@ class SegGPT(nn.Module):
             position_grid=config.position_grid, merge_after=config.merge_after,
             taps=config.taps, independent=config.example_attention == "independent",
             stem=stem, copy_path=copy_path, eps=eps,
+            background=tuple(-m / s for m, s in zip(config.mean, config.std, strict=True)),
         )  # fmt: skip
         count = len(config.taps)
         self.decoder: PixelDecoder | SkipDecoder
@@ -189,6 +190,7 @@ class SegGPT(nn.Module):
         chunk: int | None = None,
         parts: Parts | None = None,
         settle: bool = True,
+        share: float = 1.0,
     ) -> Encoded:
         """`encode` for examples that come some at a time, images and targets (P, some, 3, H, W).
 
@@ -197,13 +199,14 @@ class SegGPT(nn.Module):
                 examples that are made as they are asked for, memory need not grow with N.
             settle: also compute what of the query's target stream is the same for all queries
                 whose target is hidden whole.
+            share: of the keys and values of each example to keep; independent attention only.
 
         Raises:
             ValueError: see `encode`; no example.
         """
         encoded = self.encoder.encode(
             self._checked(examples), semantic, hidden=hidden, chunk=chunk, parts=parts,
-            settle=settle,
+            settle=settle, share=share,
         )  # fmt: skip
         if not encoded.count:
             raise ValueError("a prompt needs one example or more")
@@ -228,16 +231,33 @@ class SegGPT(nn.Module):
         large = self.config.example_attention == "joint" and self.encoder.mask_token.is_cpu
         return 1 if large else 16
 
-    def paint(self, queries: Tensor, encoded: Encoded, *, chunk: int | None = None) -> Tensor:
+    def see(self, pictures: Tensor) -> Seen:
+        """Pictures (M, 3, H, W), normalized, by themselves: what no prompt changes.
+
+        Raises:
+            ValueError: sizes that are no multiple of the patch.
+        """
+        self._check("pictures", pictures, 4)
+        return self.encoder.see(pictures)
+
+    def describe(self, seen: Seen) -> Tensor:
+        """Features (M, D) whose cosine says how alike pictures are, see `Encoder.describe`."""
+        return self.encoder.describe(seen)
+
+    def paint(
+        self, queries: Tensor | Seen, encoded: Encoded, *, chunk: int | None = None
+    ) -> Tensor:
         """Queries (B, 3, H, W), normalized → painting of the query half (B, 3, H, W), normalized.
 
-        The prompt has P = 1, or P = B with a prompt for each query.
+        The prompt has P = 1, or P = B with a prompt for each query. Queries that several prompts
+        are to paint are given as `see` answers them.
         """
-        self._fit(queries, encoded)
-        seen = self.encoder.see(queries)
+        pictures = queries if isinstance(queries, Tensor) else queries.picture
+        self._fit(pictures, encoded)
+        seen = self.encoder.see(queries) if isinstance(queries, Tensor) else queries
         features = self.encoder(seen, encoded, chunk=chunk, above=self.decoder.rows_above)
         painting = self.decoder(features)
-        return painting[..., painting.shape[-2] - queries.shape[-2] :, :]
+        return painting[..., painting.shape[-2] - pictures.shape[-2] :, :]
 
     def forward(
         self,

@@ -4,11 +4,15 @@ Letters: M any leading dimensions, P prompts, B queries, N examples, H W rows an
 stride-4 grid of one picture, n heads, d channels of a head.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from incontext.model.attention import attention
+from incontext.model.attention import Group, grouped_attention
+from incontext.model.thinning import Kept
 
 COPY_STRIDE = 4
 
@@ -52,6 +56,45 @@ class Stem(nn.Module):
         return self.proj(x).permute(0, 2, 3, 1), skips
 
 
+@dataclass(frozen=True)
+class Matches:
+    """What the copy path keeps of the examples."""
+
+    keys: Tensor  # (P, n, N, K, d)
+    values: Tensor  # (P, n, N, K, d)
+    weight: Tensor | None = None  # (P, N, K), log of how many cells a kept one stands for
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is kept, by name."""
+        weight = {} if self.weight is None else {"weight": self.weight}
+        return {"keys": self.keys, "values": self.values, **weight}
+
+    @classmethod
+    def joined(cls, several: "Sequence[Matches]") -> "Matches":
+        """Those of more and more examples as one."""
+        weights = [m.weight for m in several if m.weight is not None]
+        return cls(
+            torch.cat([m.keys for m in several], 2), torch.cat([m.values for m in several], 2),
+            torch.cat(weights, 1) if weights else None,
+        )  # fmt: skip
+
+    def thinned(self, kept: Kept | None) -> "Matches":
+        """Only the cells that are kept, None: all."""
+        if kept is None:
+            return self
+        return Matches(kept.of(self.keys), kept.of(self.values), kept.weight)
+
+    def select(self, which: Tensor) -> "Matches":
+        """Other examples for each query: `which` (B, k) of the N; P must be 1."""
+        weight = None if self.weight is None else self.weight[0][which]
+        keys, values = (x[0][:, which].transpose(0, 1) for x in (self.keys, self.values))
+        return Matches(keys, values, weight)
+
+    def to(self, dtype: torch.dtype) -> "Matches":
+        """Stored as another dtype; queries go on in their own."""
+        return Matches(self.keys.to(dtype), self.values.to(dtype), self.weight)
+
+
 class CopyPath(nn.Module):
     """Match query pixels to example pixels by cosine and bring their target colors along.
 
@@ -77,24 +120,28 @@ class CopyPath(nn.Module):
         # The fused kernels want the channels of a head side by side.
         return F.normalize(features.transpose(2, 3), dim=-1).contiguous()
 
-    def remember(self, skips: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Skips of P·N pictures, targets (P, N, 3, …) → keys and values (P, n, N, H·W, d)."""
+    def remember(self, skips: list[Tensor], targets: Tensor) -> "Matches":
+        """Skips of P·N pictures, targets (P, N, 3, …) → what queries are matched with."""
         count = targets.shape[:2]
         cells = F.pixel_unshuffle(targets.flatten(0, 1), COPY_STRIDE)  # (P·N, 3·16, H, W)
         color = cells.unflatten(1, (3, -1)).mean(2).flatten(2)  # (P·N, 3, H·W)
         learned = self.value(cells).flatten(2).unflatten(1, (self.heads, -1))
         color = color[:, None].expand(-1, self.heads, -1, -1)
         values = torch.cat([color.to(learned.dtype), learned], 2).transpose(2, 3).contiguous()
-        keys, values = (x.unflatten(0, count).transpose(1, 2) for x in (self._features(skips), values))
-        return keys, values
+        keys = self._features(skips)
+        return Matches(*(x.unflatten(0, count).transpose(1, 2) for x in (keys, values)))
 
-    def forward(self, skips: list[Tensor], known: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, skips: list[Tensor], known: "Matches") -> Tensor:
         """Skips of B query pictures → copied values (B, n·d, H, W), colors first in each head."""
         asked = self._features(skips) * self.scale.exp()
-        keys, values = (x.flatten(2, 3).expand(len(asked), -1, -1, -1) for x in known)
+        kind = known.values.dtype if torch.is_autocast_enabled() else asked.dtype
+        keys, values = (
+            x.flatten(2, 3).expand(len(asked), -1, -1, -1).to(kind)
+            for x in (known.keys, known.values)
+        )
+        weight = None if known.weight is None else known.weight.flatten(1)[:, None, None]
         # Under autocast unit vectors come out in float32; the values have the type that is wanted.
-        asked, keys = asked.to(values.dtype), keys.to(values.dtype)
-        copied = attention(asked, keys, values, scale=1.0)
+        copied = grouped_attention(asked.to(kind), [Group(keys, values, weight)], scale=1.0)
         height, width = skips[1].shape[-2:]
         return copied.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
 

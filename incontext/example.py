@@ -1,0 +1,66 @@
+"""Example: a picture and its labels."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from incontext.color_mask import Rgb
+from incontext.image import ImageLike, read_image
+from incontext.labels import Labels, LabelsLike, read_labels
+
+
+class Example:
+    """A picture and its labels; read and checked at once.
+
+    Args:
+        image: see `incontext.image.read_image`.
+        labels: see `incontext.labels.read_labels`; the same size as the upright picture.
+        colors: {id: (r, g, b)} of a color mask.
+        ignore: value in the labels that means "unknown"; "none": 255 is an id.
+        threshold: for soft masks: at or above it is id 1.
+
+    Raises:
+        InputError: what cannot be read, or can be read in two ways.
+    """
+
+    def __init__(
+        self,
+        image: ImageLike,
+        labels: LabelsLike,
+        *,
+        colors: dict[int, Rgb] | None = None,
+        ignore: int | str | None = None,
+        threshold: int | float | None = None,
+    ) -> None:
+        self.image: Image.Image = read_image(image)
+        name = Path(image).name if isinstance(image, (str, Path)) else None
+        self.labels: Labels = read_labels(
+            labels, self.image.size, colors=colors, ignore=ignore, threshold=threshold,
+            file_name=name,
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        width, height = self.image.size
+        return f"Example({width}×{height}, ids {self.labels.present})"
+
+    def cropped(self, margin: float = 0.5) -> "Example":
+        """The part around the labels, with a margin on each side as a share of its extent.
+
+        Half of the extent, so that three quarters of the part are surroundings: shown too little
+        of them, a model finds the object in tiles that do not hold it.
+        """
+        rows, columns = np.nonzero(self.labels.ids > 0)
+        if not len(rows):
+            return self
+        spans = []
+        for at, limit in ((columns, self.image.width), (rows, self.image.height)):
+            pad = int(margin * (at.max() - at.min() + 1)) + 1
+            spans.append((max(0, int(at.min()) - pad), min(limit, int(at.max()) + 1 + pad)))
+        (left, right), (top, bottom) = spans
+        part = object.__new__(Example)
+        part.image = self.image.crop((left, top, right, bottom))
+        part.labels = Labels(
+            self.labels.ids[top:bottom, left:right], self.labels.colors, self.labels.discovered
+        )
+        return part

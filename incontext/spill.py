@@ -1,0 +1,56 @@
+"""Parts in files: examples of any number in the memory of one part."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from incontext.model.parts import InMemory, each
+
+
+class Spilled:
+    """Parts (see `incontext.model.parts`), each in a file of its own in a temporary folder.
+
+    Read and written whole, so that only the part in use is in memory; the folder goes with the
+    last user.
+
+    Args:
+        folder: where the temporary folder is made; None: the system's.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = folder
+        self.space = tempfile.TemporaryDirectory(prefix="incontext-", dir=folder)
+        self.about: list[tuple[torch.Size, torch.dtype, torch.device]] = []
+
+    def __len__(self) -> int:
+        return len(self.about)
+
+    def _path(self, index: int) -> Path:
+        return Path(self.space.name) / str(index)
+
+    def __getitem__(self, index: int) -> Tensor:
+        shape, dtype, device = self.about[index]
+        raw = torch.from_numpy(np.fromfile(self._path(index), np.uint8))
+        return raw.view(dtype).view(shape).to(device)
+
+    def __setitem__(self, index: int, part: Tensor) -> None:
+        raw: Any = part.detach().contiguous().cpu().flatten().view(torch.uint8).numpy()
+        raw.tofile(self._path(index))
+        self.about[index] = (part.shape, part.dtype, part.device)
+
+    def append(self, part: Tensor) -> None:
+        """One more part."""
+        self.about.append((part.shape, part.dtype, part.device))
+        self[len(self) - 1] = part
+
+    def __reduce__(self) -> Any:
+        """Pickled, as for another process, they are in memory."""
+        return InMemory, (list(each(self)),)
+
+    def empty(self) -> "Spilled":
+        """A new one without parts."""
+        return Spilled(self.folder)
