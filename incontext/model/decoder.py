@@ -12,6 +12,9 @@ from incontext.model.encoder import Features
 from incontext.model.layers import ChannelNorm
 
 
+BAND = 64  # rows of pixels that are convolved together: what comes of them stays in the cache
+
+
 class PixelDecoder(nn.Module):
     """Each token becomes its patch of pixels, then two convolutions (official `decode`).
 
@@ -31,13 +34,30 @@ class PixelDecoder(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         """→ painting (B, 3, (a + h)·patch, w·patch)."""
-        x = self.embed(torch.cat(features.taps, -1))  # (B, a + h, w, patch·patch·dim)
-        batch, rows, columns = x.shape[:3]
+        x = self._pixels(torch.cat(features.taps, -1))
+        height = x.shape[2]
+        bands = []
+        for top in range(0, height, BAND):
+            bottom = min(top + BAND, height)
+            # A row more on each side, as far as there is one, which the convolution looks at.
+            above = min(1, top)
+            band = self.conv(x[:, :, top - above : bottom + 1])[:, :, above : above + bottom - top]
+            band = F.gelu(self.norm(band)).permute(0, 2, 3, 1)
+            bands.append(F.linear(band, self.head.weight[:, :, 0, 0], self.head.bias))
+        return torch.cat(bands, 1).permute(0, 3, 1, 2)
+
+    def _pixels(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, h, w, taps·C) to pixels (B, dim, h·patch, w·patch), channels last in memory.
+
+        A row of pixels of all tokens at a time: each is a piece of the weights, and its result
+        already lies as the picture does.
+        """
         patch = self.patch_size
-        # Pixels vary slowest within a token and channels fastest: the official layout.
-        x = x.view(batch, rows, columns, patch, patch, -1).permute(0, 5, 1, 3, 2, 4)
-        x = x.reshape(batch, -1, rows * patch, columns * patch)
-        return self.head(F.gelu(self.norm(self.conv(x))))
+        weights, biases = (x.chunk(patch) for x in (self.embed.weight, self.embed.bias))
+        rows = [F.linear(tokens, w, b) for w, b in zip(weights, biases, strict=True)]
+        # (B, h, patch, w, patch·dim)
+        x = torch.stack(rows, 2).flatten(1, 2).unflatten(3, (patch, -1)).flatten(2, 3)
+        return x.permute(0, 3, 1, 2)
 
 
 class SkipDecoder(nn.Module):

@@ -44,9 +44,9 @@ class Joint:
 
     def step(self, block: Block, query: Tensor) -> Tensor:
         """One block: query (B, h, w, C) → the same shape; the examples move along."""
-        alone = sum(part.shape[1] for part in each(self.examples)) == 1
-        merged = can_merge(query) and not alone
-        look = self._halves(block, query) if merged else self._canvases(block, query)
+        if len(self.examples) == 1 and self.examples[0].shape[1] == 1:
+            return self._alone(block, query)
+        look = (self._halves if can_merge(query) else self._canvases)(block, query)
         moved = self.examples if self.fresh else self.examples.empty()
         total, count = torch.zeros_like(query), 0
         for index, part in enumerate(each(self.examples)):
@@ -62,6 +62,16 @@ class Joint:
                 moved.append(on)
         self.examples, self.fresh = moved, True
         return block.finish(query, total / count)
+
+    def _alone(self, block: Block, query: Tensor) -> Tensor:
+        """`step` with one example: one canvas, nothing to average."""
+        [piece] = self._pieces(self.examples[0], query)
+        canvas = torch.cat([piece[:, 0], query], 1)
+        canvas = block.finish(canvas, block.attn.attend(block.project(canvas)))
+        example, query = canvas.split(query.shape[1], 1)
+        self.examples, self.fresh = self.examples.empty(), True
+        self.examples.append(example[:, None])
+        return query
 
     def last(self, block: Block, query: Tensor) -> Tensor:
         """The last block: like `step`, but of the examples only what `above` asks for is computed.

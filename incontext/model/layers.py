@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from incontext.model.attention import Partial, attention, biased_slices, partial_attention
 
 
+# Hidden elements of an MLP at once, on CPU: 14 MB. New memory of more than that comes from the system
+# page by page each time, which costs more than the arithmetic of a GELU.
+HIDDEN = 3_600_000
+
+
 class PatchEmbedding(nn.Module):
     """Square patches to tokens: a convolution whose stride is its kernel."""
 
@@ -170,7 +175,13 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, C) → (…, C)."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        hidden = self.fc1.out_features
+        if torch.is_grad_enabled() or not x.is_cpu or x.numel() * hidden <= HIDDEN * x.shape[-1]:
+            return self.fc2(F.gelu(self.fc1(x)))
+        # As few pieces as there can be, all of one size.
+        pieces = -(-x.numel() * hidden // (HIDDEN * x.shape[-1]))
+        moved = [self.fc2(F.gelu(self.fc1(part))) for part in x.flatten(0, -2).chunk(pieces)]
+        return torch.cat(moved).view(x.shape)
 
 
 class Block(nn.Module):
