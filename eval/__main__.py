@@ -81,6 +81,21 @@ def matters(
 
 
 @app.command()
+def nearest(
+    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
+    checkpoint: str = DEFAULT,
+    sets: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
+    k: Annotated[int, typer.Option("--k", help="Examples that a query sees.")] = 16,
+    pool: Annotated[int, typer.Option(help="Examples to choose from, at most.")] = 128,
+    queries: Annotated[int, typer.Option(help="Queries a class.")] = 20,
+) -> None:
+    """Examples chosen for each query, against as many at random and against all."""
+    from eval.nearest import run
+
+    run(data, checkpoint, [s for s in sets.split(",") if s], k, pool, queries)
+
+
+@app.command()
 def look(
     data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
     out: Annotated[Path, typer.Option(help="Picture to write.")],

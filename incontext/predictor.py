@@ -133,10 +133,12 @@ class Predictor:
                 settle=not searched, share=share,
             )  # fmt: skip
             passes.append(Pass(part, encoded.to(torch.float16) if half else encoded))
-        gallery = self._gallery(examples, maps, colorings, some, seen_at_once)
+        gallery = None
+        if searched:
+            gallery = self._gallery(examples, maps, colorings, some, seen_at_once)
         return Prompt(
             tuple(ids), display_colors(maps, ids), check_names(names, ids), kind, len(examples),
-            tuple(passes), self.checkpoint, gallery if searched else None,
+            tuple(passes), self.checkpoint, gallery,
         )  # fmt: skip
 
     def load_prompt(self, path: str | Path) -> Prompt:

@@ -302,3 +302,56 @@ def test_any_half_size():
     picture, labels = scene((40, 60), [((20, 30), 10, RED)])
     result = predictor.predict(picture, predictor.prompt(Example(picture, labels)))
     assert result.paintings[0].shape == (48, 48, 3)
+
+
+@pytest.mark.parametrize("which", ["tiny", "predictor"])
+def test_nearest_is_a_prompt_of_those_alone(which, request):
+    """Both attention modes: a query sees its nearest examples as if there were no others."""
+    predictor = request.getfixturevalue(which)
+    colors = [RED, GREEN, BLUE, RED, GREEN, BLUE]
+    examples = [
+        Example(*scene((40, 60), [((20, 12 + 7 * i), 9, color)])) for i, color in enumerate(colors)
+    ]
+    whole = predictor.prompt(examples, nearest=2, chunk=4)
+    queries = [e.image for e in examples[::-1]]
+    seen = predictor.model.see(predictor._pictures(queries))
+    [chosen] = whole.gallery.choose(predictor.model.describe(seen))
+    together = predictor.paint(queries, whole)
+    for row, query, painted in zip(chosen, queries, together, strict=True):
+        assert examples[[e.image for e in examples].index(query)] in [examples[i] for i in row]
+        alone = predictor.prompt([examples[i] for i in row], chunk=1)
+        [expected] = predictor.paint([query], alone)
+        torch.testing.assert_close(painted[0], expected[0], atol=2e-3, rtol=0)
+
+
+def test_spilled_examples_change_nothing(tiny, tmp_path):
+    examples = [Example(*scene((40, 60), [((20, 12 + 7 * i), 9, RED)])) for i in range(5)]
+    query, _ = scene((50, 70), [((25, 40), 9, RED)])
+    kept = tiny.predict([query, query[:, ::-1].copy()], tiny.prompt(examples))
+    prompt = tiny.prompt(examples, spill=tmp_path, chunk=2)
+    assert list(tmp_path.iterdir())
+    for one, other in zip(kept, tiny.predict([query, query[:, ::-1].copy()], prompt), strict=True):
+        assert np.array_equal(one.paintings[0], other.paintings[0])
+
+
+def test_thinned_prompts(predictor):
+    """As many tokens as four examples have, whatever their number; the answer hardly changes."""
+    examples = [Example(*scene((120, 160), [((60, 30 + 5 * i), 25, RED)])) for i in range(12)]
+    query, truth = scene((200, 150), [((130, 90), 40, RED)])
+    four, many, all_kept = (
+        predictor.prompt(examples[:4]),
+        predictor.prompt(examples),
+        predictor.prompt(examples, thin_to=None),
+    )
+    assert many.nbytes < 1.05 * four.nbytes < 0.4 * all_kept.nbytes
+    thin, full = (predictor.predict(query, p) for p in (many, all_kept))
+    assert iou(thin.mask(1), truth == 1) > 0.7
+    assert iou(thin.mask(1), full.mask(1)) > 0.9
+
+
+@pytest.mark.parametrize("name", ["chunk", "nearest", "thin_to"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
+def test_counts_of_a_prompt_are_checked(tiny, name, value):
+    picture, labels = scene((40, 60), [((20, 30), 10, RED)])
+    with pytest.raises(InputError, match=f"{name} is .*; accepted: whole numbers, 1 or more"):
+        tiny.prompt(Example(picture, labels), **{name: value})

@@ -1,0 +1,67 @@
+"""`python -m eval nearest`: does choosing the examples for each query pay?
+
+For every class of every still-picture set: a pool of examples and queries outside it. A query sees
+k examples of the pool, those nearest to it or as many drawn at random, or the whole pool.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from eval.common import LabelledSet, binary_ids, still_sets
+from eval.metrics import FewShotIoU
+from incontext import Example, Predictor
+from incontext.pictures import IGNORE
+
+METHODS = ("random", "nearest", "all")
+
+
+def run(
+    folder: Path, checkpoint: str, sets: Sequence[str], k: int, pool: int, queries: int
+) -> dict[str, list[float]]:
+    """Print a row a set: mIoU with k at random, the k nearest, and the whole pool."""
+    predictor = Predictor.from_pretrained(checkpoint)
+    print("| set | pools | " + " | ".join(f"{k} {m}" if m != "all" else m for m in METHODS) + " |")
+    print("|---|---|---|---|---|")
+    scores: dict[str, list[float]] = {}
+    for path in still_sets(folder, sets):
+        data = LabelledSet.read(path)
+        meters = {name: FewShotIoU() for name in METHODS}
+        sizes = [_score(predictor, data, c, k, pool, queries, meters) for c in data.holders]
+        used = [size for size in sizes if size]
+        if not used:
+            continue
+        scores[data.name] = [meters[name].miou() for name in METHODS]
+        pools = f"{min(used)}–{max(used)}" if len(set(used)) > 1 else str(used[0])
+        row = " | ".join(f"{s:.1f}" for s in scores[data.name])
+        print(f"| {data.name} | {pools} | {row} |", flush=True)
+    means = " | ".join(f"{m:.1f}" for m in np.mean(list(scores.values()), 0))
+    print(f"| **mean** | | {means} |")
+    return scores
+
+
+def _score(
+    predictor: Predictor, data: LabelledSet, index: int, k: int, pool: int, queries: int,
+    meters: dict[str, FewShotIoU],
+) -> int:  # fmt: skip
+    """Add one class's results; the size of its pool, 0 where there are too few pictures."""
+    rng = np.random.default_rng(index)
+    order = rng.permutation(data.holders[index])
+    asked = order[:queries]
+    shown = order[queries : queries + pool]
+    examples = [
+        Example(data.images[i], binary_ids(data.labels[i], index), ignore=-1) for i in shown
+    ]
+    examples = [e for e in examples if e.labels.present]
+    if len(examples) < 2 * k:
+        return 0
+    prompts = {"nearest": predictor.prompt(examples, nearest=k), "all": predictor.prompt(examples)}
+    for query in asked:
+        drawn = rng.choice(len(examples), k, replace=False)
+        prompts["random"] = predictor.prompt([examples[i] for i in drawn])
+        truth = data.labels[query]
+        for name in METHODS:
+            mask = predictor.predict(data.images[query], prompts[name]).mask(1)
+            meters[name].add(index, mask, truth == index, truth == IGNORE)
+    return len(examples)

@@ -1,0 +1,113 @@
+"""Prompts as values: files, pickles, sizes."""
+
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from incontext import Example, InputError, Predictor, Prompt
+
+RNG = np.random.default_rng(0)
+PICTURE = RNG.integers(0, 255, (48, 64, 3), np.uint8)
+LABELS = np.zeros((48, 64), np.uint8)
+LABELS[8:20, 8:30], LABELS[30:44, 40:60] = 3, 7
+QUERY = PICTURE[:, ::-1].copy()
+
+
+@pytest.fixture(scope="module", params=["joint", "independent"])
+def predictor(request, tiny_checkpoint) -> Predictor:
+    if request.param == "joint":
+        return Predictor.from_pretrained(tiny_checkpoint)
+    return Predictor.from_pretrained()
+
+
+def examples(count: int = 1) -> list[Example]:
+    return [Example(np.roll(PICTURE, i, 0), np.roll(LABELS, i, 0)) for i in range(count)]
+
+
+def same(predictor: Predictor, one: Prompt, other: Prompt, atol: float = 0.0) -> None:
+    """Both prompts lead to the same answer."""
+    for a, b in zip(*(predictor.paint([_picture()], p)[0] for p in (one, other)), strict=True):
+        torch.testing.assert_close(a, b, atol=atol, rtol=0)
+
+
+def _picture():
+    return Example(QUERY, LABELS).image
+
+
+@pytest.mark.parametrize("options", [{}, {"nearest": 2}, {"half": True}, {"classes_per_pass": 1}])
+def test_file_round_trip(predictor, tmp_path, options):
+    prompt = predictor.prompt(examples(5), names={3: "left"}, **options)
+    again = predictor.load_prompt(prompt.save(tmp_path / "deep/p.safetensors"))
+    for name in ("ids", "colors", "names", "kind", "examples", "checkpoint", "nbytes"):
+        assert getattr(again, name) == getattr(prompt, name)
+    assert len(again.passes) == len(prompt.passes)
+    same(predictor, prompt, again)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["p.safetensors"]
+
+
+def test_half_is_half_the_size(predictor, tmp_path):
+    whole, half = (predictor.prompt(examples(), half=h) for h in (False, True))
+    assert half.nbytes < 0.51 * whole.nbytes
+    same(predictor, whole, half, atol=1.5)  # of 255
+    sizes = [p.save(tmp_path / f"{p.nbytes}").stat().st_size for p in (whole, half)]
+    assert sizes[1] < 0.51 * sizes[0] + 2000  # what it says about itself
+
+
+def _paint_elsewhere(source: str, prompt: bytes) -> bytes:
+    predictor = Predictor.from_pretrained(source)
+    [parts] = predictor.paint([_picture()], pickle.loads(prompt))
+    return pickle.dumps([p.numpy() for p in parts])
+
+
+def test_workers_get_it_without_the_model(tiny_checkpoint):
+    """Pickled, sent to another process, used there with a model of its own."""
+    predictor = Predictor.from_pretrained(tiny_checkpoint)
+    prompt = predictor.prompt(examples(2), spill=True)
+    sent = pickle.dumps(prompt)
+    assert len(sent) < prompt.nbytes + 20_000
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        answer = pool.apply(_paint_elsewhere, (str(tiny_checkpoint), sent))
+    [here] = predictor.paint([_picture()], prompt)
+    for one, other in zip(pickle.loads(answer), here, strict=True):
+        np.testing.assert_allclose(one, other.numpy(), atol=1e-3)
+
+
+def test_other_checkpoints_are_refused(predictor, tiny_checkpoint, tmp_path):
+    prompt = predictor.prompt(examples())
+    path = prompt.save(tmp_path / "p")
+    other = Predictor.from_pretrained(tiny_checkpoint)
+    with torch.no_grad():
+        other.model.encoder.mask_token += 1
+    other = Predictor(other.model)
+    for use in (lambda: other.load_prompt(path), lambda: other.predict(QUERY, prompt)):
+        with pytest.raises(InputError, match=f"another checkpoint .*{prompt.checkpoint}"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("make", "wanted"),
+    [
+        (lambda p: None, "no such file"),
+        (lambda p: p.write_bytes(b"no"), "damaged prompt file"),
+        (lambda p: save_file({"x": torch.ones(1)}, p), "not a prompt file"),
+        (lambda p: save_file({}, p, {"incontext.prompt": "{}"}), "not a prompt file"),
+        (lambda p: save_file({}, p, {"incontext.prompt": "{"}), "damaged prompt file"),
+    ],
+)
+def test_bad_files(predictor, tmp_path, make, wanted):
+    path = tmp_path / "p.safetensors"
+    make(path)
+    with pytest.raises(InputError, match=f"p.safetensors.*{wanted}"):
+        predictor.load_prompt(path)
+
+
+def test_truncated_file(predictor, tmp_path):
+    path: Path = predictor.prompt(examples()).save(tmp_path / "p.safetensors")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="damaged prompt file"):
+        predictor.load_prompt(path)
