@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from incontext.model import SIZES, Config, SegGPT, painting_loss
 from incontext.model.attention import attention
 from incontext.model.encoder import stretch
-from incontext.model.layers import Attention, relative_table
+from incontext.model.independent import Independent
+from incontext.model.layers import Attention, join_heads, relative_table, split_heads
+from incontext.spill import Spilled
 
 JOINT = replace(SIZES["tiny"], depth=4, merge_after=1, taps=(1, 3))
 INDEPENDENT = Config(
@@ -94,18 +96,46 @@ def naive_joint(model: SegGPT, query, images, targets, semantic) -> torch.Tensor
     return painting[0, :, half * patch :]
 
 
+def close(got: torch.Tensor, expected: torch.Tensor) -> None:
+    """Within 1e-5 of the whole, and nowhere far off."""
+    assert (got - expected).norm() <= 1e-5 * expected.norm()
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("examples", [1, 2, 5])
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
-def test_joint_equals_naive(examples, size):
+def test_joint_equals_naive(batch, examples, size, tmp_path):
+    """Fast paths and the one with gradients; any chunk; prompts reused, in files, unsettled."""
     model = randomized(JOINT)
-    query, images, targets, semantic = inputs(3, examples, *size)
+    query, images, targets, semantic = inputs(batch, examples, *size)
     with torch.inference_mode():
         expected = torch.stack(
             [naive_joint(model, q[None], images, targets, semantic) for q in query]
         )
-        for chunk in (None, 1, 2):
-            painting = model(query, images, targets, semantic, chunk=chunk)
-            torch.testing.assert_close(painting, expected, atol=1e-5, rtol=1e-5)
+        for chunk in (None, 1, 2, 3):
+            encoded = model.encode(images, targets, semantic, chunk=chunk)
+            for _ in range(2):  # the second query finds the prompt as it was
+                close(model.paint(query, encoded, chunk=chunk), expected)
+        pairs = list(zip(images.split(2, 1), targets.split(2, 1), strict=True))
+        encoded = model.encode_parts(pairs, semantic, parts=Spilled(tmp_path))
+        close(model.paint(query, encoded), expected)
+        encoded = model.encode_parts(pairs, semantic, settle=False)
+        close(model.paint(query, encoded), expected)
+        order = torch.arange(examples).expand(batch, -1)
+        close(model.paint(query, encoded.select(order)), expected)
+    for chunk in (None, 2):
+        close(model(query, images, targets, semantic, chunk=chunk).detach(), expected)
+
+
+def test_whole_canvas_equals_the_query_half():
+    """The last block computes only what is asked for: all of it, or the row at the seam."""
+    model = randomized(JOINT)
+    arguments = inputs(2, 3)
+    with torch.inference_mode():
+        whole = model(*arguments, whole=True)
+        close(whole[:, :, 32:], model(*arguments))
+    close(model(*arguments, whole=True).detach(), whole)
 
 
 def naive_independent(model: SegGPT, query, images, targets, semantic) -> torch.Tensor:
@@ -148,21 +178,47 @@ def naive_independent(model: SegGPT, query, images, targets, semantic) -> torch.
     return model.decoder(Features(taps, 0, query, own, copied, colors))[0]
 
 
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("examples", [1, 2, 5])
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
-def test_independent_equals_naive(examples, size):
+def test_independent_equals_naive(batch, examples, size):
     model = randomized(INDEPENDENT)
-    query, images, targets, semantic = inputs(3, examples, *size)
+    query, images, targets, semantic = inputs(batch, examples, *size)
     with torch.inference_mode():
         expected = torch.stack(
             [naive_independent(model, q[None], images, targets, semantic) for q in query]
         )
         for chunk in (None, 1, 2):
             encoded = model.encode(images, targets, semantic, chunk=chunk)
-            painting = model.paint(query, encoded)
-            torch.testing.assert_close(painting, expected, atol=1e-5, rtol=1e-5)
-            forward = model(query, images, targets, semantic, chunk=chunk)
-            torch.testing.assert_close(forward, expected, atol=1e-5, rtol=1e-5)
+            close(model.paint(query, encoded), expected)
+            close(model(query, images, targets, semantic, chunk=chunk), expected)
+            order = torch.arange(examples).expand(batch, -1)
+            close(model.paint(query, encoded.select(order)), expected)
+    close(model(query, images, targets, semantic).detach(), expected)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.6])
+def test_thinned_attention_equals_naive(share):
+    """Kept tokens count as many times as their weight says, with and without gradients."""
+    model = randomized(INDEPENDENT)
+    block = model.encoder.blocks[0]
+    _, images, targets, semantic = inputs(2, 3)
+    pairs = [(images, targets)]
+    with torch.inference_mode():
+        known = model.encode_parts(pairs, semantic, share=share).known
+        kept = known.memory["image"][0]  # (1, 2, n, N, K, d)
+        x = torch.randn(2, 4, 4, 32)
+        got = Independent([kept], known.weight).step(block, x)
+        q, k, v = split_heads(block.project(x))
+        keys, values = kept[0].flatten(2, 3).expand(2, -1, -1, -1, -1).transpose(0, 1)
+        scores = q @ torch.cat([k, keys], 2).transpose(2, 3) * q.shape[-1] ** -0.5
+        scores[..., 16:] += known.weight.flatten() - math.log(3)
+        found = scores.softmax(-1) @ torch.cat([v, values], 2)
+        expected = block.finish(x, join_heads(found, 4))
+        close(got, expected)
+    traced = Independent([kept.clone()], known.weight.clone()).step(block, x.clone())
+    close(traced.detach(), expected)
+    assert kept.shape[3:5] == (3, max(2, round(16 * share)))
 
 
 @pytest.mark.parametrize("config", [JOINT, INDEPENDENT], ids=["joint", "independent"])
