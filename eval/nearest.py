@@ -5,14 +5,29 @@ k examples of the pool, those nearest to it or as many drawn at random, or the w
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from eval.common import LabelledSet, binary_ids, still_sets
 from eval.metrics import FewShotIoU
 from incontext import Example, Predictor
+from incontext.gallery import Gallery
 from incontext.pictures import IGNORE
+
+
+class Drawn(Gallery):
+    """As many examples as the nearest, but drawn at random for each query; seed 0."""
+
+    def choose(self, asked: torch.Tensor) -> list[torch.Tensor]:
+        """See `Gallery.choose`."""
+        rng = torch.Generator().manual_seed(0)
+        count = len(self.features)
+        rows = [torch.randperm(count, generator=rng)[: self.nearest].sort().values for _ in asked]
+        return [torch.stack(rows)] * len(self.shows)
+
 
 METHODS = ("random", "nearest", "all")
 
@@ -56,12 +71,14 @@ def _score(
     examples = [e for e in examples if e.labels.present]
     if len(examples) < 2 * k:
         return 0
-    prompts = {"nearest": predictor.prompt(examples, nearest=k), "all": predictor.prompt(examples)}
-    for query in asked:
-        drawn = rng.choice(len(examples), k, replace=False)
-        prompts["random"] = predictor.prompt([examples[i] for i in drawn])
-        truth = data.labels[query]
-        for name in METHODS:
-            mask = predictor.predict(data.images[query], prompts[name]).mask(1)
-            meters[name].add(index, mask, truth == index, truth == IGNORE)
+    chosen = predictor.prompt(examples, nearest=k)
+    assert chosen.gallery
+    drawn = replace(chosen, gallery=Drawn(**vars(chosen.gallery)))
+    prompts = (drawn, chosen, predictor.prompt(examples))
+    for name, prompt in zip(METHODS, prompts, strict=True):
+        for query, result in zip(
+            asked, predictor.predict([data.images[i] for i in asked], prompt), strict=True
+        ):
+            truth = data.labels[query]
+            meters[name].add(index, result.mask(1), truth == index, truth == IGNORE)
     return len(examples)

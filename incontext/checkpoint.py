@@ -207,8 +207,13 @@ def save(
         The weights file.
 
     Raises:
-        InputError: the model has parts or settings that the layout has no place for.
+        InputError: the model has parts or settings that the layout has no place for, or it was
+            quantized.
     """
+    with torch.device("meta"):
+        problems = compare(SegGPT(model.config).state_dict(), model.state_dict())
+    if problems:  # such as int8 weights, which live outside the tensors of a model
+        raise InputError("this model cannot be saved: " + "; ".join(problems))
     try:
         state = convert.convert(model.state_dict(), layout)
     except ValueError as error:

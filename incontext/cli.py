@@ -45,7 +45,7 @@ Checkpoint = Annotated[
     str, typer.Option(help="Bundled name, folder, .safetensors or .pth file, or hub id.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
-Dtype = Annotated[str, typer.Option(help="float32, float16, bfloat16.")]
+Dtype = Annotated[str, typer.Option(help="float32, float16, bfloat16, int8 (weights; CPU).")]
 
 
 def _version(wanted: bool) -> None:
@@ -235,7 +235,8 @@ def _predictor(weights: Path, device: str, dtype: str) -> "Predictor":
 
     if device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
         raise InputError(f"--device {device!r}; accepted: auto, cpu, cuda, cuda:1, mps")
-    types = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    types = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16,
+             "int8": torch.int8}  # fmt: skip
     if dtype not in types:
         raise InputError(f"--dtype {dtype!r}; accepted: {', '.join(types)}")
     try:

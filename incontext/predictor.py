@@ -37,7 +37,13 @@ class Predictor:
     Args:
         model: any `SegGPT`.
         device: "auto" takes a GPU where there is one.
-        dtype: of the model's arithmetic; paintings are read in float32.
+        dtype: of the model's arithmetic; paintings are read in float32. torch.int8: the blocks'
+            linear layers have int8 weights, all else is float32; on CPU only, see
+            `benchmarks/README.md` for what it gains and loses. The model given is changed.
+        compile: let `torch.compile` fuse what it can of the blocks; pays on GPUs.
+
+    Raises:
+        InputError: int8 on another device than the CPU.
     """
 
     def __init__(
@@ -46,12 +52,21 @@ class Predictor:
         *,
         device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float32,
+        compile: bool = False,
     ) -> None:
+        int8 = dtype is torch.int8
         if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = "cuda" if torch.cuda.is_available() and not int8 else "cpu"
+        self.device, self.dtype = torch.device(device), torch.float32 if int8 else dtype
+        if int8 and self.device.type != "cpu":
+            raise InputError(f"int8 weights on {self.device}; accepted: device cpu")
         self.checkpoint = checkpoint.fingerprint(model)
-        self.model = model.to(device, dtype).eval()
-        self.device, self.dtype = torch.device(device), dtype
+        self.model = model.to(self.device, self.dtype).eval()
+        for block in self.model.encoder.blocks:
+            if int8:
+                block.quantize()
+            if compile:
+                block.compile()
         self.size = model.config.image_size
         self.normalizer = Normalizer(model.config.mean, model.config.std)
 
@@ -62,11 +77,12 @@ class Predictor:
         *,
         device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float32,
+        compile: bool = False,
         local_files_only: bool = False,
     ) -> "Predictor":
         """A predictor with a bundled, local or hub checkpoint: see `incontext.checkpoint.load`."""
         model = checkpoint.load(source, local_files_only=local_files_only)
-        return cls(model, device=device, dtype=dtype)
+        return cls(model, device=device, dtype=dtype, compile=compile)
 
     def push_to_hub(self, repo: str, *, private: bool = False) -> str:
         """Upload the model: see `incontext.checkpoint.push_to_hub`."""

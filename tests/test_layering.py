@@ -19,7 +19,8 @@ ARROWS = {
     "model.attention": set(),
     "model.parts": set(),
     "model.thinning": set(),
-    "model.layers": {"model.attention"},
+    "model.int8": set(),
+    "model.layers": {"model.attention", "model.int8"},
     "model.ensemble": {"model.attention", "model.layers", "model.parts"},
     "model.independent": {
         "model.attention", "model.ensemble", "model.layers", "model.parts", "model.thinning",
@@ -124,7 +125,7 @@ def test_no_cycles():
 
 
 def test_model_is_tensors_only():
-    allowed = {"torch", "dataclasses", "math", "collections", "typing", "incontext"}
+    allowed = {"torch", "dataclasses", "math", "collections", "typing", "warnings", "incontext"}
     for path in (ROOT / "incontext/model").glob("*.py"):
         roots = {name.partition(".")[0] for name in imports(path)}
         assert roots <= allowed, f"{path.name} imports {sorted(roots - allowed)}"

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from incontext.model.encoder import Features
 from incontext.model.layers import ChannelNorm
 
-
 BAND = 64  # rows of pixels that are convolved together: what comes of them stays in the cache
 
 

@@ -5,15 +5,16 @@ n heads, d channels of a head.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from incontext.model.attention import Partial, attention, biased_slices, partial_attention
+from incontext.model.int8 import Int8Linear
 
-
-# Hidden elements of an MLP at once, on CPU: 14 MB. New memory of more than that comes from the system
+# Hidden elements of an MLP at once, on CPU: 14 MB. Larger pieces of new memory come from the system
 # page by page each time, which costs more than the arithmetic of a GELU.
 HIDDEN = 3_600_000
 
@@ -85,8 +86,8 @@ class Attention(nn.Module):
     def __init__(self, dim: int, heads: int, grid: tuple[int, int] | None) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv: nn.Module = nn.Linear(dim, 3 * dim)
+        self.proj: nn.Module = nn.Linear(dim, dim)
         self.relative = grid is not None
         if grid is not None:
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid[0] - 1, dim // heads))
@@ -100,6 +101,8 @@ class Attention(nn.Module):
     def project_known(self, x: Tensor) -> Tensor:
         """(M, H, W, C) → keys and values alone (M, H, W, 2, n, d)."""
         dim = x.shape[-1]
+        if not isinstance(self.qkv, nn.Linear):  # weights that cannot be cut
+            return self.project(x)[..., 1:, :, :]
         both = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])
         return both.unflatten(-1, (2, self.heads, -1))
 
@@ -170,12 +173,13 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.hidden = hidden
+        self.fc1: nn.Module = nn.Linear(dim, hidden)
+        self.fc2: nn.Module = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, C) → (…, C)."""
-        hidden = self.fc1.out_features
+        hidden = self.hidden
         if torch.is_grad_enabled() or not x.is_cpu or x.numel() * hidden <= HIDDEN * x.shape[-1]:
             return self.fc2(F.gelu(self.fc1(x)))
         # As few pieces as there can be, all of one size.
@@ -203,6 +207,18 @@ class Block(nn.Module):
     def project_known(self, x: Tensor) -> Tensor:
         """(M, H, W, C) → normalized keys and values alone (M, H, W, 2, n, d)."""
         return self.attn.project_known(self.norm1(x))
+
+    def quantize(self) -> None:
+        """Give the linear layers int8 weights, for inference on CPU: see `Int8Linear`."""
+        for module in (self.attn, self.mlp):
+            for name, layer in list(module.named_children()):
+                if isinstance(layer, nn.Linear):
+                    setattr(module, name, Int8Linear(layer))
+
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile what a block computes beside attention; options of `torch.compile`."""
+        self.project = torch.compile(self.project, *args, **options)  # type: ignore[method-assign]
+        self.finish = torch.compile(self.finish, *args, **options)  # type: ignore[method-assign]
 
     def finish(self, x: Tensor, context: Tensor) -> Tensor:
         """Output projection of the attended `context`, residual, MLP, residual."""
