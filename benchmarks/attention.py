@@ -1,49 +1,128 @@
-"""Attention that needs gradients, bfloat16 on CPU: the written-out matrix beside PyTorch's kernel.
+"""Ways to compute attention, side by side: what `incontext/model/attention.py` chose by.
 
-`python -m benchmarks.attention`. Forward and backward, one thread, alternating in one process;
-medians of paired ratios at the shapes that training at 128 px has.
+`python -m benchmarks.attention [--quick] [--flex]`. First, relative-position attention of one ViT-L
+canvas for inference. Second, attention that needs gradients, in bfloat16 on CPU, at the shapes that
+training at 128 px has. Alternating in one process, medians of paired ratios.
 """
 
-import statistics
-import time
+import argparse
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from incontext.model.attention import attention
+from benchmarks.common import Work, alternate, environment, heading, ratio, row
+from incontext.model.attention import attention, biased_slices, partial_attention
 
 # Name, and (batch, heads, queries, keys, channels).
-SHAPES = {"copy path": (8, 4, 1024, 2048, 32), "block": (8, 6, 256, 768, 32)}
+TRAINING = {"copy path": (8, 4, 1024, 2048, 32), "block": (8, 6, 256, 768, 32)}
 
 
-def seconds(function: Callable[..., Tensor], inputs: list[Tensor]) -> float:
-    """One forward and backward pass."""
-    start = time.perf_counter()
-    function(*inputs).sum().backward()
-    return time.perf_counter() - start
+def ways(rows: int, columns: int, heads: int, channels: int, flex: bool) -> dict[str, Work]:
+    """Functions that all compute the same but the first."""
+    tokens = rows * columns
+    q, k, v = torch.randn(1, tokens, 3, heads, channels).permute(2, 0, 3, 1, 4)
+    tall, wide = torch.randn(1, heads, tokens, rows), torch.randn(1, heads, tokens, columns)
+    # One 1 for the row and one for the column of each key.
+    places = torch.cat(
+        [torch.eye(rows).repeat_interleave(columns, 0), torch.eye(columns).repeat(rows, 1)], 1
+    ).expand(1, heads, -1, -1)
+
+    def sliced(budget: int | None) -> Tensor:
+        found = torch.empty(1, tokens, heads, channels).transpose(1, 2)
+        for where, bias in biased_slices(q, tall, wide, budget):
+            found[where] = attention(q[where], k[where[:2]], v[where[:2]], bias)
+        return found
+
+    def whole() -> Tensor:
+        bias = (tall[..., :, None] + wide[..., None, :]).flatten(3)
+        return F.scaled_dot_product_attention(q, k, v, bias)
+
+    def folded() -> Tensor:
+        """The bias as more channels of q and k; v must be as wide for the kernel."""
+        scale = channels**0.5
+        asked = torch.cat([q, tall * scale, wide * scale], 3)
+        known = torch.cat([k, places], 3)
+        wider = F.pad(v, (0, rows + columns))
+        scale = channels**-0.5
+        return F.scaled_dot_product_attention(asked, known, wider, scale=scale)[..., :channels]
+
+    def written() -> Tensor:
+        """Head by head, the matrix of one head at a time."""
+        found = torch.empty(1, tokens, heads, channels).transpose(1, 2)
+        scores = torch.empty(tokens, tokens)
+        for h in range(heads):
+            grid = scores.view(tokens, rows, columns)
+            torch.add(tall[0, h][..., None], wide[0, h][:, None], out=grid)
+            torch.addmm(scores, q[0, h], k[0, h].T, alpha=channels**-0.5, out=scores)
+            found[0, h] = scores.softmax(-1) @ v[0, h]
+        return found
+
+    works: dict[str, Callable[[], Tensor]] = {
+        "no bias (another result)": lambda: partial_attention(q, k, v).found,
+        "slices, 2 heads at a time (ours)": partial(sliced, None),
+        "slices of 128 MiB": partial(sliced, 2**25),
+        "the whole bias": whole,
+        "bias folded into q and k": folded,
+        "written out, a head at a time": written,
+    }
+    if flex:
+        from torch.nn.attention.flex_attention import flex_attention
+
+        compiled = torch.compile(flex_attention)
+
+        def score(x: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            return x + tall[b, h, i, j // columns] + wide[b, h, i, j % columns]
+
+        works["FlexAttention"] = lambda: compiled(
+            q.contiguous(), k.contiguous(), v.contiguous(), score_mod=score
+        )
+    expected = written()
+    for name, work in list(works.items())[1:]:
+        torch.testing.assert_close(work(), expected, atol=1e-4, rtol=1e-4, msg=name)
+    return dict(works)
 
 
-def main(repeats: int = 15) -> None:
-    """Print a row for each shape."""
+def training(rounds: int) -> None:
+    """Forward and backward in bfloat16, one thread."""
     torch.set_num_threads(1)
-    print("| shape | written out, ms | fused, ms | fused ÷ written out (range) |")
-    print("|---|---|---|---|")
-    for name, (batch, heads, queries, keys, channels) in SHAPES.items():
+    print(f"\n{environment()}, bfloat16, forward and backward\n")
+    heading("shape", "written out", "fused", "fused ÷ written out")
+    for name, (batch, heads, queries, keys, channels) in TRAINING.items():
         inputs = [
-            torch.randn(batch, heads, rows, channels, dtype=torch.bfloat16, requires_grad=True)
-            for rows in (queries, keys, keys)
+            torch.randn(batch, heads, n, channels, dtype=torch.bfloat16, requires_grad=True)
+            for n in (queries, keys, keys)
         ]
-        pairs = []
-        for _ in range(repeats + 2):
-            ours = seconds(attention, inputs)
-            pairs.append((ours, seconds(F.scaled_dot_product_attention, inputs)))
-        kept = pairs[2:]  # the first two warm up
-        ratios = [fused / ours for ours, fused in kept]
-        cells = [f"{1000 * statistics.median(p[i] for p in kept):.0f}" for i in (0, 1)]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-        print(f"| {name} | {' | '.join(cells)} | {spread} |")
+        works: dict[str, Work] = {
+            "written": lambda x=inputs: attention(*x).sum().backward(),
+            "fused": lambda x=inputs: F.scaled_dot_product_attention(*x).sum().backward(),
+        }
+        times = alternate(works, rounds, 2)
+        row(name, times["written"], times["fused"], ratio(times["fused"], times["written"]))
+
+
+def main() -> None:
+    """Print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--flex", action="store_true", help="FlexAttention too: needs a compiler")
+    parser.add_argument("--quick", action="store_true", help="a small canvas")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rounds = 2 if options.quick else options.rounds
+    shape = (16, 8, 4, 16) if options.quick else (56, 28, 16, 64)
+    print(f"{environment()}, float32, canvas of {shape[0]}×{shape[1]} tokens, {shape[2]} heads\n")
+    with torch.inference_mode():
+        times = alternate(ways(*shape, options.flex), rounds, 2)
+    heading("way", "a canvas", "÷ ours")
+    ours = times["slices, 2 heads at a time (ours)"]
+    for name, taken in times.items():
+        row(name, taken, ratio(taken, ours))
+    if not options.quick:
+        training(options.rounds)
 
 
 if __name__ == "__main__":

@@ -1,66 +1,86 @@
-"""Peak memory of the full ViT-L against the number of examples.
+"""Peak memory against the number of examples, ours and transformers' port.
 
-`python -m benchmarks.memory [--examples 1,8,32] [--chunk 1] [--size vit-large]`. Each number of
-examples runs in a process of its own, random weights, float32, one query.
+`python -m benchmarks.memory [--ours 1,8,64] [--spilled 8,64] [--theirs 1,8] [--quick]`. Each figure
+is the peak resident memory of a process of its own: random weights in the ViT-L shape, float32, one
+query of 448×448, the examples made one at a time. Spilled: `Predictor.prompt(…, spill=True)`.
 """
 
 import argparse
 import json
-import platform
-import resource
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
+from benchmarks.common import environment, heading, in_own_process, numbers, peak, row
 from incontext.model import SIZES, SegGPT
+from incontext.spill import Spilled
 
 
-def measure(size: str, examples: int, chunk: int) -> dict[str, float]:
-    """Encode and paint once; seconds, and the process's peak resident memory in MiB."""
-    config = SIZES[size]
+def measure(who: str, count: int, quick: bool, threads: int) -> dict[str, float]:
+    """Encode and paint once; seconds, and MiB at the peak and with the model alone."""
+    torch.set_num_threads(threads)
+    config = SIZES["tiny" if quick else "vit-large"]
     torch.manual_seed(0)
-    model = SegGPT(config).eval()
     side = config.image_size
-    images = torch.randn(1, examples, 3, side, side)
-    base = peak()
-    start = time.perf_counter()
+    query = torch.randn(1, 3, side, side)
+
+    def examples() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(count):
+            image, target = torch.randn(2, 1, 1, 3, side, side)
+            yield image, target
+
     with torch.inference_mode():
-        encoded = model.encode(images, images, torch.tensor([False]), chunk=chunk)
-        painting = model.paint(images[:, 0], encoded, chunk=chunk)
+        if who == "theirs":
+            from benchmarks.port import pair
+
+            theirs, ours = pair(quick, "cpu", torch.float32)
+            side = ours.config.image_size
+            del ours
+            base, start = peak(), time.perf_counter()
+            query, images, targets = (torch.randn(count, 3, side, side) for _ in range(3))
+            painting = theirs(
+                pixel_values=query, prompt_pixel_values=images, prompt_masks=targets,
+                embedding_type="instance", feature_ensemble=count > 1,
+            ).pred_masks  # fmt: skip
+        else:
+            model = SegGPT(config).eval()
+            base, start = peak(), time.perf_counter()
+            parts = Spilled() if who == "spilled" else None
+            encoded = model.encode_parts(examples(), torch.tensor([False]), parts=parts)
+            painting = model.paint(query, encoded)
     if not painting.isfinite().all():
         raise RuntimeError("the painting is not finite")
     return {"seconds": time.perf_counter() - start, "peak": peak(), "base": base}
 
 
-def peak() -> float:
-    """Peak resident memory of this process so far, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> None:
     """Print a row for each number of examples."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", default="1,8,32")
-    parser.add_argument("--chunk", type=int, default=1)
-    parser.add_argument("--size", default="vit-large", choices=sorted(SIZES))
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--ours", default="1,8,64")
+    parser.add_argument("--spilled", default="8,64")
+    parser.add_argument("--theirs", default="1,8")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="a tiny model")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(options.size, options.one, options.chunk)))
+        who, count = options.one
+        print(json.dumps(measure(who, int(count), options.quick, options.threads)))
         return
-    print(f"{options.size}, float32, torch {torch.__version__}, {torch.get_num_threads()} threads, "
-          f"{platform.machine()}, chunk {options.chunk}")  # fmt: skip
-    print("| examples | peak, MiB | model and inputs, MiB | seconds |\n|---|---|---|---|")
-    for count in (int(n) for n in options.examples.split(",")):
-        command = [sys.executable, "-m", "benchmarks.memory", "--one", str(count)]
-        command += ["--chunk", str(options.chunk), "--size", options.size]
-        row = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-        print(
-            f"| {count} | {row['peak']:.0f} | {row['base']:.0f} | {row['seconds']:.1f} |",
-            flush=True,
-        )
+    torch.set_num_threads(options.threads)
+    print(f"{environment()}, float32, {'tiny' if options.quick else 'ViT-L'}\n")
+    heading("", "examples", "peak, MiB", "with the model alone, MiB", "seconds")
+    for who in ("theirs", "ours", "spilled"):
+        for count in numbers(getattr(options, who)):
+            flags = ["--quick"] if options.quick else []
+            found = in_own_process(
+                "benchmarks.memory", "--one", who, count, "--threads", options.threads, *flags
+            )
+            name = {"theirs": "transformers", "ours": "ours", "spilled": "ours, spilled"}[who]
+            row(name, count, f"{found['peak']:.0f}", f"{found['base']:.0f}",
+                f"{found['seconds']:.1f}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,0 +1,58 @@
+"""Queries a second against the batch size.
+
+`python -m benchmarks.batches [--quick] [--device cuda --dtype bfloat16 --size vit-large]`. The
+bundled checkpoint with one and with 16 examples, or random weights of another size; tensors in,
+tensors out.
+"""
+
+import argparse
+
+import torch
+
+from benchmarks.common import alternate, environment, heading, numbers, row
+from incontext.checkpoint import load
+from incontext.model import SIZES, SegGPT
+
+
+def main() -> None:
+    """Print a row for each batch size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batches", default="1,2,4,8,16,32")
+    parser.add_argument("--size", default="", choices=["", *sorted(SIZES)])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="fewer batch sizes and rounds")
+    options = parser.parse_args()
+    if options.quick:
+        options.batches, options.rounds = "1,8", 2
+    torch.set_num_threads(options.threads)
+    device, dtype = options.device, getattr(torch, options.dtype)
+    model = SegGPT(SIZES[options.size]).eval() if options.size else load("incontext-small")
+    model = model.to(device, dtype)
+    side = model.config.image_size
+    print(f"{environment(device)}, {options.size or 'incontext-small'}, {options.dtype}\n")
+    heading("batch", "1 example, a batch", "queries a second", "16 examples, a batch",
+            "queries a second")  # fmt: skip
+    with torch.inference_mode():
+        semantic = torch.tensor([True], device=device)
+        prompts = []
+        for count in (1, 16):
+            images, targets = torch.randn(2, 1, count, 3, side, side, device=device, dtype=dtype)
+            # As the predictor keeps them: the tokens of four examples at the most.
+            parts = zip(images.split(8, 1), targets.split(8, 1), strict=True)
+            prompts.append(model.encode_parts(parts, semantic, share=min(1.0, 4 / count)))
+        for batch in numbers(options.batches):
+            x = torch.randn(batch, 3, side, side, device=device, dtype=dtype)
+            works = {
+                "1": lambda x=x: model.paint(x, prompts[0]),
+                "16": lambda x=x: model.paint(x, prompts[1]),
+            }
+            times = alternate(works, options.rounds, device=device)
+            cells = [c for t in times.values() for c in (t, f"{batch / t.median:.1f}")]
+            row(batch, *cells)
+
+
+if __name__ == "__main__":
+    main()

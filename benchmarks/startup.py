@@ -1,0 +1,59 @@
+"""How long until something happens: imports, the command line's help, a first answer.
+
+`python -m benchmarks.startup [--quick]`. Each run is a process of its own, alternating.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.common import Work, alternate, environment, heading, row
+
+
+def main() -> None:
+    """Print a row for each kind of start."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    options = parser.parse_args()
+    rounds = 2 if options.quick else options.rounds
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pixels = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "a.png")
+        Image.fromarray(np.uint8(pixels[..., 0] > 128)).save(folder / "mask.png")
+        command = [str(Path(sys.executable).with_name("incontext"))]
+        segment = [*command, "segment", "a.png", "--example", "a.png", "mask.png", "--out", "out",
+                   "--overwrite"]  # fmt: skip
+        works = {
+            "python -c pass": _run([sys.executable, "-c", "pass"], folder),
+            "import torch": _run([sys.executable, "-c", "import torch"], folder),
+            "import torch, incontext": _run(
+                [sys.executable, "-c", "import torch, incontext"], folder
+            ),
+            "import torch; from incontext import Predictor": _run(
+                [sys.executable, "-c", "import torch; from incontext import Predictor"], folder
+            ),
+            "incontext --help": _run([*command, "--help"], folder),
+            "incontext segment, one picture": _run(segment, folder),
+        }
+        times = alternate(works, rounds)
+    print(f"{environment()}\n")
+    heading("start", "seconds", "beyond import torch")
+    base = times["import torch"].median
+    for what, taken in times.items():
+        beyond = f"{taken.median - base:.2f} s" if what.startswith("import torch") else ""
+        row(f"`{what}`", taken, beyond)
+
+
+def _run(command: list[str], folder: Path) -> Work:
+    return lambda: subprocess.run(command, check=True, cwd=folder, capture_output=True)
+
+
+if __name__ == "__main__":
+    main()
