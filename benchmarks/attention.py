@@ -85,6 +85,10 @@ def ways(rows: int, columns: int, heads: int, channels: int, flex: bool) -> dict
     return dict(works)
 
 
+def _both_ways(attend: Callable[..., Tensor], inputs: list[Tensor]) -> None:
+    attend(*inputs).sum().backward()
+
+
 def training(rounds: int) -> None:
     """Forward and backward in bfloat16, one thread."""
     torch.set_num_threads(1)
@@ -95,9 +99,9 @@ def training(rounds: int) -> None:
             torch.randn(batch, heads, n, channels, dtype=torch.bfloat16, requires_grad=True)
             for n in (queries, keys, keys)
         ]
-        works: dict[str, Work] = {
-            "written": lambda x=inputs: attention(*x).sum().backward(),
-            "fused": lambda x=inputs: F.scaled_dot_product_attention(*x).sum().backward(),
+        works = {
+            "written": partial(_both_ways, attention, inputs),
+            "fused": partial(_both_ways, F.scaled_dot_product_attention, inputs),
         }
         times = alternate(works, rounds, 2)
         row(name, times["written"], times["fused"], ratio(times["fused"], times["written"]))

@@ -6,6 +6,7 @@ tensors out.
 """
 
 import argparse
+from functools import partial
 
 import torch
 
@@ -45,10 +46,7 @@ def main() -> None:
             prompts.append(model.encode_parts(parts, semantic, share=min(1.0, 4 / count)))
         for batch in numbers(options.batches):
             x = torch.randn(batch, 3, side, side, device=device, dtype=dtype)
-            works = {
-                "1": lambda x=x: model.paint(x, prompts[0]),
-                "16": lambda x=x: model.paint(x, prompts[1]),
-            }
+            works = {str(n): partial(model.paint, x, p) for n, p in enumerate(prompts)}
             times = alternate(works, options.rounds, device=device)
             cells = [c for t in times.values() for c in (t, f"{batch / t.median:.1f}")]
             row(batch, *cells)

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Timings:
 
 
 def alternate(
-    works: dict[str, Work], rounds: int, warm_up: int = 1, device: str = "cpu"
+    works: Mapping[str, Work], rounds: int, warm_up: int = 1, device: str = "cpu"
 ) -> dict[str, Timings]:
     """Run all works in turn, round after round: what disturbs the machine meets them all."""
     seconds: dict[str, list[float]] = {name: [] for name in works}

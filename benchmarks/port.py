@@ -2,8 +2,8 @@
 
 `python -m benchmarks.port [--examples 1,4,8] [--rounds 3] [--quick]`. Random weights in the
 official ViT-L shape, one query of 448×448. "fresh" encodes the prompt for each query, as the port
-has to; "reused" has it encoded before. The floor is the arithmetic that remains, at the rate that matrix
-products of the model's own shapes reach in the same run.
+has to; "reused" has it encoded before. The floor is the arithmetic that remains, at the rate that
+matrix products of the model's own shapes reach in the same run.
 """
 
 import argparse

@@ -103,12 +103,8 @@ def _nearest(small: Predictor, examples: list[Example], pools: Sequence[int], ro
     for n, prompt in prompts.items():
         taken = times[str(n)]
         row(n, taken, ratio(taken, times[str(pools[0])]), f"{prompt.nbytes / 1e6:.1f}")
-    row(
-        "(16 without choosing)",
-        times["16 of 16"],
-        ratio(times["16 of 16"], times[str(pools[0])]),
-        "",
-    )
+    alone = times["16 of 16"]
+    row("(16 without choosing)", alone, ratio(alone, times[str(pools[0])]), "")
 
 
 if __name__ == "__main__":

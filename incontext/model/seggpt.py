@@ -226,10 +226,14 @@ class SegGPT(nn.Module):
     def examples_at_once(self) -> int:
         """Examples that attend together unless a call says how many.
 
-        On CPU one canvas of a large model fills the caches; a GPU wants more at once.
+        On CPU the canvases of joint attention should stay in the caches, and one of a ViT-L fills
+        them; a GPU wants more at once.
         """
-        large = self.config.example_attention == "joint" and self.encoder.mask_token.is_cpu
-        return 1 if large else 16
+        config = self.config
+        if config.example_attention == "independent" or not self.encoder.mask_token.is_cpu:
+            return 16
+        half = (config.image_size // config.patch_size) ** 2 * config.embed_dim
+        return max(1, min(16, 2**20 // half))
 
     def see(self, pictures: Tensor) -> Seen:
         """Pictures (M, 3, H, W), normalized, by themselves: what no prompt changes.
