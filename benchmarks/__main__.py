@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 # Name and arguments, and arguments for --quick.
-ALL = {
+ALL: dict[str, tuple[list[str], list[str]]] = {
     "port": ([], ["--quick", "--examples", "1,4", "--rounds", "2"]),
     "memory": ([], ["--quick", "--ours", "1,8", "--theirs", "1", "--spilled", "8"]),
     "query": ([], ["--quick"]),

@@ -475,7 +475,7 @@ class TestBadOptions:
         assert "No such command 'sgment'" in answer.err
 
     def test_help(self, incontext):
-        for command in ("segment", "info", "convert", "train"):
+        for command in ("segment", "prompt", "info", "convert", "train"):
             answer = incontext(command, "--help")
             assert answer.code == 0
             assert "Usage: incontext" in answer.out
@@ -652,3 +652,75 @@ class TestProcess:
         done = self.run("segment", "--speed", "9")
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1].startswith("Error: No such option: --speed")
+
+
+class TestPromptFiles:
+    @pytest.fixture
+    def made(self, incontext, tiny_checkpoint, tmp_path):
+        """`prompt` of two examples, into tmp_path/p.safetensors."""
+        pairs = []
+        for name in ("e1", "e2"):
+            image = photo(tmp_path / f"{name}.png")
+            pairs += ["--example", image, mask(tmp_path / f"{name}.labels.png")]
+
+        def run(*args: object):
+            return incontext(
+                "prompt", "--checkpoint", tiny_checkpoint, *pairs,
+                "--out", tmp_path / "p.safetensors", *args,
+            )  # fmt: skip
+
+        return run, pairs
+
+    @pytest.mark.parametrize("options", [[], ["--half"], ["--nearest", 1], ["--name", "3=coin"]])
+    def test_same_as_examples(self, incontext, made, tiny_checkpoint, tmp_path, options):
+        run, pairs = made
+        photo(tmp_path / "in/a.png", (70, 90))
+        answer = run(*options)
+        assert answer.code == 0, answer.err
+        assert "2 examples, ids 1, 3, " in answer.out
+        common = ["segment", "--checkpoint", tiny_checkpoint, tmp_path / "in"]
+        used = incontext(*common, "--prompt", tmp_path / "p.safetensors", "--out", tmp_path / "a")
+        assert used.code == 0, used.err
+        shown = [o for o in options if o != "--half"]
+        assert incontext(*common, *pairs, *shown, "--out", tmp_path / "b").code == 0
+        one, other = (np.asarray(Image.open(tmp_path / d / "a.png")) for d in "ab")
+        assert np.mean(one != other) < (0.01 if options == ["--half"] else 1e-9)
+        if "--name" in options:
+            assert "id 3 (coin" in used.out
+        # Finished files are known again by the prompt's content.
+        again = incontext(*common, "--prompt", tmp_path / "p.safetensors", "--out", tmp_path / "a")
+        assert "1 of 1 pictures are finished already" in again.out
+
+    def test_refused(self, incontext, made, tiny_checkpoint, tmp_path):
+        run, pairs = made
+        assert run().code == 0
+        image, file = photo(tmp_path / "in.png"), tmp_path / "p.safetensors"
+        common = ["segment", image, "--out", tmp_path / "out", "--checkpoint"]
+        for said, wanted in [
+            ([tiny_checkpoint, "--prompt", tmp_path / "q"], "q: no such file"),
+            ([tiny_checkpoint, "--prompt", image], "damaged prompt file"),
+            ([tiny_checkpoint, "--prompt", file, *pairs], "(repeated), or --prompt FILE"),
+            ([tiny_checkpoint, "--prompt", file, "--kind", "instance"], "already holds"),
+            (["incontext-small", "--prompt", file], "another checkpoint"),
+        ]:
+            answer = incontext(*common, *said)
+            assert answer.code == 2
+            assert wanted in answer.err
+            assert len([x for x in answer.err.splitlines() if x.startswith("Error: ")]) == 1
+        assert "is a folder" in run("--out", tmp_path).err
+        assert "--chunk is 0" in run("--chunk", 0).err
+        assert "nearest is 0" in run("--nearest", 0).err
+
+
+def test_help_needs_no_torch():
+    """The command line imports torch in the commands that compute only."""
+    code = (
+        "import sys; sys.argv = ['incontext', 'segment', '--help']\n"
+        "from incontext.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--nearest" in done.stdout

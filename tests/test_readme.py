@@ -53,10 +53,12 @@ def incontext_command(folder: Path, command: str, *more: str) -> str:
 def test_commands_run(pictures):
     commands = re.findall(r"^incontext (\w+ .*)$", README, re.MULTILINE)
     names = [command.split()[0] for command in commands]
-    assert names == ["segment", "finetune", "segment"]
+    assert names == ["segment", "prompt", "segment", "finetune", "segment"]
     incontext_command(pictures, commands[0])
     assert (pictures / "results/c.png").is_file()
     assert (pictures / "results/results.json").is_file()
+    incontext_command(pictures, commands[1])
+    incontext_command(pictures, commands[2], "--overwrite")
     for part in ("images", "labels"):
         (pictures / "my-set" / part).mkdir(parents=True)
     mask = Image.open(pictures / "mask.png").point(lambda v: v // 255)
@@ -64,9 +66,9 @@ def test_commands_run(pictures):
         mask.save(pictures / f"my-set/labels/{i}.png")
         Image.open(pictures / "photo.jpg").save(pictures / f"my-set/images/{i}.jpg")
     quick = ["--steps", "1", "--episodes", "2", "--size", "32", "--threads", "1"]
-    said = incontext_command(pictures, commands[1], *quick)
+    said = incontext_command(pictures, commands[3], *quick)
     assert "learned from 19 pictures, judged by 5 held out" in said
-    incontext_command(pictures, commands[2], "--overwrite")
+    incontext_command(pictures, commands[4], "--overwrite")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name + "/" + p.name)
