@@ -28,6 +28,7 @@ def bench(
     out: Annotated[
         Path | None, typer.Option(help="Folder for bench.json, which lets a run go on.")
     ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, int8.")] = "float32",
     threads: int = 2,
 ) -> None:
     """Mean IoU on every still-picture set, beside two baselines without a model."""
@@ -38,7 +39,7 @@ def bench(
     torch.set_num_threads(threads)
     counts = [int(n) for n in examples.split(",")]
     names, chosen = ([s for s in text.split(",") if s] for text in (only, methods))
-    run(data, checkpoint, counts, episodes, out, names, chosen)
+    run(data, checkpoint, counts, episodes, out, names, chosen, dtype)
 
 
 @app.command()

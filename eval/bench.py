@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from tqdm import tqdm
 
@@ -101,17 +102,20 @@ def run(
     out: Path | None = None,
     only: Sequence[str] = (),
     methods: Sequence[str] = (),
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """Score the checkpoint and the baselines on every still-picture set of a folder.
 
     Raises:
-        InputError: no set there, an unknown method.
+        InputError: no set there, an unknown method or dtype.
     """
+    if dtype not in ("float32", "bfloat16", "float16", "int8"):
+        raise InputError(f"dtype {dtype!r}; accepted: float32, bfloat16, float16, int8")
     paths = still_sets(folder, only)
     known: dict[str, Method] = {
         "copy": with_baseline(copy_mask),
         "nearest": with_baseline(nearest_neighbor),
-        checkpoint: with_model(Predictor.from_pretrained(checkpoint)),
+        checkpoint: with_model(Predictor.from_pretrained(checkpoint, dtype=getattr(torch, dtype))),
     }
     wanted = list(methods) or list(known)
     if set(wanted) - known.keys():
@@ -120,7 +124,7 @@ def run(
     config = weights.with_name(CONFIG)
     # The same weights at another size of the pictures score otherwise.
     hashes = [file_hash(p) for p in (weights, config) if p.is_file()]
-    about = {"checkpoint": checkpoint, "weights": "-".join(hashes), "episodes": episodes}
+    about = {"checkpoint": checkpoint, "weights": "-".join([*hashes, dtype]), "episodes": episodes}
     results = Results(out, about)
     for path in tqdm(paths, unit="set", disable=None):
         data = LabelledSet.read(path)

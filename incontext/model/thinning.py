@@ -44,7 +44,7 @@ def choose(marked: Tensor, share: float, start: int) -> Kept | None:
     rows, columns = (torch.arange(n, dtype=torch.float64) for n in marked.shape[2:])
     place = (rows[:, None] * DOWN + columns * ACROSS).flatten()
     shift = torch.arange(start, start + marked.shape[1], dtype=torch.float64) * NEXT
-    pattern = ((place + shift[:, None]) % 1.0).to(marked.device)  # (N, L)
+    pattern = ((place + shift[:, None]) % 1.0).float().to(marked.device)  # (N, L)
     flat = marked.flatten(2)
     total = flat.shape[2]
     wanted = max(2, round(share * total))
