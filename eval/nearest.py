@@ -1,7 +1,8 @@
 """`python -m eval nearest`: does choosing the examples for each query pay?
 
 For every class of every still-picture set: a pool of examples and queries outside it. A query sees
-k examples of the pool, those nearest to it or as many drawn at random, or the whole pool.
+k examples of the pool, those nearest to it or as many drawn at random, or the whole pool; in each
+case as many tokens as four whole examples have.
 """
 
 from collections.abc import Sequence
@@ -14,16 +15,17 @@ import torch
 from eval.common import LabelledSet, binary_ids, still_sets
 from eval.metrics import FewShotIoU
 from incontext import Example, Predictor
+from incontext.errors import InputError
 from incontext.gallery import Gallery
 from incontext.pictures import IGNORE
 
 
 class Drawn(Gallery):
-    """As many examples as the nearest, but drawn at random for each query; seed 0."""
+    """As many examples as the nearest, but drawn at random for each query."""
 
     def choose(self, asked: torch.Tensor) -> list[torch.Tensor]:
-        """See `Gallery.choose`."""
-        rng = torch.Generator().manual_seed(0)
+        """See `Gallery.choose`; the queries themselves are the seed."""
+        rng = torch.Generator().manual_seed(int(asked.double().abs().sum() * 1e6))
         count = len(self.features)
         rows = [torch.randperm(count, generator=rng)[: self.nearest].sort().values for _ in asked]
         return [torch.stack(rows)] * len(self.shows)
@@ -51,6 +53,8 @@ def run(
         pools = f"{min(used)}–{max(used)}" if len(set(used)) > 1 else str(used[0])
         row = " | ".join(f"{s:.1f}" for s in scores[data.name])
         print(f"| {data.name} | {pools} | {row} |", flush=True)
+    if not scores:
+        raise InputError(f"no class has {2 * k} examples beside its queries; take a smaller --k")
     means = " | ".join(f"{m:.1f}" for m in np.mean(list(scores.values()), 0))
     print(f"| **mean** | | {means} |")
     return scores

@@ -1,6 +1,7 @@
 """Belief: how surely each pixel has each id, from paintings to labels, confidence and presence."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from incontext.prompt import Prompt
 from incontext.segmentation import Pixels, Segmentation
-from incontext.tiles import upsample_rows
+from incontext.tiles import Blend, Tiling, upsample_rows
 
 # An id counts as present as surely as the model believes in this share of the picture's pixels
 # that it believes in most; one stray pixel is not enough, a small object is.
@@ -66,3 +67,48 @@ def segmentation_of(
         labels, confidence, dict(zip(prompt.ids, presence.tolist(), strict=True)), picture,
         tuple(paintings), prompt.colors, prompt.names,
     )  # fmt: skip
+
+
+def read_whole(picture: Image.Image, prompt: Prompt, paintings: list[Tensor]) -> Segmentation:
+    """A picture that was painted whole, once for each pass."""
+    belief = merge(prompt, paintings)
+    shown = [_pixels(p) for p in paintings]
+    return segmentation_of(picture, prompt, belief, presence_of(belief), shown)
+
+
+def read_tiles(
+    picture: Image.Image,
+    prompt: Prompt,
+    tile: int,
+    batch_size: int,
+    paint: Callable[[list[Image.Image]], list[list[Tensor]]],
+) -> Segmentation:
+    """Paint tile by tile, in the picture's own size: beliefs blended, paintings pasted.
+
+    `paint` takes several pictures to a list of paintings for each, one a pass.
+    """
+    tiling = Tiling(picture.width, picture.height, tile)
+    blend = Blend(1 + len(prompt.ids), picture.width, picture.height)
+    presence = torch.zeros(len(prompt.ids))
+    shown = np.zeros((picture.height, picture.width, 3), np.uint8)
+    boxes = iter(tiling.boxes())
+    while part := list(islice(boxes, batch_size)):
+        paintings = paint([picture.crop(box) for box in part])
+        for box, painted in zip(part, paintings, strict=True):
+            left, top, right, bottom = box
+            size = (bottom - top, right - left)
+            belief = merge(prompt, painted)
+            # At the model's size, as for a whole picture: an object fills its tile as much as it
+            # would fill a small picture.
+            presence = torch.maximum(presence, presence_of(belief))
+            for rows, values in upsample_rows(belief, size):
+                blend.add(box, rows, values)
+            small = Image.fromarray(_pixels(painted[0]))
+            resized = small.resize(size[::-1], Image.Resampling.NEAREST)
+            shown[top:bottom, left:right] = np.asarray(resized)
+    return segmentation_of(picture, prompt, blend.result(), presence, [shown])
+
+
+def _pixels(painting: Tensor) -> Pixels:
+    """(3, H, W) in 0–255 → (H, W, 3) uint8."""
+    return painting.round().to(torch.uint8).permute(1, 2, 0).numpy()

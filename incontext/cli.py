@@ -19,6 +19,7 @@ from incontext.cli_examples import (
     Nearest,
     Pairs,
     Shown,
+    Spill,
     Threshold,
     prompt_file,
 )
@@ -67,6 +68,7 @@ def options(
 
 @app.command(cls=PairCommand)
 def segment(
+    ctx: typer.Context,
     targets: Annotated[list[str], typer.Argument(help="Pictures, folders, or glob patterns.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     example: Pairs = None,
@@ -84,6 +86,7 @@ def segment(
     nearest: Nearest = None,
     batch_size: Annotated[int, typer.Option(help="Pictures in one pass.")] = 8,
     chunk: Chunk = None,
+    spill: Spill = False,
     device: Device = "auto",
     dtype: Dtype = "float32",
     overwrite: Annotated[bool, typer.Option(help="Do finished files again.")] = False,
@@ -98,20 +101,18 @@ def segment(
 
     _check_options(out, tile, batch_size, chunk)
     shown = Shown.parse(example, color, name, ignore, threshold, kind, crop, nearest)
-    if bool(example) == bool(prompt):
-        raise InputError("what to segment: --example IMAGE MASK (repeated), or --prompt FILE")
-    if prompt and shown.says_more:
-        raise InputError(
-            "--kind, --color, --name, --ignore, --threshold, --crop and --nearest go with "
-            "--example; a prompt file already holds what they say"
-        )
-    prompt = prompt_file(prompt) if prompt else None
+    if not example and not prompt:
+        raise InputError("what to look for: --example IMAGE MASK (repeated), or --prompt FILE")
+    if prompt:
+        prompt = prompt_file(prompt, ctx)
     examples = shown.read()
     found = find_targets(targets, out)
     weights = locate(checkpoint)
     predictor = _predictor(weights, device, dtype)
     used = (
-        predictor.load_prompt(prompt) if prompt else shown.encode(predictor, examples, chunk=chunk)
+        predictor.load_prompt(prompt)
+        if prompt
+        else shown.encode(predictor, examples, chunk=chunk, spill=spill)
     )
     settings = {
         "checkpoint": checkpoint, "weights": file_hash(weights), "tile": tile, "dtype": dtype,
@@ -140,22 +141,24 @@ def prompt(
     crop: Crop = False,
     nearest: Nearest = None,
     chunk: Chunk = None,
+    spill: Spill = False,
     half: Annotated[bool, typer.Option(help="Store float16: half the size.")] = False,
     device: Device = "auto",
     dtype: Dtype = "float32",
 ) -> None:
     """Encode examples once into a file that `segment --prompt` uses, here or elsewhere."""
     from incontext.checkpoint import locate
+    from incontext.prompt import prompt_path
 
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; accepted: a file to write")
+    prompt_path(out)
     check_count("--chunk", chunk)
     shown = Shown.parse(example, color, name, ignore, threshold, kind, crop, nearest)
     examples = shown.read()
     predictor = _predictor(locate(checkpoint), device, dtype)
-    made = shown.encode(predictor, examples, chunk=chunk, half=half)
+    made = shown.encode(predictor, examples, chunk=chunk, half=half, spill=spill)
     made.save(out)
-    typer.echo(f"{made.examples} examples, ids {', '.join(map(str, made.ids[:SHOWN_IDS]))}, "
+    examples_said = "1 example" if made.examples == 1 else f"{made.examples} examples"
+    typer.echo(f"{examples_said}, ids {', '.join(map(str, made.ids[:SHOWN_IDS]))}, "
                f"{made.nbytes / 1e6:.1f} MB: {out}")  # fmt: skip
 
 
@@ -229,18 +232,14 @@ def _summary(prompt: "Prompt", results: dict[str, Any], out: Path) -> None:
 
 
 def _predictor(weights: Path, device: str, dtype: str) -> "Predictor":
-    import torch
-
-    from incontext.predictor import Predictor
+    from incontext.predictor import DTYPES, Predictor
 
     if device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
         raise InputError(f"--device {device!r}; accepted: auto, cpu, cuda, cuda:1, mps")
-    types = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16,
-             "int8": torch.int8}  # fmt: skip
-    if dtype not in types:
-        raise InputError(f"--dtype {dtype!r}; accepted: {', '.join(types)}")
+    if dtype not in DTYPES:
+        raise InputError(f"--dtype {dtype!r}; accepted: {', '.join(DTYPES)}")
     try:
-        return Predictor.from_pretrained(weights, device=device, dtype=types[dtype])
+        return Predictor.from_pretrained(weights, device=device, dtype=DTYPES[dtype])
     except (RuntimeError, AssertionError) as error:  # what torch raises for absent devices
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {device!r} cannot be used here: {reason}") from None

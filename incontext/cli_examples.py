@@ -37,6 +37,11 @@ Nearest = Annotated[
     int | None, typer.Option(help="Each picture sees so many examples, those most like it.")
 ]
 
+Spill = Annotated[
+    bool,
+    typer.Option(help="Keep examples in files: memory stays flat (joint attention)."),
+]
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -63,14 +68,6 @@ class Shown:
         colors = {i: color_of(c) for i, c in pairs_of(color, "--color").items()} or None
         labels = {"colors": colors, "ignore": ignore_of(ignore), "threshold": threshold}
         return cls(pairs, labels, pairs_of(name, "--name"), kind, crop, nearest)
-
-    @property
-    def says_more(self) -> bool:
-        """Whether anything but the examples themselves was said."""
-        return bool(
-            any(v is not None for v in self.labels.values())
-            or self.names or self.kind != "semantic" or self.crop or self.nearest
-        )  # fmt: skip
 
     def read(self) -> list["Example"]:
         """Examples of the pairs of files; a problem names its pair."""
@@ -102,8 +99,23 @@ class Shown:
         }  # fmt: skip
 
 
-def prompt_file(path: Path) -> Path:
-    """`path`, which must be a file."""
+# What a prompt file holds already.
+HELD = ("example", "kind", "color", "name", "ignore", "threshold", "crop", "nearest", "spill")
+
+
+def prompt_file(path: Path, ctx: typer.Context) -> Path:
+    """The file of `--prompt`; nothing else may be said of examples.
+
+    Raises:
+        InputError: it is no file, or an option was given beside it that it decides.
+    """
+    for name in HELD:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise InputError(
+                f"--{name} beside --prompt: the file was made with what is to count; give it to "
+                "`incontext prompt`, or segment with --example"
+            )
     if not path.is_file():
         raise InputError(f"--prompt {path}: no such file; `incontext prompt` makes one")
     return path

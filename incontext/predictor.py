@@ -1,6 +1,7 @@
 """Predictor: examples in, label maps out."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from incontext import checkpoint
-from incontext.belief import merge, presence_of, segmentation_of
+from incontext.belief import read_tiles, read_whole
 from incontext.color import Coloring
 from incontext.color_mask import Rgb
 from incontext.errors import InputError, check_count
@@ -20,15 +21,24 @@ from incontext.gallery import Gallery
 from incontext.image import ImageLike, Normalizer, read_image
 from incontext.labels import Labels
 from incontext.model import SegGPT
+from incontext.model.int8 import Int8Linear
+from incontext.model.parts import InMemory, Parts
 from incontext.prompt import KINDS, Pass, Prompt, align, check_names, display_colors, group
-from incontext.segmentation import Pixels, Segmentation
+from incontext.segmentation import Segmentation
 from incontext.spill import Spilled
-from incontext.tiles import Blend, Tiling, upsample_rows
 
 # Ids painted in one pass. Measured on CamVid's 11 classes, see the model card.
 CLASSES_PER_PASS = 4
 # Examples whose tokens a query looks at in full, see `Predictor.prompt`.
 THIN_TO = 4
+
+# What a model computes with, by the names that the command line takes.
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+}
 
 
 class Predictor:
@@ -43,7 +53,8 @@ class Predictor:
         compile: let `torch.compile` fuse what it can of the blocks; pays on GPUs.
 
     Raises:
-        InputError: int8 on another device than the CPU.
+        InputError: another dtype, int8 on another device than the CPU, or a model that has int8
+            weights.
     """
 
     def __init__(
@@ -54,6 +65,10 @@ class Predictor:
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
     ) -> None:
+        if any(isinstance(module, Int8Linear) for module in model.modules()):
+            raise InputError("this model has int8 weights already; load the checkpoint anew")
+        if dtype not in DTYPES.values():
+            raise InputError(f"dtype {dtype!r}; accepted: torch.{', torch.'.join(DTYPES)}")
         int8 = dtype is torch.int8
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() and not int8 else "cpu"
@@ -114,13 +129,15 @@ class Predictor:
             classes_per_pass: more ids than this are painted in several passes.
             crop: show examples cropped around their labels: fits queries cut into tiles.
             chunk: examples encoded at once; None: `SegGPT.examples_at_once`.
-            nearest: each query sees only so many of the examples, those most like it; None: all.
+            nearest: each query sees only so many of the examples, those most like it; None, or as
+                many as there are: all.
             thin_to: a query looks at as many tokens as so many whole examples have; of more
-                examples evenly spread tokens are kept, so that cost stays the same. For checkpoints
-                with independent examples; None keeps all.
+                examples evenly spread tokens are kept, so that cost stays the same. None keeps
+                all, as joint attention always does: its examples go along with the query.
             half: keep the prompt in float16, half the size.
             spill: keep tokens of joint attention in temporary files (True: in the system's
-                folder, or in the one given), so that memory does not grow with the examples.
+                folder, which should be on a disk, or in the one given), so that memory does not
+                grow with the examples.
 
         Raises:
             InputError: no example, none with an object, or one of the options off.
@@ -129,6 +146,7 @@ class Predictor:
             raise InputError(f"kind {kind!r}; accepted: {', '.join(KINDS)}")
         for name, value in (("chunk", chunk), ("nearest", nearest), ("thin_to", thin_to)):
             check_count(name, value)
+        parts = self._parts(spill)
         examples = [examples] if isinstance(examples, Example) else list(examples)
         if crop:
             align(examples)  # says what is wrong before anything is cut
@@ -145,8 +163,7 @@ class Predictor:
             encoded = self.model.encode_parts(
                 self._pairs(examples, maps, part, some),
                 torch.tensor([kind == "semantic"], device=self.device), chunk=chunk,
-                parts=Spilled(None if spill is True else spill) if spill else None,
-                settle=not searched, share=share,
+                parts=parts.empty(), settle=not searched, share=share,
             )  # fmt: skip
             passes.append(Pass(part, encoded.to(torch.float16) if half else encoded))
         gallery = None
@@ -156,6 +173,19 @@ class Predictor:
             tuple(ids), display_colors(maps, ids), check_names(names, ids), kind, len(examples),
             tuple(passes), self.checkpoint, gallery,
         )  # fmt: skip
+
+    def _parts(self, spill: bool | str | Path) -> Parts:
+        """Where tokens of joint attention are kept."""
+        if not spill:
+            return InMemory()
+        if self.model.config.example_attention == "independent":
+            raise InputError(
+                "spill is for checkpoints with joint attention; this one keeps as many tokens as "
+                "thin_to says, whatever the number of examples"
+            )
+        if spill is not True and not (isinstance(spill, (str, Path)) and Path(spill).is_dir()):
+            raise InputError(f"spill {spill!r}; accepted: True, or a folder that exists")
+        return Spilled(None if spill is True else spill)
 
     def load_prompt(self, path: str | Path) -> Prompt:
         """Read a prompt that `Prompt.save` wrote.
@@ -202,8 +232,8 @@ class Predictor:
         """Raise InputError unless the prompt was made with this checkpoint."""
         if prompt.checkpoint != self.checkpoint:
             raise InputError(
-                f"{where}the prompt was made with another checkpoint ({prompt.checkpoint}, not "
-                f"{self.checkpoint}); make it anew with this predictor"
+                f"{where}the prompt was made with another checkpoint (fingerprint "
+                f"{prompt.checkpoint}, here {self.checkpoint}); use that one, or make it anew"
             )
 
     def _to_device(self, x: Tensor) -> Tensor:
@@ -255,6 +285,7 @@ class Predictor:
         if not isinstance(prompt, Prompt):
             raise InputError(f"{type(prompt).__name__} as prompt; make it with .prompt(examples)")
         self._check_prompt(prompt)
+        prompt = prompt.to(self.device)
         check_count("batch_size", batch_size)
         check_count("tile", tile)
         check_count("chunk", chunk)
@@ -263,10 +294,11 @@ class Predictor:
             if tile is None:
                 paintings = self.paint(batch, prompt, chunk)
                 for picture, parts in zip(batch, paintings, strict=True):
-                    yield self._read(picture, prompt, parts)
+                    yield read_whole(picture, prompt, parts)
             else:
+                paint = partial(self.paint, prompt=prompt, chunk=chunk)
                 for picture in batch:
-                    yield self._read_tiles(picture, prompt, tile, batch_size, chunk)
+                    yield read_tiles(picture, prompt, tile, batch_size, paint)
 
     @torch.inference_mode()
     def paint(
@@ -286,38 +318,3 @@ class Predictor:
             self.normalizer.restore(self.model.paint(seen, one, chunk=chunk)) for one in encoded
         ]
         return [[paintings[index] for paintings in painted] for index in range(len(pictures))]
-
-    def _read(self, picture: Image.Image, prompt: Prompt, paintings: list[Tensor]) -> Segmentation:
-        belief = merge(prompt, paintings)
-        shown = [_pixels(p) for p in paintings]
-        return segmentation_of(picture, prompt, belief, presence_of(belief), shown)
-
-    def _read_tiles(
-        self, picture: Image.Image, prompt: Prompt, tile: int, batch_size: int, chunk: int | None
-    ) -> Segmentation:
-        """Paint tile by tile, in the picture's own size: beliefs blended, paintings pasted."""
-        tiling = Tiling(picture.width, picture.height, tile)
-        blend = Blend(1 + len(prompt.ids), picture.width, picture.height)
-        presence = torch.zeros(len(prompt.ids))
-        shown = np.zeros((picture.height, picture.width, 3), np.uint8)
-        boxes = iter(tiling.boxes())
-        while part := list(islice(boxes, batch_size)):
-            paintings = self.paint([picture.crop(box) for box in part], prompt, chunk)
-            for box, painted in zip(part, paintings, strict=True):
-                left, top, right, bottom = box
-                size = (bottom - top, right - left)
-                belief = merge(prompt, painted)
-                # At the model's size, as for a whole picture: an object fills its tile as much as
-                # it would fill a small picture.
-                presence = torch.maximum(presence, presence_of(belief))
-                for rows, values in upsample_rows(belief, size):
-                    blend.add(box, rows, values)
-                small = Image.fromarray(_pixels(painted[0]))
-                resized = small.resize(size[::-1], Image.Resampling.NEAREST)
-                shown[top:bottom, left:right] = np.asarray(resized)
-        return segmentation_of(picture, prompt, blend.result(), presence, [shown])
-
-
-def _pixels(painting: Tensor) -> Pixels:
-    """(3, H, W) in 0–255 → (H, W, 3) uint8."""
-    return painting.round().to(torch.uint8).permute(1, 2, 0).numpy()

@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
+from safetensors.torch import save_file
 from torch import Tensor
 
 from incontext.color import PALETTE, Coloring
@@ -21,7 +22,7 @@ from incontext.labels import Labels, match_colors
 from incontext.model.encoder import Encoded
 
 KINDS = ("instance", "semantic")
-KEY = "incontext.prompt"  # of the metadata of a prompt file
+KEY, VERSION = "incontext.prompt", 1  # of the metadata of a prompt file
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +57,32 @@ class Prompt:
     @property
     def nbytes(self) -> int:
         """Size of all tensors."""
-        return sum(x.nbytes for x in self._tensors().values())
+        return sum(part.encoded.nbytes for part in self.passes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.passes[0].encoded.semantic.device
+
+    def to(self, device: torch.device) -> "Prompt":
+        """The prompt elsewhere; itself where it is there already."""
+        if device == self.device:
+            return self
+        passes = tuple(Pass(p.coloring, p.encoded.to(device)) for p in self.passes)
+        return replace(self, passes=passes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Other processes need not have the device that this one has.
+        return dict(vars(self.to(torch.device("cpu"))))
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file that `load` reads; it appears whole or not at all.
 
         Raises:
+            InputError: a name that does not end in .safetensors.
             OSError: it cannot be written.
         """
+        path = prompt_path(path)
         about: dict[str, Any] = {
             "ids": self.ids, "colors": self.colors, "names": self.names, "kind": self.kind,
             "examples": self.examples, "checkpoint": self.checkpoint,
@@ -72,19 +91,23 @@ class Prompt:
                  "count": p.encoded.count}
                 for p in self.passes
             ],
-            "nearest": self.gallery.nearest if self.gallery else None,
+            "nearest": self.gallery.nearest if self.gallery else None, "version": VERSION,
         }  # fmt: skip
-        # Pieces of one tensor, such as a view for each example, are stored one by one.
-        tensors = {name: x.detach().cpu().clone() for name, x in self._tensors().items()}
-        tensors = {name: x.contiguous() for name, x in tensors.items()}
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.part")
+        tensors = {name: x.detach().cpu().contiguous() for name, x in self._tensors().items()}
+        # A file holds each tensor by itself; some here are views of a larger one.
+        tensors = {n: x.clone() if x._is_view() else x for n, x in tensors.items()}
+        draft = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            draft.write_bytes(serialize(tensors, metadata={KEY: json.dumps(about)}))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, draft, metadata={KEY: json.dumps(about)})
             os.replace(draft, path)
+        except SafetensorError as error:  # what safetensors makes of an OSError
+            raise OSError(None, first_line(error), str(path)) from None
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         finally:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink()
         return path
 
     @classmethod
@@ -99,12 +122,18 @@ class Prompt:
         try:
             with safe_open(path, "pt", device=str(device)) as file:
                 about = json.loads((file.metadata() or {})[KEY])
+                if about["version"] > VERSION:
+                    raise InputError(f"{path}: made by a newer release of incontext; update it")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return cls._of(about, tensors)
+        except InputError:
+            raise
         except KeyError as error:
             raise InputError(f"{path}: not a prompt file (it lacks {error.args[0]})") from None
         except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: damaged prompt file ({first_line(error)})") from None
+            raise InputError(
+                f"{path}: not a prompt file, or a damaged one ({first_line(error)})"
+            ) from None
 
     def _tensors(self) -> dict[str, Tensor]:
         """All tensors by name."""
@@ -137,6 +166,20 @@ class Prompt:
             {int(i): n for i, n in about["names"].items()}, about["kind"], about["examples"],
             tuple(passes), about["checkpoint"], gallery,
         )  # fmt: skip
+
+
+def prompt_path(path: str | Path) -> Path:
+    """Where a prompt may be written.
+
+    Raises:
+        InputError: a folder, or a name that could be a picture's: pictures are not overwritten.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; accepted: a file to write, NAME.safetensors")
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: a prompt file is named NAME.safetensors")
+    return path
 
 
 def align(examples: Sequence[Example]) -> list[Labels]:

@@ -47,6 +47,15 @@ class Spilled:
         self.about.append((part.shape, part.dtype, part.device))
         self[len(self) - 1] = part
 
+    def shapes(self) -> list[torch.Size]:
+        """Of all parts."""
+        return [shape for shape, _, _ in self.about]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all parts."""
+        return sum(shape.numel() * dtype.itemsize for shape, dtype, _ in self.about)
+
     def __reduce__(self) -> Any:
         """Pickled, as for another process, they are in memory."""
         return InMemory, (list(each(self)),)

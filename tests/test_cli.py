@@ -420,7 +420,7 @@ class TestBadOptions:
             (["--batch-size", "0"], "1 or more"),
             (["--chunk", "0"], "1 or more"),
             (["--chunk", "-1"], "1 or more"),
-            (["--dtype", "int8"], "--dtype 'int8'; accepted: float32"),
+            (["--dtype", "int4"], "--dtype 'int4'; accepted: float32, float16, bfloat16, int8"),
             (["--device", "toaster"], "--device 'toaster'; accepted: auto, cpu"),
             (["--device", "meta"], "--device 'meta'; accepted: auto, cpu"),
             (["--device", "cpu:x"], "--device"),
@@ -671,7 +671,9 @@ class TestPromptFiles:
 
         return run, pairs
 
-    @pytest.mark.parametrize("options", [[], ["--half"], ["--nearest", 1], ["--name", "3=coin"]])
+    @pytest.mark.parametrize(
+        "options", [[], ["--half"], ["--nearest", 1], ["--spill"], ["--name", "3=coin"]]
+    )
     def test_same_as_examples(self, incontext, made, tiny_checkpoint, tmp_path, options):
         run, pairs = made
         photo(tmp_path / "in/a.png", (70, 90))
@@ -698,9 +700,10 @@ class TestPromptFiles:
         common = ["segment", image, "--out", tmp_path / "out", "--checkpoint"]
         for said, wanted in [
             ([tiny_checkpoint, "--prompt", tmp_path / "q"], "q: no such file"),
-            ([tiny_checkpoint, "--prompt", image], "damaged prompt file"),
-            ([tiny_checkpoint, "--prompt", file, *pairs], "(repeated), or --prompt FILE"),
-            ([tiny_checkpoint, "--prompt", file, "--kind", "instance"], "already holds"),
+            ([tiny_checkpoint, "--prompt", image], "not a prompt file, or a damaged one"),
+            ([tiny_checkpoint, "--prompt", file, *pairs], "--example beside --prompt"),
+            ([tiny_checkpoint, "--prompt", file, "--kind", "semantic"], "--kind beside --prompt"),
+            ([tiny_checkpoint, "--prompt", file, "--nearest", 0], "--nearest beside --prompt"),
             (["incontext-small", "--prompt", file], "another checkpoint"),
         ]:
             answer = incontext(*common, *said)
@@ -708,6 +711,12 @@ class TestPromptFiles:
             assert wanted in answer.err
             assert len([x for x in answer.err.splitlines() if x.startswith("Error: ")]) == 1
         assert "is a folder" in run("--out", tmp_path).err
+        # A picture is never overwritten.
+        before = image.read_bytes()
+        assert "named NAME.safetensors" in run("--out", image).err
+        assert image.read_bytes() == before
+        (tmp_path / "file").write_text("")
+        assert "file/p.safetensors" in run("--out", tmp_path / "file/p.safetensors").err
         assert "--chunk is 0" in run("--chunk", 0).err
         assert "nearest is 0" in run("--nearest", 0).err
 

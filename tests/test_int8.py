@@ -53,6 +53,8 @@ def test_elsewhere_it_is_refused(tiny_checkpoint):
 def test_it_is_not_saved(tiny_checkpoint, tmp_path):
     model = load(tiny_checkpoint)
     Predictor(model, dtype=torch.int8)
+    with pytest.raises(InputError, match="has int8 weights already"):
+        Predictor(model)
     with pytest.raises(InputError, match=r"cannot be saved: .* missing: encoder.blocks.0.attn"):
         save(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -25,16 +25,18 @@ ARROWS = {
     "model.independent": {
         "model.attention", "model.ensemble", "model.layers", "model.parts", "model.thinning",
     },
-    "model.stem": {"model.attention", "model.thinning"},
+    "model.stem": {"model.attention", "model.parts", "model.thinning"},
     "model.encoder": {
         "model.ensemble", "model.independent", "model.layers", "model.parts", "model.stem",
         "model.thinning",
     },
     "model.decoder": {"model.encoder", "model.layers"},
     "model.seggpt": {
-        "model.decoder", "model.encoder", "model.layers", "model.parts", "model.stem",
+        "model.config", "model.decoder", "model.encoder", "model.layers", "model.parts",
+        "model.stem",
     },
-    "model": {"model.seggpt"},
+    "model.config": set(),
+    "model": {"model.config", "model.seggpt"},
     "convert": {"model"},
     "hub": {"errors"},
     "checkpoint": {"convert", "errors", "hub", "model"},
@@ -49,7 +51,7 @@ ARROWS = {
     "belief": {"prompt", "segmentation", "tiles"},
     "predictor": {
         "belief", "checkpoint", "color", "color_mask", "errors", "example", "gallery", "image",
-        "labels", "model", "prompt", "segmentation", "spill", "tiles",
+        "labels", "model", "model.int8", "model.parts", "prompt", "segmentation", "spill",
     },
     "batch": {"errors", "image", "predictor", "prompt", "segmentation"},
     "scenes": set(),

@@ -306,6 +306,73 @@ def test_half_precision(config, dtype, limit):
     assert (half.float() - expected).norm() / expected.norm() < limit
 
 
+@pytest.mark.parametrize("config", [JOINT, INDEPENDENT], ids=["joint", "independent"])
+@pytest.mark.parametrize("traced", [False, True])
+def test_autocast(config, traced):
+    """Training in bfloat16 keeps float32 weights; so may inference."""
+    model = SegGPT(config).eval()
+    arguments = inputs(2, 3)
+    with torch.set_grad_enabled(traced):
+        expected = model(*arguments)
+        with torch.autocast("cpu", torch.bfloat16):
+            painting = model(*arguments)
+    assert (painting - expected).norm() / expected.norm() < 2e-2
+
+
+def test_training_in_bfloat16_writes_attention_out(monkeypatch):
+    """The kernel's backward pass is the slower one there, on the copy path and in blocks."""
+
+    def fused(*arguments, **options):
+        raise AssertionError("a fused kernel was called")
+
+    model = SegGPT(INDEPENDENT)
+    with torch.autocast("cpu", torch.bfloat16):
+        monkeypatch.setattr(F, "scaled_dot_product_attention", fused)
+        model(*inputs(2, 3)).square().mean().backward()
+
+
+def test_changed_weights_are_seen():
+    """What inference keeps of position tables goes with the weights it was made from."""
+    model = randomized(JOINT)
+    arguments = inputs(1, 2, 24, 40)
+    other = randomized(JOINT, seed=1)
+    with torch.inference_mode():
+        before, wanted = model(*arguments), other(*arguments)
+    model.load_state_dict(other.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(model(*arguments), wanted)
+        assert not torch.equal(before, wanted)
+    with torch.no_grad():
+        model.encoder.blocks[0].attn.rel_pos_w += 0.1
+        model.encoder.position += 0.1
+    changed = model(*arguments).detach()
+    with torch.inference_mode():
+        close(model(*arguments), changed)
+
+
+@pytest.mark.parametrize("config", [JOINT, INDEPENDENT], ids=["joint", "independent"])
+def test_export(config):
+    """The graph that other runtimes take computes the same."""
+    model = randomized(config)
+    arguments = inputs(1, 2)
+    with torch.no_grad():
+        expected = model(*arguments)
+        program = torch.export.export(model, arguments).run_decompositions()
+        close(program.module()(*arguments), expected)
+
+
+@pytest.mark.parametrize("config", [JOINT, INDEPENDENT], ids=["joint", "independent"])
+def test_no_examples(config):
+    model = SegGPT(config)
+    _, images, targets, semantic = inputs(1, 1)
+    for make in (
+        lambda: model.encode(images[:, :0], targets[:, :0], semantic),
+        lambda: model.encode_parts([], semantic),
+    ):
+        with pytest.raises(ValueError, match="one example or more"):
+            make()
+
+
 @pytest.mark.parametrize("relative", [True, False])
 def test_sliced_attention_equals_naive(relative):
     torch.manual_seed(0)

@@ -355,3 +355,19 @@ def test_counts_of_a_prompt_are_checked(tiny, name, value):
     picture, labels = scene((40, 60), [((20, 30), 10, RED)])
     with pytest.raises(InputError, match=f"{name} is .*; accepted: whole numbers, 1 or more"):
         tiny.prompt(Example(picture, labels), **{name: value})
+
+
+def test_options_that_mean_nothing_are_refused(tiny, predictor, tmp_path):
+    picture, labels = scene((40, 60), [((20, 30), 10, RED)])
+    example = Example(picture, labels)
+    with pytest.raises(InputError, match="spill is for checkpoints with joint attention"):
+        predictor.prompt(example, spill=True)
+    for spill in (tmp_path / "none", 3):
+        with pytest.raises(InputError, match=r"spill .*; accepted: True, or a folder"):
+            tiny.prompt(example, spill=spill)
+
+
+@pytest.mark.parametrize("dtype", ["int8", torch.uint8, torch.float64])
+def test_other_dtypes_are_refused(tiny, dtype):
+    with pytest.raises(InputError, match=r"dtype .*; accepted: torch.float32, torch.float16"):
+        Predictor(tiny.model, dtype=dtype)

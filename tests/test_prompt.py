@@ -2,6 +2,8 @@
 
 import multiprocessing
 import pickle
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +56,7 @@ def test_half_is_half_the_size(predictor, tmp_path):
     whole, half = (predictor.prompt(examples(), half=h) for h in (False, True))
     assert half.nbytes < 0.51 * whole.nbytes
     same(predictor, whole, half, atol=1.5)  # of 255
-    sizes = [p.save(tmp_path / f"{p.nbytes}").stat().st_size for p in (whole, half)]
+    sizes = [p.save(tmp_path / f"{p.nbytes}.safetensors").stat().st_size for p in (whole, half)]
     assert sizes[1] < 0.51 * sizes[0] + 2000  # what it says about itself
 
 
@@ -79,7 +81,7 @@ def test_workers_get_it_without_the_model(tiny_checkpoint):
 
 def test_other_checkpoints_are_refused(predictor, tiny_checkpoint, tmp_path):
     prompt = predictor.prompt(examples())
-    path = prompt.save(tmp_path / "p")
+    path = prompt.save(tmp_path / "p.safetensors")
     other = Predictor.from_pretrained(tiny_checkpoint)
     with torch.no_grad():
         other.model.encoder.mask_token += 1
@@ -93,10 +95,11 @@ def test_other_checkpoints_are_refused(predictor, tiny_checkpoint, tmp_path):
     ("make", "wanted"),
     [
         (lambda p: None, "no such file"),
-        (lambda p: p.write_bytes(b"no"), "damaged prompt file"),
+        (lambda p: p.write_bytes(b"no"), "not a prompt file"),
         (lambda p: save_file({"x": torch.ones(1)}, p), "not a prompt file"),
         (lambda p: save_file({}, p, {"incontext.prompt": "{}"}), "not a prompt file"),
-        (lambda p: save_file({}, p, {"incontext.prompt": "{"}), "damaged prompt file"),
+        (lambda p: save_file({}, p, {"incontext.prompt": '{"version": 9}'}), "newer release"),
+        (lambda p: save_file({}, p, {"incontext.prompt": "{"}), "damaged one"),
     ],
 )
 def test_bad_files(predictor, tmp_path, make, wanted):
@@ -109,5 +112,28 @@ def test_bad_files(predictor, tmp_path, make, wanted):
 def test_truncated_file(predictor, tmp_path):
     path: Path = predictor.prompt(examples()).save(tmp_path / "p.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match="damaged prompt file"):
+    with pytest.raises(InputError, match="damaged one"):
         predictor.load_prompt(path)
+
+
+@pytest.mark.parametrize("name", ["p", "p.png", ""])
+def test_bad_names(predictor, tmp_path, name):
+    with pytest.raises(InputError, match=r"NAME\.safetensors"):
+        predictor.prompt(examples()).save(tmp_path / name)
+
+
+def test_full_disk_leaves_nothing(predictor, tmp_path):
+    """A prompt that does not fit keeps what was there, and its error names the file."""
+    path = predictor.prompt(examples()).save(tmp_path / "p.safetensors")
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        with pytest.raises(OSError, match=r"p\.safetensors"):
+            predictor.prompt(examples(2)).save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["p.safetensors"]

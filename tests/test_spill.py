@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from incontext.model.parts import InMemory, each
+from incontext.model.parts import InMemory, each, pick
 from incontext.spill import Spilled
 
 
@@ -36,3 +36,25 @@ def test_files_go_with_their_user(tmp_path):
     del parts
     gc.collect()
     assert not folder.exists()
+
+
+def test_sizes_are_known_without_reading(tmp_path):
+    parts = Spilled(tmp_path)
+    for n in range(3):
+        parts.append(torch.ones(1, n + 1, 4))
+    for path in Path(parts.space.name).iterdir():
+        path.unlink()
+    assert [shape[1] for shape in parts.shapes()] == [1, 2, 3]
+    assert parts.nbytes == 4 * 6 * 4
+
+
+def test_picked_examples_are_read_once(tmp_path, monkeypatch):
+    parts, everything = Spilled(tmp_path), torch.randn(1, 9, 4)
+    for part in everything.split([2, 3, 4], 1):
+        parts.append(part)
+    read = []
+    get = Spilled.__getitem__
+    monkeypatch.setattr(Spilled, "__getitem__", lambda s, i: read.append(i) or get(s, i))
+    numbers = torch.tensor([8, 1, 8, 0, 5])
+    assert torch.equal(pick(parts, numbers), everything[0, numbers][:, None])
+    assert sorted(read) == [0, 2]

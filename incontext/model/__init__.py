@@ -1,5 +1,6 @@
 """The masked image model: tensors in, tensors out; no files, no pictures, no numpy."""
 
-from incontext.model.seggpt import SIZES, Config, SegGPT, painting_loss
+from incontext.model.config import SIZES, Config
+from incontext.model.seggpt import SegGPT, painting_loss
 
 __all__ = ["SIZES", "Config", "SegGPT", "painting_loss"]

@@ -61,7 +61,7 @@ class Partial:
 
 def can_merge(q: Tensor) -> bool:
     """Whether parts pay: there is a kernel that answers denominators, nobody wants gradients."""
-    return q.device.type == "cpu" and not torch.is_grad_enabled()
+    return not (q.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling())
 
 
 def partial_attention(

@@ -53,10 +53,17 @@ class Encoded:
             Matches(**matches) if matches else None,
         )  # fmt: skip
 
-    def to(self, dtype: torch.dtype) -> "Encoded":
-        """Stored as another dtype; queries go on in their own."""
-        matches = self.matches.to(dtype) if self.matches else None
-        return replace(self, known=self.known.to(dtype), matches=matches)
+    @property
+    def nbytes(self) -> int:
+        """Size of all that is kept."""
+        matches = self.matches.tensors().values() if self.matches else []
+        return self.known.nbytes + sum(x.nbytes for x in matches)
+
+    def to(self, kind: torch.dtype | torch.device) -> "Encoded":
+        """Stored as another dtype, or elsewhere; queries go on in their own dtype."""
+        matches = self.matches.to(kind) if self.matches else None
+        semantic = self.semantic if isinstance(kind, torch.dtype) else self.semantic.to(kind)
+        return replace(self, semantic=semantic, known=self.known.to(kind), matches=matches)
 
     def select(self, which: Tensor) -> "Encoded":
         """A prompt for each of B queries, of k examples each: `which` (B, k); P must be 1."""
@@ -191,6 +198,8 @@ class Encoder(nn.Module):
                 be computed here where it does not depend on them.
             share: of the keys and values of each example that are kept, where they are.
         """
+        # In joint attention all tokens go along with the query; nothing can be left out.
+        share = share if self.independent else 1.0
         matches: list[Matches] = []
         count, size, grid = 0, (0, 0), (0, 0)
 
@@ -219,7 +228,7 @@ class Encoder(nn.Module):
             known = IndependentKnown.of(self.blocks, self.merge_after, tokens())
         else:
             known = JointKnown.of(tokens(), InMemory() if parts is None else parts)
-            if settle and not self.copy_path:
+            if count and settle and not self.copy_path:
                 shown = self.mask_token.expand(len(semantic), *grid, -1)
                 shown = self._place(shown, self.segment_target, semantic, True)
                 known = known.settle(self.first, shown, chunk)

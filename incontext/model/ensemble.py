@@ -13,7 +13,7 @@ from torch import Tensor
 
 from incontext.model.attention import can_merge
 from incontext.model.layers import Block, join_heads, split_heads
-from incontext.model.parts import InMemory, Parts, each, numbered
+from incontext.model.parts import InMemory, Parts, each, numbered, pick
 
 # What a piece of examples and the query see of each other: (above, below), see `_canvases`.
 Look = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -44,7 +44,7 @@ class Joint:
 
     def step(self, block: Block, query: Tensor) -> Tensor:
         """One block: query (B, h, w, C) → the same shape; the examples move along."""
-        if len(self.examples) == 1 and self.examples[0].shape[1] == 1:
+        if [shape[1] for shape in self.examples.shapes()] == [1]:
             return self._alone(block, query)
         look = (self._halves if can_merge(query) else self._canvases)(block, query)
         moved = self.examples if self.fresh else self.examples.empty()
@@ -212,13 +212,19 @@ class JointKnown:
         image, target = (InMemory(numbered(named, name)) for name in ("image", "target"))
         return cls(image, target, named.get("shown"))
 
-    def to(self, dtype: torch.dtype) -> "JointKnown":
-        """Tokens stored as another dtype; queries go on in their own."""
+    @property
+    def nbytes(self) -> int:
+        """Size of all that is kept."""
+        shown = 0 if self.shown is None else self.shown.nbytes
+        return self.image.nbytes + self.target.nbytes + shown
+
+    def to(self, kind: torch.dtype | torch.device) -> "JointKnown":
+        """Tokens stored as another dtype, or elsewhere; queries go on in their own dtype."""
         image, target = self.image.empty(), self.target.empty()
         for parts, stored in ((self.image, image), (self.target, target)):
             for part in each(parts):
-                stored.append(part.to(dtype))
-        shown = None if self.shown is None else self.shown.to(dtype)
+                stored.append(part.to(kind))
+        shown = None if self.shown is None else self.shown.to(kind)
         return JointKnown(image, target, shown)
 
     def settle(self, first: Sequence[Block], shown: Tensor, chunk: int | None) -> "JointKnown":
@@ -236,8 +242,9 @@ class JointKnown:
         assert self.shown is None, "the target stream of all examples is no sum over some of them"
         image, target = self.image.empty(), self.target.empty()
         for parts, chosen in ((self.image, image), (self.target, target)):
-            for nth in which.T:  # the nth example of every query
-                chosen.append(torch.cat([_example(parts, int(n)) for n in nth]))
+            every = pick(parts, which.flatten()).unflatten(0, which.shape)  # (B, k, 1, h, w, C)
+            for nth in every.unbind(1):  # the nth example of every query
+                chosen.append(nth)
         return JointKnown(image, target)
 
     def begin(
@@ -255,12 +262,3 @@ class JointKnown:
             image = stream.step(block, image)
         stream.merge(here.target)
         return merge_streams(image, here.shown.to(image.dtype)), stream
-
-
-def _example(parts: Parts, number: int) -> Tensor:
-    """One example of all, (1, 1, h, w, C)."""
-    for part in each(parts):
-        if number < part.shape[1]:
-            return part[:, number : number + 1]
-        number -= part.shape[1]
-    raise IndexError("no such example")

@@ -14,7 +14,7 @@ from torch import Tensor
 from incontext.model.attention import Group, grouped_attention
 from incontext.model.ensemble import merge_streams
 from incontext.model.layers import Block, join_heads, split_heads
-from incontext.model.parts import numbered
+from incontext.model.parts import moved, numbered
 from incontext.model.thinning import Kept
 
 STREAMS = ("image", "target", "merged")
@@ -41,8 +41,8 @@ class Independent:
         queries, _, columns = query.shape[:3]
         kept = next(self.memory)
         offset = -math.log(kept.shape[3])
-        k, v = kept.flatten(3, 4).expand(queries, -1, -1, -1, -1).to(query.dtype).unbind(1)
         own = split_heads(block.project(query))  # (3, B, n, L, d)
+        k, v = kept.flatten(3, 4).expand(queries, -1, -1, -1, -1).to(own.dtype).unbind(1)
         groups = [Group(own[1], own[2]), Group(k, v, self.weight, offset)]
         found = grouped_attention(own[0], groups)
         return block.finish(query, join_heads(found, columns))
@@ -91,6 +91,8 @@ class IndependentKnown:
                 kept[:] = [x.unflatten(0, shape).movedim(1, 3) for x in kept]
                 kept[:] = kept if chosen is None else [chosen.of(x) for x in kept]
             found.append(here)
+        if not found:
+            raise ValueError("a prompt needs one example or more")
         memory = {
             name: [torch.cat(x, 3) for x in zip(*(part[name] for part in found), strict=True)]
             for name in STREAMS
@@ -112,9 +114,14 @@ class IndependentKnown:
         weight = None if self.weight is None else self.weight[0][which]
         return self._each(lambda x: x[0, :, :, which].movedim(2, 0), weight)
 
-    def to(self, dtype: torch.dtype) -> "IndependentKnown":
-        """Keys and values stored as another dtype; queries go on in their own."""
-        return self._each(lambda x: x.to(dtype), self.weight)
+    @property
+    def nbytes(self) -> int:
+        """Size of all that is kept."""
+        return sum(x.nbytes for x in self.tensors().values())
+
+    def to(self, kind: torch.dtype | torch.device) -> "IndependentKnown":
+        """Keys and values stored as another dtype, or elsewhere; queries go on in their own."""
+        return self._each(lambda x: x.to(kind), moved(self.weight, kind))
 
     def _each(
         self, change: Callable[[Tensor], Tensor], weight: Tensor | None

@@ -53,23 +53,29 @@ def relative_table(table: Tensor, size: int) -> Tensor:
 
 
 class Derived:
-    """What inference computes from a parameter, kept until the parameter changes."""
+    """What inference computes from a parameter, kept until the parameter changes.
+
+    Changes are seen by the parameter's version; edits through `.data` go past it, and want a new
+    `Derived` or a turn of `train()`.
+    """
 
     def __init__(self, make: Callable[..., Tensor]) -> None:
         self.make = make
-        self.kept: dict[tuple[object, ...], Tensor] = {}
+        self.kept: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, parameter: Tensor, *sizes: int) -> Tensor:
         """`make(parameter, *sizes)`; computed anew whenever gradients may flow through it."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or parameter.is_inference():
             return self.make(parameter, *sizes)
-        version = 0 if parameter.is_inference() else parameter._version
-        key = (parameter.data_ptr(), parameter.dtype, parameter.device, version, *sizes)
-        if key not in self.kept:
+        key = (parameter.data_ptr(), parameter.dtype, parameter._version, *sizes)
+        found = self.kept.get(key)
+        if found is None:
             if len(self.kept) >= 4:  # a few sizes of pictures take turns; older weights go
-                self.kept.clear()
-            self.kept[key] = self.make(parameter, *sizes)
-        return self.kept[key]
+                self.kept = {}
+            # Its storage is kept too, so that no other parameter can come to lie there.
+            found = self.make(parameter, *sizes), parameter.detach()
+            self.kept[key] = found
+        return found[0]
 
     def __getstate__(self) -> dict[str, object]:
         return {"make": self.make, "kept": {}}

@@ -1,12 +1,13 @@
 """Parts: tensors of many examples, some examples each, so that not all need to be at hand at once.
 
 A part is (M, some, …): M prompts or queries, then examples. Whoever keeps them elsewhere than in
-memory (see `incontext.spill`) brings a class with the same four methods.
+memory (see `incontext.spill`) brings a class with the same methods.
 """
 
 from collections.abc import Iterator
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -22,6 +23,13 @@ class Parts(Protocol):
     def empty(self) -> "Parts":
         """A new one of the same kind without parts."""
 
+    def shapes(self) -> list[torch.Size]:
+        """Of all parts, without fetching them."""
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all parts."""
+
 
 class InMemory(list[Tensor]):
     """Parts in memory."""
@@ -30,13 +38,40 @@ class InMemory(list[Tensor]):
         """A new one without parts."""
         return InMemory()
 
+    def shapes(self) -> list[torch.Size]:
+        """Of all parts."""
+        return [part.shape for part in self]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all parts."""
+        return sum(part.nbytes for part in self)
+
 
 def each(parts: Parts) -> Iterator[Tensor]:
     """The parts in order, one at a time."""
     return (parts[index] for index in range(len(parts)))
 
 
+def pick(parts: Parts, numbers: Tensor) -> Tensor:
+    """Examples of P = 1 by their number among all: (B,) → (B, 1, …); each part is read once."""
+    found: dict[int, Tensor] = {}
+    start = 0
+    for index, shape in enumerate(parts.shapes()):
+        here = [n for n in set(numbers.tolist()) if start <= n < start + shape[1]]
+        if here:
+            part = parts[index]
+            found |= {n: part[:, n - start : n - start + 1] for n in here}
+        start += shape[1]
+    return torch.cat([found[n] for n in numbers.tolist()])
+
+
 def numbered(named: dict[str, Tensor], name: str) -> list[Tensor]:
     """The tensors NAME.0, NAME.1, … in this order."""
     own = [key for key in named if key.startswith(f"{name}.")]
     return [named[f"{name}.{index}"] for index in range(len(own))]
+
+
+def moved(weight: Tensor | None, kind: torch.dtype | torch.device) -> Tensor | None:
+    """A weight elsewhere; its dtype stays."""
+    return weight if weight is None or isinstance(kind, torch.dtype) else weight.to(kind)

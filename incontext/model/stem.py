@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from incontext.model.attention import Group, grouped_attention
+from incontext.model.parts import moved
 from incontext.model.thinning import Kept
 
 COPY_STRIDE = 4
@@ -90,9 +91,9 @@ class Matches:
         keys, values = (x[0][:, which].transpose(0, 1) for x in (self.keys, self.values))
         return Matches(keys, values, weight)
 
-    def to(self, dtype: torch.dtype) -> "Matches":
-        """Stored as another dtype; queries go on in their own."""
-        return Matches(self.keys.to(dtype), self.values.to(dtype), self.weight)
+    def to(self, kind: torch.dtype | torch.device) -> "Matches":
+        """Stored as another dtype, or elsewhere; queries go on in their own dtype."""
+        return Matches(self.keys.to(kind), self.values.to(kind), moved(self.weight, kind))
 
 
 class CopyPath(nn.Module):
@@ -134,13 +135,15 @@ class CopyPath(nn.Module):
     def forward(self, skips: list[Tensor], known: "Matches") -> Tensor:
         """Skips of B query pictures → copied values (B, n·d, H, W), colors first in each head."""
         asked = self._features(skips) * self.scale.exp()
-        kind = known.values.dtype if torch.is_autocast_enabled() else asked.dtype
+        # Under autocast unit vectors come out in float32, and the values have the type that is
+        # wanted; a stored prompt may have a smaller one than queries.
+        autocast = torch.is_autocast_enabled(asked.device.type)
+        kind = known.values.dtype if autocast else asked.dtype
         keys, values = (
             x.flatten(2, 3).expand(len(asked), -1, -1, -1).to(kind)
             for x in (known.keys, known.values)
         )
         weight = None if known.weight is None else known.weight.flatten(1)[:, None, None]
-        # Under autocast unit vectors come out in float32; the values have the type that is wanted.
         copied = grouped_attention(asked.to(kind), [Group(keys, values, weight)], scale=1.0)
         height, width = skips[1].shape[-2:]
         return copied.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))

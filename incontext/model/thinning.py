@@ -44,8 +44,8 @@ def choose(marked: Tensor, share: float, start: int) -> Kept | None:
     rows, columns = (torch.arange(n, dtype=torch.float64) for n in marked.shape[2:])
     place = (rows[:, None] * DOWN + columns * ACROSS).flatten()
     shift = torch.arange(start, start + marked.shape[1], dtype=torch.float64) * NEXT
-    pattern = ((place + shift[:, None]) % 1.0).float().to(marked.device)  # (N, L)
-    flat = marked.flatten(2)
+    pattern = (place + shift[:, None]) % 1.0  # (N, L)
+    flat = marked.flatten(2).cpu()
     total = flat.shape[2]
     wanted = max(2, round(share * total))
     many = flat.sum(2, keepdim=True)  # (P, N, 1)
@@ -57,7 +57,8 @@ def choose(marked: Tensor, share: float, start: int) -> Kept | None:
     chosen = torch.where(flat, rank < taken, rank - many < rest)
     where = (~chosen).byte().argsort(dim=2, stable=True)[:, :, :wanted]
     each = torch.where(flat, many / taken, few / rest).log()
-    return Kept(where, each.gather(2, where).float())
+    weight = each.gather(2, where).float()
+    return Kept(where.to(marked.device), weight.to(marked.device))
 
 
 def with_objects(targets: Tensor, background: tuple[float, ...], grid: tuple[int, int]) -> Tensor:
