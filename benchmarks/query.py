@@ -82,16 +82,17 @@ def _modes(
     small: Predictor, joint: Predictor, examples: list[Example], counts: Sequence[int], rounds: int
 ) -> None:
     print()
-    heading("examples", "joint", "independent", "joint ÷ independent")
+    heading("examples", "joint", "independent, all tokens", "independent",
+            "joint ÷ independent, all tokens", "joint ÷ independent")  # fmt: skip
     for count in counts:
-        times = alternate(
-            {
-                "joint": _query(joint, joint.prompt(examples[:count])),
-                "independent": _query(small, small.prompt(examples[:count])),
-            },
-            max(2, rounds // (1 + count // 32)),
-        )
-        row(count, *times.values(), ratio(times["joint"], times["independent"]))
+        works = {
+            "joint": _query(joint, joint.prompt(examples[:count])),
+            "all": _query(small, small.prompt(examples[:count], thin_to=None)),
+            "thin": _query(small, small.prompt(examples[:count])),
+        }
+        times = alternate(works, max(2, rounds // (1 + count // 16)))
+        ratios = (ratio(times["joint"], times[name]) for name in ("all", "thin"))
+        row(count, *times.values(), *ratios)
 
 
 def _nearest(small: Predictor, examples: list[Example], pools: Sequence[int], rounds: int) -> None:
