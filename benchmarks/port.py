@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--without-int8", action="store_true")
     parser.add_argument("--quick", action="store_true", help="a tiny model")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -112,7 +113,7 @@ def main() -> None:
         for count in numbers(options.examples):
             x = torch.randn(2 * count + 1, 3, side, side, device=device, dtype=dtype)
             _row(theirs, ours, x, count, options.rounds, options.warm_up, device)
-        if device == "cpu" and dtype == torch.float32:
+        if device == "cpu" and dtype == torch.float32 and not options.without_int8:
             _int8(ours, torch.randn(3, 3, side, side), options.rounds)
 
 

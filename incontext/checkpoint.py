@@ -135,7 +135,8 @@ def build(state: dict[str, Tensor], config: dict[str, Any] | None, path: Path) -
     problems = compare(model.state_dict(), state)
     if problems:
         raise InputError(f"{path}: " + "; ".join(problems))
-    state = {name: tensor.float() for name, tensor in state.items()}
+    # A copy: tensors of a safetensors file lie where the file has them, across cache lines.
+    state = {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
     model.load_state_dict(state, assign=True)
     return model.eval()
 
