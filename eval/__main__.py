@@ -8,6 +8,7 @@ import typer
 
 from incontext.checkpoint import DEFAULT
 from incontext.errors import InputError
+from incontext.predictor import THIN_TO
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -29,6 +30,9 @@ def bench(
         Path | None, typer.Option(help="Folder for bench.json, which lets a run go on.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, int8.")] = "float32",
+    thin_to: Annotated[
+        int, typer.Option(help="Examples whose tokens a query sees in full; 0: all.", min=0)
+    ] = THIN_TO,
     threads: int = 2,
 ) -> None:
     """Mean IoU on every still-picture set, beside two baselines without a model."""
@@ -39,7 +43,7 @@ def bench(
     torch.set_num_threads(threads)
     counts = [int(n) for n in examples.split(",")]
     names, chosen = ([s for s in text.split(",") if s] for text in (only, methods))
-    run(data, checkpoint, counts, episodes, out, names, chosen, dtype)
+    run(data, checkpoint, counts, episodes, out, names, chosen, dtype, thin_to or None)
 
 
 @app.command()

@@ -18,6 +18,7 @@ from incontext.batch import file_hash
 from incontext.checkpoint import CONFIG, locate
 from incontext.errors import InputError
 from incontext.image import resize_nearest
+from incontext.predictor import THIN_TO
 from incontext.validation import BinaryEpisode, binary_episodes
 
 # New pictures of domains or classes that training has seen.
@@ -26,8 +27,8 @@ BASELINE_SIZE = 64  # pixels; the setting in which the data's own orientation fi
 Method = Callable[[LabelledSet, BinaryEpisode], np.ndarray[Any, np.dtype[np.bool_]]]
 
 
-def with_model(predictor: Predictor) -> Method:
-    """Segment the query by the episode's examples."""
+def with_model(predictor: Predictor, thin_to: int | None) -> Method:
+    """Segment the query by the episode's examples, see `Predictor.prompt` for `thin_to`."""
 
     def method(data: LabelledSet, episode: BinaryEpisode) -> Any:
         *shown, query = episode.pictures
@@ -37,7 +38,7 @@ def with_model(predictor: Predictor) -> Method:
         ]
         if not any(e.labels.present for e in examples):  # the class is all ignored there
             return np.zeros(data.labels[query].shape, bool)
-        prompt = predictor.prompt(examples, kind="semantic")
+        prompt = predictor.prompt(examples, kind="semantic", thin_to=thin_to)
         return predictor.predict(data.images[query], prompt).mask(1)
 
     return method
@@ -103,6 +104,7 @@ def run(
     only: Sequence[str] = (),
     methods: Sequence[str] = (),
     dtype: str = "float32",
+    thin_to: int | None = THIN_TO,
 ) -> dict[str, Any]:
     """Score the checkpoint and the baselines on every still-picture set of a folder.
 
@@ -112,10 +114,11 @@ def run(
     if dtype not in ("float32", "bfloat16", "float16", "int8"):
         raise InputError(f"dtype {dtype!r}; accepted: float32, bfloat16, float16, int8")
     paths = still_sets(folder, only)
+    predictor = Predictor.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
     known: dict[str, Method] = {
         "copy": with_baseline(copy_mask),
         "nearest": with_baseline(nearest_neighbor),
-        checkpoint: with_model(Predictor.from_pretrained(checkpoint, dtype=getattr(torch, dtype))),
+        checkpoint: with_model(predictor, thin_to),
     }
     wanted = list(methods) or list(known)
     if set(wanted) - known.keys():
@@ -124,7 +127,11 @@ def run(
     config = weights.with_name(CONFIG)
     # The same weights at another size of the pictures score otherwise.
     hashes = [file_hash(p) for p in (weights, config) if p.is_file()]
-    about = {"checkpoint": checkpoint, "weights": "-".join([*hashes, dtype]), "episodes": episodes}
+    about = {
+        "checkpoint": checkpoint,
+        "weights": "-".join([*hashes, dtype, str(thin_to)]),
+        "episodes": episodes,
+    }
     results = Results(out, about)
     for path in tqdm(paths, unit="set", disable=None):
         data = LabelledSet.read(path)
