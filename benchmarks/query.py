@@ -32,8 +32,7 @@ def predictors() -> tuple[Predictor, Predictor]:
     """The bundled checkpoint, and its shape with joint attention."""
     model = load("incontext-small")
     torch.manual_seed(0)
-    # Without the copy path, which looks at all examples in both modes.
-    joint = SegGPT(replace(model.config, example_attention="joint", copy_heads=0))
+    joint = SegGPT(replace(model.config, example_attention="joint"))
     return Predictor(model), Predictor(joint)
 
 
