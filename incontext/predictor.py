@@ -142,33 +142,24 @@ class Predictor:
         Raises:
             InputError: no example, none with an object, or one of the options off.
         """
-        if kind not in KINDS:
-            raise InputError(f"kind {kind!r}; accepted: {', '.join(KINDS)}")
-        for name, value in (("chunk", chunk), ("nearest", nearest), ("thin_to", thin_to)):
-            check_count(name, value)
+        _check_options(kind, chunk=chunk, nearest=nearest, thin_to=thin_to)
         parts = self._parts(spill)
-        examples = [examples] if isinstance(examples, Example) else list(examples)
-        if crop:
-            align(examples)  # says what is wrong before anything is cut
-            examples = [e.cropped() for e in examples]
+        examples = _listed(examples, crop)
         maps = align(examples)
         ids = sorted({index for m in maps for index in m.present})
         colorings = group(ids, classes_per_pass, coloring)
         some = chunk or self.model.examples_at_once
         seen_at_once = min(nearest or len(examples), len(examples))
-        searched = seen_at_once < len(examples)
         share = 1.0 if thin_to is None else min(1.0, thin_to / seen_at_once)
         passes = []
         for part in colorings:
             encoded = self.model.encode_parts(
                 self._pairs(examples, maps, part, some),
                 torch.tensor([kind == "semantic"], device=self.device), chunk=chunk,
-                parts=parts.empty(), settle=not searched, share=share,
+                parts=parts.empty(), settle=seen_at_once == len(examples), share=share,
             )  # fmt: skip
             passes.append(Pass(part, encoded.to(torch.float16) if half else encoded))
-        gallery = None
-        if searched:
-            gallery = self._gallery(examples, maps, colorings, some, seen_at_once)
+        gallery = self._gallery(examples, maps, colorings, some, seen_at_once)
         return Prompt(
             tuple(ids), display_colors(maps, ids), check_names(names, ids), kind, len(examples),
             tuple(passes), self.checkpoint, gallery,
@@ -213,8 +204,10 @@ class Predictor:
     def _gallery(
         self, examples: list[Example], maps: list[Labels], colorings: Sequence[Coloring],
         some: int, nearest: int,
-    ) -> Gallery:  # fmt: skip
-        """What finds the examples that are most like a query."""
+    ) -> Gallery | None:  # fmt: skip
+        """What finds the examples that are most like a query; None where it sees all of them."""
+        if nearest == len(examples):
+            return None
         features = [
             self.model.describe(self.model.see(self._pictures([e.image for e in part])))
             for part in (examples[at : at + some] for at in range(0, len(examples), some))
@@ -318,3 +311,20 @@ class Predictor:
             self.normalizer.restore(self.model.paint(seen, one, chunk=chunk)) for one in encoded
         ]
         return [[paintings[index] for paintings in painted] for index in range(len(pictures))]
+
+
+def _listed(examples: Example | Sequence[Example], crop: bool) -> list[Example]:
+    """Examples as a list, cropped around their labels if so wanted."""
+    several = [examples] if isinstance(examples, Example) else list(examples)
+    if not crop:
+        return several
+    align(several)  # says what is wrong before anything is cut
+    return [example.cropped() for example in several]
+
+
+def _check_options(kind: str, **counts: int | None) -> None:
+    """Raise InputError unless the kind is known and the counts are counts."""
+    if kind not in KINDS:
+        raise InputError(f"kind {kind!r}; accepted: {', '.join(KINDS)}")
+    for name, value in counts.items():
+        check_count(name, value)
