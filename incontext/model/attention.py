@@ -83,7 +83,7 @@ def partial_attention(
 class Group:
     """Keys that are attended to together with others."""
 
-    k: Tensor  # (M or 1, n, K, d)
+    k: Tensor  # (M, n, K, d)
     v: Tensor
     weight: Tensor | None = None  # (M or 1, 1, 1, K), added to the scores
     offset: float = 0.0  # added to all of them

@@ -55,8 +55,8 @@ def relative_table(table: Tensor, size: int) -> Tensor:
 class Derived:
     """What inference computes from a parameter, kept until the parameter changes.
 
-    Changes are seen by the parameter's version; edits through `.data` go past it, and want a new
-    `Derived` or a turn of `train()`.
+    Changes are seen by the parameter's version, which edits through `.data` go past: edit under
+    `torch.no_grad()` instead.
     """
 
     def __init__(self, make: Callable[..., Tensor]) -> None:
@@ -133,7 +133,7 @@ class Attention(nn.Module):
     def look(
         self, q: Tensor, known: Tensor, grid: tuple[int, int], asked: slice, shown: slice
     ) -> Partial:
-        """Some rows of a canvas attend to others of its rows (no gradients, CPU).
+        """Some rows of a canvas attend to others of its rows; for inference.
 
         Args:
             q: (M, n, L, d), the rows `asked` of the canvas.
