@@ -113,7 +113,7 @@ class Joint:
         return block.finish(tokens, join_heads(context.found, columns))
 
     def merge(self, targets: Parts) -> None:
-        """Both streams of the examples become one: the image stream is here, `targets` the other."""
+        """Both streams of the examples become one; `targets` is the target stream."""
         assert self.fresh, "streams merge after a block"
         for index in range(len(targets)):
             image = self.examples[index]
