@@ -8,6 +8,7 @@ from PIL import Image
 from incontext.color_mask import Rgb
 from incontext.image import ImageLike, read_image
 from incontext.labels import Labels, LabelsLike, read_labels
+from incontext.partial import mark
 
 
 class Example:
@@ -19,6 +20,10 @@ class Example:
         colors: {id: (r, g, b)} of a color mask.
         ignore: value in the labels that means "unknown"; "none": 255 is an id.
         threshold: for soft masks: at or above it is id 1.
+        unlabelled: what pixels of value 0 mean: "background", or "unknown" where only a part of
+            the picture was labelled. What is unknown is not shown to the model as anything.
+        negative: an id that means "not this": background that could be taken for an object. It is
+            no id of the prompt.
 
     Raises:
         InputError: what cannot be read, or can be read in two ways.
@@ -32,13 +37,16 @@ class Example:
         colors: dict[int, Rgb] | None = None,
         ignore: int | str | None = None,
         threshold: int | float | None = None,
+        unlabelled: str = "background",
+        negative: int | None = None,
     ) -> None:
         self.image: Image.Image = read_image(image)
         name = Path(image).name if isinstance(image, (str, Path)) else None
-        self.labels: Labels = read_labels(
+        read = read_labels(
             labels, self.image.size, colors=colors, ignore=ignore, threshold=threshold,
             file_name=name,
         )  # fmt: skip
+        self.labels: Labels = mark(read, unlabelled, negative)
 
     def __repr__(self) -> str:
         width, height = self.image.size
@@ -50,7 +58,7 @@ class Example:
         Half of the extent, so that three quarters of the part are surroundings: shown too little
         of them, a model finds the object in tiles that do not hold it.
         """
-        rows, columns = np.nonzero(self.labels.ids > 0)
+        rows, columns = np.nonzero(self.labels.ids > 0)  # not around what is negative or unknown
         if not len(rows):
             return self
         spans = []

@@ -97,13 +97,33 @@ def objective(
         images[:, -1], images[:, :-1], targets[:, :-1], batch.semantic, with_copied=True,
         hidden=hidden, query_targets=None if hidden is None else truth,
     )  # fmt: skip
-    painting = painting.float()
     judged = None if hidden is None else _pixels(hidden, labels)
-    weight = balance(labels, batch.colors.shape[1] - 1, judged)[:, None]
-    everywhere = torch.ones(len(images), 1, 1, dtype=torch.bool, device=images.device)
     colors = (batch.colors - mean.view(3)) / std.view(3)
+    return judge(painting, copied, truth, labels, colors, batch.asked(), weights, judged)
+
+
+def judge(
+    painting: Tensor,
+    copied: Tensor | None,
+    truth: Tensor,
+    labels: Tensor,
+    colors: Tensor,
+    asked: Tensor,
+    weights: Weights,
+    judged: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What paintings cost, and the parts by name.
+
+    Args:
+        painting, truth: (B, 3, H, W) normalized, what was painted and what should be.
+        copied: (B, 3, H/4, W/4), the copy path's own colors, None without one.
+        labels, colors, asked, judged: see `overlap_loss`.
+    """
+    painting = painting.float()
+    weight = balance(labels, colors.shape[1] - 1, judged)[:, None]
+    everywhere = torch.ones(len(painting), 1, 1, dtype=torch.bool, device=painting.device)
     painted = _mean_loss(painting, truth, everywhere, weight)
-    overlap = overlap_loss(painting, labels, colors, batch.asked(), judged)
+    overlap = overlap_loss(painting, labels, colors, asked, judged)
     loss = painted + weights.overlap * overlap
     parts = {"painted": painted.detach(), "overlap": overlap.detach()}
     if copied is not None:

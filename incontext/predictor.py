@@ -19,10 +19,12 @@ from incontext.errors import InputError, check_count
 from incontext.example import Example
 from incontext.gallery import Gallery
 from incontext.image import ImageLike, Normalizer, read_image
-from incontext.labels import Labels
+from incontext.labels import NEGATIVE, UNKNOWN, Labels
 from incontext.model import SegGPT
+from incontext.model.encoder import Shown
 from incontext.model.int8 import Int8Linear
 from incontext.model.parts import InMemory, Parts
+from incontext.partial import shrink
 from incontext.prompt import KINDS, Pass, Prompt, align, check_names, display_colors, group
 from incontext.segmentation import Segmentation
 from incontext.spill import Spilled
@@ -148,6 +150,8 @@ class Predictor:
         maps = align(examples)
         ids = sorted({index for m in maps for index in m.present})
         colorings = group(ids, classes_per_pass, coloring)
+        if any((m.ids == NEGATIVE).any() for m in maps):
+            colorings = [c.beside(NEGATIVE) for c in colorings]
         some = chunk or self.model.examples_at_once
         seen_at_once = min(nearest or len(examples), len(examples))
         share = 1.0 if thin_to is None else min(1.0, thin_to / seen_at_once)
@@ -190,16 +194,21 @@ class Predictor:
 
     def _pairs(
         self, examples: list[Example], maps: list[Labels], coloring: Coloring, some: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and targets in the model's numbers, (1, some, 3, size, size), `some` at a time."""
+    ) -> Iterator[Shown]:
+        """Images and targets in the model's numbers, (1, some, 3, size, size), `some` at a time;
+        where anything is unknown, also what is known, (1, some, size, size)."""
+        partly = any((m.ids == UNKNOWN).any() for m in maps)
         for at in range(0, len(examples), some):
-            targets = []
+            targets, known = [], []
             for labels in maps[at : at + some]:
-                painted = Image.fromarray(coloring.paint(labels.ids))
-                small = painted.resize((self.size, self.size), Image.Resampling.NEAREST)
-                targets.append(self.normalizer.array(np.asarray(small)))
+                ids, sure = shrink(labels.ids, self.size, self.model.config.patch_size)
+                targets.append(self.normalizer.array(coloring.paint(ids)))
+                known.append(torch.from_numpy(np.ones(ids.shape, bool) if sure is None else sure))
             images = self._pictures([e.image for e in examples[at : at + some]])
-            yield images[None], self._to_device(torch.stack(targets))[None]
+            yield Shown(
+                images[None], self._to_device(torch.stack(targets))[None],
+                torch.stack(known).to(self.device)[None] if partly else None,
+            )  # fmt: skip
 
     def _gallery(
         self, examples: list[Example], maps: list[Labels], colorings: Sequence[Coloring],

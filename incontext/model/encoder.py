@@ -6,6 +6,7 @@ C channels, M any of these counts.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from incontext.model.independent import IndependentKnown
 from incontext.model.layers import Block, Derived, PatchEmbedding, join_heads, split_heads
 from incontext.model.parts import InMemory, Parts
 from incontext.model.stem import CopyPath, Matches, Stem
-from incontext.model.thinning import Kept, choose, with_objects
+from incontext.model.thinning import Kept, any_of, choose, with_objects
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,14 @@ class Encoded:
         known = self.known.select(which)
         semantic = self.semantic.expand(len(which))
         return Encoded(which.shape[1], self.size, semantic, known, matches)
+
+
+class Shown(NamedTuple):
+    """Some of a prompt's examples."""
+
+    images: Tensor  # (P, some, 3, height, width) normalized RGB
+    targets: Tensor  # the same shape, labels painted with their colors
+    known: Tensor | None = None  # (P, some, height, width) bool, False: no label; None: all known
 
 
 @dataclass(frozen=True)
@@ -151,13 +160,14 @@ class Encoder(nn.Module):
         return torch.cat([flat.mean(1), flat.std(1)], 1)
 
     def _chosen(
-        self, targets: Tensor, grid: tuple[int, int], share: float, start: int
+        self, shown: Shown, grid: tuple[int, int], share: float, start: int
     ) -> Kept | None:
         """Which cells of a grid over the examples (P, some, …) are kept, `start` being the first's
         number."""
-        if share >= 1:
+        if share >= 1 and shown.known is None:
             return None
-        return choose(with_objects(targets, self.background, grid), share, start)
+        known = None if shown.known is None else any_of(shown.known, grid)
+        return choose(with_objects(shown.targets, self.background, grid), share, start, known)
 
     def _place(self, tokens: Tensor, segment: Tensor, semantic: Tensor, below: bool) -> Tensor:
         """Add what tells streams, halves, positions and kinds apart: (P, …, h, w, C), (P,)."""
@@ -176,7 +186,7 @@ class Encoder(nn.Module):
 
     def encode(
         self,
-        examples: Iterable[tuple[Tensor, Tensor]],
+        examples: Iterable[Shown],
         semantic: Tensor,
         *,
         hidden: Tensor | None = None,
@@ -188,7 +198,7 @@ class Encoder(nn.Module):
         """Examples → what every query of this prompt can reuse.
 
         Args:
-            examples: images and targets, (P, some, 3, height, width) each, some at a time.
+            examples: some at a time; patches of which nothing is known are hidden like `hidden`.
             semantic: (P,) bool.
             hidden: (P, h, w) bool, True = paint: patches of the example targets that the model may
                 not see (training only); the same for all N examples.
@@ -205,17 +215,20 @@ class Encoder(nn.Module):
 
         def tokens() -> Iterator[tuple[Tensor, Tensor, Kept | None]]:
             nonlocal count, size, grid
-            for images, targets in examples:
+            for shown in examples:
+                images, targets = shown.images, shown.targets
                 seen = self.see(images.flatten(0, 1))
                 target = self.embed(targets.flatten(0, 1)).unflatten(0, images.shape[:2])
-                target = self._hide(target, hidden if hidden is None else hidden[:, None])
                 image = seen.tokens.unflatten(0, images.shape[:2])
                 size, grid = _pair(images.shape[-2:]), _pair(image.shape[-3:-1])
+                target = self._hide(target, None if hidden is None else hidden[:, None])
+                if shown.known is not None:
+                    target = self._hide(target, ~any_of(shown.known, grid))
                 if self.copy_path:
                     cells = _pair(seen.skips[1].shape[-2:])
                     match = self.copy_path.remember(seen.skips, _blank(targets, hidden))
-                    matches.append(match.thinned(self._chosen(targets, cells, share, count)))
-                chosen = self._chosen(targets, grid, share, count)
+                    matches.append(match.thinned(self._chosen(shown, cells, share, count)))
+                chosen = self._chosen(shown, grid, share, count)
                 count += images.shape[1]
                 yield (
                     self._place(image, self.segment_image, semantic, False),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from incontext.model.config import Config
 from incontext.model.decoder import PixelDecoder, SkipDecoder
-from incontext.model.encoder import Encoded, Encoder, Seen
+from incontext.model.encoder import Encoded, Encoder, Seen, Shown
 from incontext.model.layers import Block, PatchEmbedding
 from incontext.model.parts import Parts
 from incontext.model.stem import CopyPath, Stem
@@ -77,7 +77,7 @@ class SegGPT(nn.Module):
 
     def encode_parts(
         self,
-        examples: Iterable[tuple[Tensor, Tensor]],
+        examples: Iterable[tuple[Tensor, ...]],
         semantic: Tensor,
         *,
         hidden: Tensor | None = None,
@@ -87,6 +87,9 @@ class SegGPT(nn.Module):
         share: float = 1.0,
     ) -> Encoded:
         """`encode` for examples that come some at a time, images and targets (P, some, 3, H, W).
+
+        A third tensor (P, some, H, W) bool, in all parts or in none, says which pixels of a target
+        are known: patches without any are hidden, queries do not look at them.
 
         Args:
             parts: where joint attention keeps their tokens, None: in memory. Together with
@@ -214,13 +217,12 @@ class SegGPT(nn.Module):
                 f"example images {tuple(images.shape)} and targets {tuple(targets.shape)} differ"
             )
 
-    def _checked(
-        self, examples: Iterable[tuple[Tensor, Tensor]]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _checked(self, examples: Iterable[tuple[Tensor, ...]]) -> Iterator[Shown]:
         """The same, each part checked as it comes."""
-        for images, targets in examples:
-            self._check_examples(images, targets)
-            yield images, targets
+        for part in examples:
+            shown = Shown(*part)
+            self._check_examples(shown.images, shown.targets)
+            yield shown
 
     def _check(self, what: str, x: Tensor, dims: int) -> None:
         """Raise ValueError unless `x` has so many dimensions and a size of whole patches."""

@@ -12,6 +12,9 @@ from torch import Tensor
 # The plane's two most irrational steps (plastic number) and the line's (golden ratio): multiples
 # of them, taken modulo 1, fill the unit interval evenly, so that a threshold picks an even pattern.
 ACROSS, DOWN, NEXT = 0.7548776662466927, 0.5698402909980532, 0.6180339887498949
+# Log weight of what must not count; finite, and within float16: a softmax over nothing else would
+# be NaN.
+NOTHING = -1e4
 
 
 @dataclass(frozen=True)
@@ -27,36 +30,46 @@ class Kept:
         return x.gather(-2, where.expand(*x.shape[:-2], -1, x.shape[-1]))
 
 
-def choose(marked: Tensor, share: float, start: int) -> Kept | None:
+def choose(marked: Tensor, share: float, start: int, known: Tensor | None = None) -> Kept | None:
     """Spread over each example; half of what is kept is for marked tokens, if there are so many.
 
     Marked are those with an object: a small one would be thinned away. A token's weight is the
     number of tokens of its sort over the number kept, so that the sums of a softmax are estimated
-    without bias.
+    without bias. A token that shows nothing known has no weight.
 
     Args:
         marked: (P, N, h, w) bool.
-        share: of the tokens to keep, over 0; None is answered from 1 on.
+        share: of the tokens to keep, over 0; from 1 on all, and None is answered without `known`.
         start: number of the first example: each has a pattern of its own.
+        known: (P, N, h, w) bool, False where nothing is known; None: all is.
     """
+    if known is not None:
+        return _choose_known(marked & known, min(share, 1.0), start, known)
     if share >= 1:
         return None
+    return _choose_known(marked, share, start, torch.ones_like(marked))
+
+
+def _choose_known(marked: Tensor, share: float, start: int, known: Tensor) -> Kept:
+    """`choose` among three sorts of tokens: marked, other known ones, unknown ones."""
     rows, columns = (torch.arange(n, dtype=torch.float64) for n in marked.shape[2:])
     place = (rows[:, None] * DOWN + columns * ACROSS).flatten()
     shift = torch.arange(start, start + marked.shape[1], dtype=torch.float64) * NEXT
     pattern = (place + shift[:, None]) % 1.0  # (N, L)
-    flat = marked.flatten(2).cpu()
-    total = flat.shape[2]
-    wanted = max(2, round(share * total))
+    flat, sure = marked.flatten(2).cpu(), known.flatten(2).cpu()
+    wanted = max(2, round(share * flat.shape[2]))
     many = flat.sum(2, keepdim=True)  # (P, N, 1)
-    few = total - many
+    few = sure.sum(2, keepdim=True) - many
     taken = torch.minimum(many, (wanted - few).clamp(min=wanted // 2))
-    rest = wanted - taken
-    # Marked tokens rank 0, 1, … in their pattern's order, the others go on from there.
-    rank = (pattern + ~flat).argsort(2).argsort(2)
-    chosen = torch.where(flat, rank < taken, rank - many < rest)
+    rest = torch.minimum(few, wanted - taken)
+    # Marked tokens rank 0, 1, … in their pattern's order, the others go on from there, and what is
+    # unknown fills up where there is too little.
+    rank = (pattern + (~flat).double() + (~sure).double()).argsort(2).argsort(2)
+    chosen = torch.where(flat, rank < taken, (rank - many < rest) & sure)
+    spare = wanted - taken - rest
+    chosen = chosen | (~sure & (rank - many - few < spare))
     where = (~chosen).byte().argsort(dim=2, stable=True)[:, :, :wanted]
-    each = torch.where(flat, many / taken, few / rest).log()
+    each = torch.where(flat, many / taken, few / rest).log().masked_fill(~sure, NOTHING)
     weight = each.gather(2, where).float()
     return Kept(where.to(marked.device), weight.to(marked.device))
 
@@ -67,5 +80,9 @@ def with_objects(targets: Tensor, background: tuple[float, ...], grid: tuple[int
     `background`: its normalized RGB; what is nearer to it than 0.1 is taken for it.
     """
     plain = targets.new_tensor(background).view(3, 1, 1)
-    painted = ((targets - plain).abs() > 0.1).any(2).float()
-    return F.adaptive_max_pool2d(painted, grid) > 0
+    return any_of(((targets - plain).abs() > 0.1).any(2), grid)
+
+
+def any_of(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Cells of a grid in which some pixel is True: (P, N, height, width) → (P, N, h, w) bool."""
+    return F.adaptive_max_pool2d(pixels.float(), grid) > 0

@@ -1,0 +1,74 @@
+"""Partial labels: what is unknown, what is negative, and how a model is shown them.
+
+Unknown pixels are neither background nor any id: no patch of a target that shows nothing else is
+seen by the model. Negative ones are background that could be taken for an object.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from incontext.color_mask import MAX_ID
+from incontext.errors import InputError
+from incontext.image import resize_nearest
+from incontext.labels import NEGATIVE, UNKNOWN, IdMap, Labels
+
+UNLABELLED = ("background", "unknown")  # what pixels of value 0 can mean
+Known = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+def mark(labels: Labels, unlabelled: str, negative: int | None) -> Labels:
+    """Labels with 0 as unknown, if so wanted, and an id as negative.
+
+    Raises:
+        InputError: another word, a number that is no id, or an id in a color mask that has none.
+    """
+    if unlabelled not in UNLABELLED:
+        raise InputError(f"unlabelled={unlabelled!r}; accepted: {', '.join(UNLABELLED)}")
+    if negative is None and unlabelled == UNLABELLED[0]:
+        return labels
+    ids = labels.ids.copy()
+    if unlabelled == "unknown":
+        ids[ids == 0] = UNKNOWN
+    if negative is not None:
+        if isinstance(negative, bool) or not 1 <= negative <= MAX_ID:
+            raise InputError(f"negative={negative!r}; accepted: an id, 1 … {MAX_ID}")
+        if labels.discovered:
+            raise InputError(
+                "negative names an id, and this color mask has none: pass colors={id: (r, g, b)}"
+            )
+        ids[labels.ids == negative] = NEGATIVE
+    colors = {i: c for i, c in labels.colors.items() if i != negative}
+    return Labels(ids, colors, labels.discovered)
+
+
+def shrink(ids: IdMap, size: int, patch: int) -> tuple[IdMap, Known | None]:
+    """An id map (H, W) at a model's size, and which of its pixels are known.
+
+    Known labels are not lost between unknown ones: where the nearest pixel is unknown, another of
+    its surroundings counts, so that thin strokes survive. Within a patch the model reads one
+    target, so unknown pixels take the label that most of the patch's known ones have.
+
+    Returns:
+        (size, size) ids, UNKNOWN only in patches without any known pixel, and (size, size) bool,
+        taken before patches were filled; None where all is known.
+    """
+    small = resize_nearest(ids, (size, size))
+    if not (ids == UNKNOWN).any():
+        return small, None
+    rows, columns = np.nonzero(ids != UNKNOWN)
+    there = rows * size // ids.shape[0], columns * size // ids.shape[1]
+    found = np.full((size, size), UNKNOWN, np.int32)
+    found[there] = ids[rows, columns]
+    small = np.where(small == UNKNOWN, found, small)
+    known = small != UNKNOWN
+    filled = small.copy()
+    side = size // patch
+    blocks = filled.reshape(side, patch, side, patch).swapaxes(1, 2)  # a view
+    sure = known.reshape(side, patch, side, patch).swapaxes(1, 2)
+    mixed = sure.any((2, 3)) & ~sure.all((2, 3))
+    for row, column in zip(*np.nonzero(mixed), strict=True):
+        block, inside = blocks[row, column], sure[row, column]
+        values, counts = np.unique(block[inside], return_counts=True)
+        block[~inside] = values[counts.argmax()]
+    return filled, known
