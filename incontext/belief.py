@@ -49,6 +49,16 @@ def presence_of(belief: Tensor) -> Tensor:
     return flat.topk(top, 1).values.mean(1)
 
 
+def index_map(belief: Tensor) -> Tensor:
+    """Belief (K + 1, H, W) → 0 background, 1 … K the prompt's ids in order: (H, W).
+
+    An id that is rather not there than there has no pixels.
+    """
+    table = torch.arange(len(belief))
+    table[1:][presence_of(belief) < PRESENT] = 0
+    return table[belief.argmax(0)]
+
+
 def segmentation_of(
     picture: Image.Image,
     prompt: Prompt,

@@ -48,6 +48,13 @@ class Example:
         )  # fmt: skip
         self.labels: Labels = mark(read, unlabelled, negative)
 
+    @classmethod
+    def of(cls, image: Image.Image, labels: Labels) -> "Example":
+        """From an upright RGB picture and labels of its size that were read already."""
+        made = object.__new__(cls)
+        made.image, made.labels = image, labels
+        return made
+
     def __repr__(self) -> str:
         width, height = self.image.size
         return f"Example({width}×{height}, ids {self.labels.present})"
@@ -66,9 +73,8 @@ class Example:
             pad = int(margin * (at.max() - at.min() + 1)) + 1
             spans.append((max(0, int(at.min()) - pad), min(limit, int(at.max()) + 1 + pad)))
         (left, right), (top, bottom) = spans
-        part = object.__new__(Example)
-        part.image = self.image.crop((left, top, right, bottom))
-        part.labels = Labels(
-            self.labels.ids[top:bottom, left:right], self.labels.colors, self.labels.discovered
+        crop = self.labels.ids[top:bottom, left:right]
+        return Example.of(
+            self.image.crop((left, top, right, bottom)),
+            Labels(crop, self.labels.colors, self.labels.discovered),
         )
-        return part

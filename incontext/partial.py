@@ -4,8 +4,6 @@ Unknown pixels are neither background nor any id: no patch of a target that show
 seen by the model. Negative ones are background that could be taken for an object.
 """
 
-from typing import Any
-
 import numpy as np
 
 from incontext.color_mask import MAX_ID
@@ -14,7 +12,6 @@ from incontext.image import resize_nearest
 from incontext.labels import NEGATIVE, UNKNOWN, IdMap, Labels
 
 UNLABELLED = ("background", "unknown")  # what pixels of value 0 can mean
-Known = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 def mark(labels: Labels, unlabelled: str, negative: int | None) -> Labels:
@@ -42,33 +39,35 @@ def mark(labels: Labels, unlabelled: str, negative: int | None) -> Labels:
     return Labels(ids, colors, labels.discovered)
 
 
-def shrink(ids: IdMap, size: int, patch: int) -> tuple[IdMap, Known | None]:
-    """An id map (H, W) at a model's size, and which of its pixels are known.
+def shrink(ids: IdMap, size: int) -> IdMap:
+    """An id map (H, W) at a model's size, (size, size): the nearest pixels.
 
     Known labels are not lost between unknown ones: where the nearest pixel is unknown, another of
-    its surroundings counts, so that thin strokes survive. Within a patch the model reads one
-    target, so unknown pixels take the label that most of the patch's known ones have.
-
-    Returns:
-        (size, size) ids, UNKNOWN only in patches without any known pixel, and (size, size) bool,
-        taken before patches were filled; None where all is known.
+    its surroundings counts, so that thin strokes survive.
     """
     small = resize_nearest(ids, (size, size))
     if not (ids == UNKNOWN).any():
-        return small, None
+        return small
     rows, columns = np.nonzero(ids != UNKNOWN)
     there = rows * size // ids.shape[0], columns * size // ids.shape[1]
     found = np.full((size, size), UNKNOWN, np.int32)
     found[there] = ids[rows, columns]
-    small = np.where(small == UNKNOWN, found, small)
-    known = small != UNKNOWN
-    filled = small.copy()
-    side = size // patch
+    return np.where(small == UNKNOWN, found, small)
+
+
+def fill(ids: IdMap, patch: int) -> IdMap:
+    """Unknown pixels of an id map (S, S) get the label that most known ones of their patch have.
+
+    A model reads one target for a patch, so what it shows is better not torn. Patches without any
+    known pixel stay unknown.
+    """
+    filled = np.ascontiguousarray(ids).copy()
+    side = len(ids) // patch
     blocks = filled.reshape(side, patch, side, patch).swapaxes(1, 2)  # a view
-    sure = known.reshape(side, patch, side, patch).swapaxes(1, 2)
-    mixed = sure.any((2, 3)) & ~sure.all((2, 3))
+    known = blocks != UNKNOWN
+    mixed = known.any((2, 3)) & ~known.all((2, 3))
     for row, column in zip(*np.nonzero(mixed), strict=True):
-        block, inside = blocks[row, column], sure[row, column]
+        block, inside = blocks[row, column], known[row, column]
         values, counts = np.unique(block[inside], return_counts=True)
         block[~inside] = values[counts.argmax()]
-    return filled, known
+    return filled

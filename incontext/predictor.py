@@ -21,10 +21,10 @@ from incontext.gallery import Gallery
 from incontext.image import ImageLike, Normalizer, read_image
 from incontext.labels import NEGATIVE, UNKNOWN, Labels
 from incontext.model import SegGPT
-from incontext.model.encoder import Shown
+from incontext.model.encoder import Encoded, Shown
 from incontext.model.int8 import Int8Linear
 from incontext.model.parts import InMemory, Parts
-from incontext.partial import shrink
+from incontext.partial import fill, shrink
 from incontext.prompt import KINDS, Pass, Prompt, align, check_names, display_colors, group
 from incontext.segmentation import Segmentation
 from incontext.spill import Spilled
@@ -152,22 +152,44 @@ class Predictor:
         colorings = group(ids, classes_per_pass, coloring)
         if any((m.ids == NEGATIVE).any() for m in maps):
             colorings = [c.beside(NEGATIVE) for c in colorings]
-        some = chunk or self.model.examples_at_once
         seen_at_once = min(nearest or len(examples), len(examples))
         share = 1.0 if thin_to is None else min(1.0, thin_to / seen_at_once)
         passes = []
         for part in colorings:
-            encoded = self.model.encode_parts(
-                self._pairs(examples, maps, part, some),
-                torch.tensor([kind == "semantic"], device=self.device), chunk=chunk,
-                parts=parts.empty(), settle=seen_at_once == len(examples), share=share,
+            encoded = self.encode(
+                examples, part, maps=maps, kind=kind, share=share, chunk=chunk,
+                parts=parts.empty(), settle=seen_at_once == len(examples),
             )  # fmt: skip
             passes.append(Pass(part, encoded.to(torch.float16) if half else encoded))
-        gallery = self._gallery(examples, maps, colorings, some, seen_at_once)
+        gallery = self._gallery(examples, maps, colorings, chunk, seen_at_once)
         return Prompt(
             tuple(ids), display_colors(maps, ids), check_names(names, ids), kind, len(examples),
             tuple(passes), self.checkpoint, gallery,
         )  # fmt: skip
+
+    @torch.no_grad()
+    def encode(
+        self,
+        examples: Sequence[Example],
+        coloring: Coloring,
+        *,
+        maps: list[Labels] | None = None,
+        kind: str = "semantic",
+        share: float = 1.0,
+        chunk: int | None = None,
+        parts: Parts | None = None,
+        settle: bool = True,
+    ) -> Encoded:
+        """Examples under one coloring as the model keeps them: the step below `prompt`.
+
+        `maps`: their labels under the same ids, None: as they are; the rest: see
+        `SegGPT.encode_parts`.
+        """
+        pairs = self._pairs(list(examples), maps or [e.labels for e in examples], coloring, chunk)
+        semantic = torch.tensor([kind == "semantic"], device=self.device)
+        return self.model.encode_parts(
+            pairs, semantic, chunk=chunk, parts=parts, settle=settle, share=share
+        )
 
     def _parts(self, spill: bool | str | Path) -> Parts:
         """Where tokens of joint attention are kept."""
@@ -193,17 +215,20 @@ class Predictor:
         return prompt
 
     def _pairs(
-        self, examples: list[Example], maps: list[Labels], coloring: Coloring, some: int
+        self, examples: list[Example], maps: list[Labels], coloring: Coloring, chunk: int | None
     ) -> Iterator[Shown]:
-        """Images and targets in the model's numbers, (1, some, 3, size, size), `some` at a time;
+        """Images and targets in the model's numbers, (1, some, 3, size, size), some at a time;
         where anything is unknown, also what is known, (1, some, size, size)."""
         partly = any((m.ids == UNKNOWN).any() for m in maps)
+        some = chunk or self.model.examples_at_once
         for at in range(0, len(examples), some):
             targets, known = [], []
             for labels in maps[at : at + some]:
-                ids, sure = shrink(labels.ids, self.size, self.model.config.patch_size)
+                ids = shrink(labels.ids, self.size)
+                known.append(torch.from_numpy(ids != UNKNOWN))
+                if partly:
+                    ids = fill(ids, self.model.config.patch_size)
                 targets.append(self.normalizer.array(coloring.paint(ids)))
-                known.append(torch.from_numpy(np.ones(ids.shape, bool) if sure is None else sure))
             images = self._pictures([e.image for e in examples[at : at + some]])
             yield Shown(
                 images[None], self._to_device(torch.stack(targets))[None],
@@ -212,11 +237,12 @@ class Predictor:
 
     def _gallery(
         self, examples: list[Example], maps: list[Labels], colorings: Sequence[Coloring],
-        some: int, nearest: int,
+        chunk: int | None, nearest: int,
     ) -> Gallery | None:  # fmt: skip
         """What finds the examples that are most like a query; None where it sees all of them."""
         if nearest == len(examples):
             return None
+        some = chunk or self.model.examples_at_once
         features = [
             self.model.describe(self.model.see(self._pictures([e.image for e in part])))
             for part in (examples[at : at + some] for at in range(0, len(examples), some))
@@ -304,16 +330,23 @@ class Predictor:
 
     @torch.inference_mode()
     def paint(
-        self, pictures: Sequence[Image.Image], prompt: Prompt, chunk: int | None = None
+        self,
+        pictures: Sequence[Image.Image],
+        prompt: Prompt,
+        chunk: int | None = None,
+        shown: Tensor | None = None,
     ) -> list[list[Tensor]]:
         """What the model paints on RGB pictures, before it is read: the step below `predict`.
 
         For each picture a list with one painting for each pass of the prompt, (3, size, size)
-        float32 RGB in 0–255, `size` being the model's.
+        float32 RGB in 0–255, `size` being the model's. `shown` (pictures, k): each picture sees
+        these k of the prompt's examples only.
         """
         seen = self.model.see(self._pictures(pictures))
         encoded = [part.encoded for part in prompt.passes]
-        if prompt.gallery:
+        if shown is not None:
+            encoded = [part.select(shown.to(self.device)) for part in encoded]
+        elif prompt.gallery:
             chosen = prompt.gallery.choose(self.model.describe(seen))
             encoded = [e.select(which) for e, which in zip(encoded, chosen, strict=True)]
         painted = [

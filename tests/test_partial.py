@@ -7,7 +7,7 @@ import torch
 from incontext import Example, InputError, Predictor
 from incontext.labels import NEGATIVE, UNKNOWN
 from incontext.model import SIZES, SegGPT
-from incontext.partial import shrink
+from incontext.partial import fill, shrink
 
 U, N = UNKNOWN, NEGATIVE
 
@@ -48,26 +48,27 @@ def test_shrink_equals_its_twin(shape):
         rows, columns = (rng.integers(0, n, 12) for n in shape)
         ids[rows, columns] = value
     ids[: shape[0] // 3, : shape[1] // 3] = 3
-    filled, known = shrink(ids, 32, 8)
+    small = shrink(ids, 32)
     twin, sure = naive_shrink(ids, 32, 8)
-    assert np.array_equal(filled, twin)
-    assert np.array_equal(known, sure)
+    assert np.array_equal(fill(small, 8), twin)
+    assert np.array_equal(small != U, sure)
 
 
 def test_a_thin_stroke_survives():
     """Nearest pixels alone would lose a stroke of one pixel in a large picture."""
     ids = np.full((640, 640), U, np.int32)
     ids[333, 100:500] = 1
-    filled, known = shrink(ids, 32, 8)
-    assert known.sum() == 20
-    assert set(filled[16:24, 8:24].ravel()) == {1}
+    small = shrink(ids, 32)
+    assert (small == 1).sum() == 20
+    assert set(fill(small, 8)[16:24, 8:24].ravel()) == {1}
+    assert (fill(small, 8)[:16] == U).all()
 
 
 def test_known_labels_are_left_alone():
     ids = np.arange(64, dtype=np.int32).reshape(8, 8)
-    small, known = shrink(ids, 4, 2)
-    assert known is None
+    small = shrink(ids, 4)
     assert small.shape == (4, 4)
+    assert np.array_equal(fill(small, 2), small)
 
 
 @pytest.fixture(scope="module", params=["joint", "independent"])

@@ -153,12 +153,18 @@ class SegGPT(nn.Module):
         The prompt has P = 1, or P = B with a prompt for each query. Queries that several prompts
         are to paint are given as `see` answers them.
         """
+        return self.paint_and_copy(queries, encoded, chunk=chunk)[0]
+
+    def paint_and_copy(
+        self, queries: Tensor | Seen, encoded: Encoded, *, chunk: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`paint`, and the colors that the copy path brought, see `forward`."""
         pictures = queries if isinstance(queries, Tensor) else queries.picture
         self._fit(pictures, encoded)
         seen = self.encoder.see(queries) if isinstance(queries, Tensor) else queries
         features = self.encoder(seen, encoded, chunk=chunk, above=self.decoder.rows_above)
         painting = self.decoder(features)
-        return painting[..., painting.shape[-2] - pictures.shape[-2] :, :]
+        return painting[..., painting.shape[-2] - pictures.shape[-2] :, :], features.colors
 
     def forward(
         self,
@@ -234,9 +240,13 @@ class SegGPT(nn.Module):
             )
 
     def _fit(self, queries: Tensor, encoded: Encoded) -> None:
-        """Raise ValueError unless the queries can share the prompt's canvas."""
+        """Raise ValueError unless the queries can share the prompt's canvas.
+
+        Independent examples are on none: what is kept of them serves queries of any size.
+        """
         self._check("queries", queries, 4)
-        if tuple(queries.shape[-2:]) != encoded.size:
+        joint = self.config.example_attention == "joint"
+        if joint and tuple(queries.shape[-2:]) != encoded.size:
             raise ValueError(
                 f"queries are {tuple(queries.shape[-2:])}, the examples {encoded.size}; both "
                 "halves of a canvas have the same height and width"

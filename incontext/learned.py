@@ -1,0 +1,142 @@
+"""Learned prompts: what of a prompt is learned while the model stays as it is.
+
+SegGPT (section 3.3) learns the example's picture and target. Here that is `Pixels`; `Tokens` learns
+what the model makes of examples: an offset to everything that is kept of them, for independent
+attention keys and values of every block and of the copy path. Both are learned under random
+colorings, so that what is learned goes with any.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from incontext.color import Coloring, separated_colors
+from incontext.labels import UNKNOWN
+from incontext.model import SegGPT
+from incontext.model.encoder import Encoded
+from incontext.pool import Pool
+from incontext.predictor import Predictor
+
+COLORINGS = 8  # random ones that examples are encoded under, `Tokens`
+SURE = 4.0  # logit of the labels that soft targets start from
+
+
+class Learned(Protocol):
+    """A prompt of some ids under any of several colorings, with parameters."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is learned."""
+
+    def draw(self, rng: np.random.Generator) -> Coloring:
+        """A coloring to learn under."""
+
+    def encode(self, coloring: Coloring) -> Encoded:
+        """The prompt under one of the colorings, with gradients."""
+
+
+def random_coloring(rng: np.random.Generator, ids: Sequence[int]) -> Coloring:
+    """Well-separated random colors for ids, see `separated_colors`."""
+    table = np.round(separated_colors(rng, len(ids))[1:] * 255).astype(int)
+    return Coloring(tuple(ids), tuple((int(r), int(g), int(b)) for r, g, b in table))
+
+
+class Tokens(nn.Module):
+    """Offsets to what the model keeps of real examples, in units of its spread.
+
+    The examples are encoded once under the default coloring and a few random ones; a step costs
+    the query's pass alone.
+
+    Args:
+        coloring: the default one.
+        share: of each example's tokens to keep, see `SegGPT.encode_parts`.
+    """
+
+    def __init__(
+        self, predictor: Predictor, pool: Pool, coloring: Coloring, kind: str, share: float,
+        seed: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        rng = np.random.default_rng((seed, 1))
+        others = [random_coloring(rng, coloring.ids) for _ in range(COLORINGS)]
+        examples = [pool.example(i) for i in range(len(pool))]
+        self.bases = {
+            c: predictor.encode(examples, c, kind=kind, share=share, settle=False)
+            for c in (coloring, *others)
+        }
+        self.default = coloring
+        first = self.bases[coloring].tensors()
+        named = {n: x for n, x in first.items() if x.is_floating_point()}
+        # Weights are logarithms: their unit is 1.
+        self.units = {n: x.std() if _known(n) else torch.ones(()) for n, x in named.items()}
+        self.offsets = nn.ParameterDict(
+            {n.replace(".", "/"): nn.Parameter(torch.zeros_like(x)) for n, x in named.items()}
+        )
+
+    def draw(self, rng: np.random.Generator) -> Coloring:
+        """The default in one of three steps, else one of the random ones."""
+        several = list(self.bases)
+        return several[0] if rng.random() < 1 / 3 else several[int(rng.integers(1, len(several)))]
+
+    def encode(self, coloring: Coloring) -> Encoded:
+        """See `Learned`."""
+        base = self.bases[coloring]
+        tensors = base.tensors()
+        for name, unit in self.units.items():
+            offset = self.offsets[name.replace(".", "/")]
+            tensors[name] = tensors[name] + unit * offset
+        return Encoded.of(tensors, base.count, base.size)
+
+
+def _known(name: str) -> bool:
+    return not name.endswith("weight")
+
+
+class Pixels(nn.Module):
+    """Pictures and soft targets of examples (SegGPT, section 3.3), encoded anew in every step.
+
+    Targets are logits of the ids, so that any coloring paints them.
+    """
+
+    def __init__(
+        self, predictor: Predictor, pool: Pool, coloring: Coloring, kind: str, share: float,
+        seed: int,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.model: SegGPT
+        self.__dict__["model"] = predictor.model  # not a part: it is not learned
+        self.default, self.share, device = coloring, share, predictor.device
+        self.semantic = torch.tensor([kind == "semantic"], device=device)
+        config = predictor.model.config
+        self.mean, self.std = (
+            torch.tensor(x, device=device).view(3, 1, 1) for x in (config.mean, config.std)
+        )
+        self.images = nn.Parameter((pool.images.to(device) / 255 - self.mean) / self.std)
+        ids = np.stack([pool.example(i).labels.ids for i in range(len(pool))])
+        known = torch.from_numpy(ids != UNKNOWN)
+        self.known = None if known.all() else known[None].to(device)
+        index = np.zeros(ids.shape, np.int64)
+        for number, value in enumerate(coloring.ids, 1):
+            index[ids == value] = number
+        sharp = F.one_hot(torch.from_numpy(index), len(coloring.ids) + 1).permute(0, 3, 1, 2)
+        self.logits = nn.Parameter(SURE * sharp.float().to(device))
+
+    def draw(self, rng: np.random.Generator) -> Coloring:
+        """The default in one of three steps, else any."""
+        return self.default if rng.random() < 1 / 3 else random_coloring(rng, self.default.ids)
+
+    def encode(self, coloring: Coloring) -> Encoded:
+        """See `Learned`."""
+        colors = torch.tensor([(0, 0, 0), *coloring.colors], device=self.images.device) / 255
+        painted = torch.einsum("nkhw,kc->nchw", self.logits.softmax(1), colors)
+        targets = (painted - self.mean) / self.std
+        part: tuple[Tensor, ...] = (self.images[None], targets[None])
+        if self.known is not None:
+            part = (*part, self.known)
+        return self.model.encode_parts([part], self.semantic, settle=False, share=self.share)
+
+
+SPACES = {"tokens": Tokens, "pixels": Pixels}

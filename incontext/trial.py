@@ -1,0 +1,103 @@
+"""Trials: some examples of a pool shown, another of its pictures asked, the answer counted."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from incontext.belief import index_map, merge
+from incontext.confusion import Counts, count
+from incontext.pool import IGNORE, NOT_THIS, Pool
+from incontext.predictor import THIN_TO, Predictor
+from incontext.prompt import Prompt
+
+BATCH = 8  # queries in one pass through the model
+Tell = Callable[[int], None]
+
+
+class Trial(NamedTuple):
+    """One query and the examples that it sees, by number."""
+
+    query: int
+    shown: tuple[int, ...]
+
+
+class Trials:
+    """Runs trials on a pool whose pictures are encoded once, whatever they are asked.
+
+    Args:
+        predictor: whose model is tried.
+        examples: what trials may show.
+        queries: what trials may ask; None: the examples.
+        kind, classes_per_pass: see `Predictor.prompt`.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        examples: Pool,
+        queries: Pool | None = None,
+        **options: object,
+    ) -> None:
+        self.predictor, self.examples, self.queries = predictor, examples, queries or examples
+        self.options = options
+        self.prompts: dict[float, Prompt] = {}
+
+    def encoded(self, shown: int) -> Prompt:
+        """All examples, with as many tokens of each as `shown` of them at once are seen with."""
+        share = min(1.0, THIN_TO / shown)
+        if share not in self.prompts:
+            shows = [self.examples.example(i) for i in range(len(self.examples))]
+            # `nearest` decides how many tokens are kept; which examples are seen, the trial says.
+            self.prompts[share] = self.predictor.prompt(
+                shows, nearest=min(shown, len(shows)), half=True, **self.options  # type: ignore[arg-type]
+            )
+        return self.prompts[share]
+
+    def run(self, trials: Sequence[Trial], tell: Tell = lambda done: None) -> Counts:
+        """Confusion counts of each trial, (T, C, C); `tell` hears how many were done."""
+        classes = len(self.examples.ids) + 1
+        counts = np.zeros((len(trials), classes, classes), np.int64)
+        by_size: dict[int, list[int]] = {}
+        for number, trial in enumerate(trials):
+            by_size.setdefault(len(trial.shown), []).append(number)
+        for size, numbers in by_size.items():
+            for at in range(0, len(numbers), BATCH):
+                some = numbers[at : at + BATCH]
+                counts[some] = self._batch([trials[n] for n in some], self.encoded(size))
+                tell(len(some))
+        return counts
+
+    def _batch(self, trials: Sequence[Trial], prompt: Prompt) -> Counts:
+        pictures = [self.queries.picture(t.query) for t in trials]
+        shown = torch.tensor([t.shown for t in trials])
+        paintings = self.predictor.paint(pictures, prompt, shown=shown)
+        return np.stack([
+            score(self.queries, trial.query, prompt, painted)
+            for trial, painted in zip(trials, paintings, strict=True)
+        ])  # fmt: skip
+
+
+def score(pool: Pool, index: int, prompt: Prompt, painted: list[torch.Tensor]) -> Counts:
+    """Confusion counts of one picture of a pool, (C, C), at the model's size."""
+    # The prompt may lack ids of the pool: those that its examples do not show.
+    table = np.array([0, *(1 + pool.ids.index(i) for i in prompt.ids)])
+    found = table[index_map(merge(prompt, painted)).numpy()]
+    truth = pool.labels[index].numpy()
+    return count(
+        np.where(truth == NOT_THIS, 0, truth), found, len(pool.ids), truth == IGNORE
+    )
+
+
+def judge(
+    predictor: Predictor, prompt: Prompt, pool: Pool, tell: Tell = lambda done: None
+) -> Counts:
+    """Confusion counts of every picture of a pool with one prompt, (M, C, C)."""
+    counts = []
+    for at in range(0, len(pool), BATCH):
+        some = range(at, min(at + BATCH, len(pool)))
+        paintings = predictor.paint([pool.picture(i) for i in some], prompt)
+        counts += [score(pool, i, prompt, p) for i, p in zip(some, paintings, strict=True)]
+        tell(len(some))
+    return np.stack(counts)

@@ -1,0 +1,247 @@
+"""Tuner: one run that learns a prompt from some pictures and is judged on others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from incontext.color import Coloring
+from incontext.confusion import Counts, miou
+from incontext.errors import InputError
+from incontext.labels import NEGATIVE
+from incontext.learned import SPACES, Learned
+from incontext.objective import Weights
+from incontext.objective import judge as cost
+from incontext.pool import IGNORE, NOT_THIS, Pool
+from incontext.predictor import CLASSES_PER_PASS, Predictor
+from incontext.prompt import Pass, Prompt, group
+from incontext.trial import judge
+from incontext.views import crop, render, tones
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a prompt is tuned; the defaults are what validated best, see `prompts/README.md`."""
+
+    space: str = "tokens"  # or "pixels", see `incontext.learned`
+    steps: int = 240  # with one painting; half as many more for each further one
+    rate: float = 0.02  # learning rate, in units of a token's or a picture's spread
+    examples: int = 16  # real ones that a prompt starts from
+    worth: float = 1.0  # a tuned prompt has as many tokens as so many whole examples
+    queries: int = 2  # a step, at the model's size; smaller crops: as many more
+    judged: int = 8  # times on the way that held-out pictures are judged
+    average: float = 0.9  # of the learned values over steps
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise InputError(f"space {self.space!r}; accepted: {', '.join(SPACES)}")
+        for name in ("steps", "examples", "queries", "judged"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
+        if self.rate <= 0 or self.worth <= 0:
+            raise InputError("rate and worth are positive numbers")
+
+
+class Tuner:
+    """One run: learns from some pictures, is judged on others, can be stopped and resumed.
+
+    Args:
+        learn: pictures to learn from.
+        held: pictures to judge by; empty: none.
+    """
+
+    def __init__(
+        self, predictor: Predictor, learn: Pool, held: Pool, kind: str, settings: Settings
+    ) -> None:
+        self.predictor, self.learn, self.held = predictor, learn, held
+        self.kind, self.settings = kind, settings
+        self.colorings = colorings_of(learn)
+        self.steps = settings.steps * (1 + len(self.colorings)) // 2
+        every = max(1, self.steps // settings.judged)
+        self.stops = sorted({*range(every, self.steps + 1, every), self.steps})
+        self.passes = [self._pass(number, c) for number, c in enumerate(self.colorings)]
+        self.parameters = [p for one in self.passes for p in one.parameters()]
+        self.optimizer = torch.optim.Adam(self.parameters, settings.rate, betas=(0.9, 0.98))
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.step, self.best = 0, -1.0
+        self.kept = [p.clone() for p in self.average]
+        self.history: list[tuple[int, float, Counts]] = []  # step, mean loss since, counts
+        self.losses: list[float] = []
+
+    def _pass(self, number: int, coloring: Coloring) -> Learned:
+        chosen = self.start(coloring)
+        joint = self.predictor.model.config.example_attention == "joint"
+        share = 1.0 if joint else min(1.0, self.settings.worth / len(chosen))
+        make = SPACES[self.settings.space]
+        seed = self.settings.seed * 1000 + number
+        return make(
+            self.predictor, self.learn.subset(chosen), coloring, self.kind, share, seed
+        )
+
+    def start(self, coloring: Coloring) -> list[int]:
+        """Pictures that a pass starts from: its ids in turn, those first that show them largest."""
+        most = self.settings.examples
+        if self.predictor.model.config.example_attention == "joint":
+            most = min(most, 2)  # each goes along with every query
+        rows = [self.learn.ids.index(i) + 1 for i in coloring.ids if i != NEGATIVE]
+        maps = self.learn.labels.flatten(1)
+        rng = np.random.default_rng((self.settings.seed, 2))
+        order = rng.permutation(len(self.learn))
+        queues = [[int(i) for i in order if (maps[i] == row).any()] for row in rows]
+        chosen: list[int] = []
+        while any(queues) and len(chosen) < most:
+            for queue in queues:
+                while queue and queue[0] in chosen:
+                    queue.pop(0)
+                if queue and len(chosen) < most:
+                    chosen.append(queue.pop(0))
+        return chosen or [int(order[0])]
+
+    def train_step(self) -> float:
+        """One step on one of the passes; its loss."""
+        rng = np.random.default_rng((self.settings.seed, 3, self.step))
+        number = self.step % len(self.passes)
+        learned = self.passes[number]
+        coloring = learned.draw(rng)
+        pictures, labels = self._queries(rng, coloring)
+        model, config = self.predictor.model, self.predictor.model.config
+        mean, std = (
+            torch.tensor(x, device=pictures.device).view(3, 1, 1) for x in (config.mean, config.std)
+        )
+        colors = torch.tensor([(0, 0, 0), *coloring.colors], device=pictures.device) / 255
+        known = torch.where(labels == IGNORE, 0, labels).long()
+        truth = (colors[known].permute(0, 3, 1, 2) - mean) / std
+        for param in self.optimizer.param_groups:
+            param["lr"] = self._rate()
+        with torch.enable_grad():
+            encoded = learned.encode(coloring)
+            painting, copied = model.paint_and_copy((pictures - mean) / std, encoded)
+            loss, _ = cost(
+                painting, copied, truth, labels, ((colors - mean.view(3)) / std.view(3))[None],
+                torch.ones(1, len(colors), dtype=torch.bool, device=pictures.device), Weights(),
+            )  # fmt: skip
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        keep = min(self.settings.average, self.step / (10 + self.step))
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - keep)
+        return float(loss.detach())
+
+    def _rate(self) -> float:
+        """Linear warm-up over ten steps, then a cosine to a twentieth."""
+        warm = min(1.0, (self.step + 1) / 10)
+        cosine = (1 + np.cos(np.pi * self.step / self.steps)) / 2
+        return float(self.settings.rate * warm * (0.05 + 0.95 * cosine))
+
+    def _queries(self, rng: np.random.Generator, coloring: Coloring) -> tuple[Tensor, Tensor]:
+        """Random crops of pictures to learn from, (B, 3, V, V) in 0–1 and (B, V, V) labels.
+
+        Three in four steps look at crops of three fifths of the side at full scale: they cost a
+        third, and independent examples do not mind the query's size.
+        """
+        size, patch = self.learn.size, self.predictor.model.config.patch_size
+        view, count, area = size, self.settings.queries, 0.4
+        if self.predictor.model.config.example_attention == "independent" and self.step % 4:
+            view = max(patch, round(0.6 * size / patch) * patch)
+            count, area = max(count, round(0.9 * count * (size / view) ** 2)), 0.2
+        table = np.zeros(256, np.uint8)
+        table[IGNORE] = IGNORE
+        for row, index in enumerate(coloring.ids, 1):
+            table[NOT_THIS if index == NEGATIVE else 1 + self.learn.ids.index(index)] = row
+        maps = table[self.learn.labels.numpy()]
+        holders = np.flatnonzero(((maps > 0) & (maps != IGNORE)).any((1, 2)))
+        # Some queries show none of the pass's ids, if there are such pictures.
+        some = [
+            int(rng.integers(len(maps)) if rng.random() < 0.15 else rng.choice(holders))
+            for _ in range(count)
+        ]
+        ids = maps[some]
+        places = torch.from_numpy(np.stack([crop(rng, one, area) for one in ids]))
+        tone = torch.from_numpy(tones(rng, count))
+        pictures = self.learn.images[some].float() / 255
+        seen, where = render(pictures, torch.from_numpy(ids), places, tone, view)
+        return seen.to(self.predictor.device), where.to(self.predictor.device)
+
+    @torch.no_grad()
+    def prompt(self, values: Sequence[Tensor] | None = None, half: bool = True) -> Prompt:
+        """The prompt with these learned values, None: those that judged best."""
+        before = [p.detach().clone() for p in self.parameters]
+        self._put(self.kept if values is None else values)
+        passes = []
+        for coloring, learned in zip(self.colorings, self.passes, strict=True):
+            encoded = learned.encode(coloring)
+            passes.append(Pass(coloring, encoded.to(torch.float16) if half else encoded))
+        self._put(before)
+        ids = sorted({i for c in self.colorings for i in c.ids if i != NEGATIVE})
+        colors, names = ({i: table[i] for i in ids} for table in (self.learn.colors, self.learn.names))
+        return Prompt(
+            tuple(ids), colors, names, self.kind, passes[0].encoded.count, tuple(passes),
+            self.predictor.checkpoint,
+        )  # fmt: skip
+
+    def run(
+        self,
+        until: int | None = None,
+        tell: Callable[[float, float | None], None] = lambda loss, score: None,
+        save: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Learn up to step `until`, the last one without it.
+
+        `tell` hears the loss of every step, and mIoU where pictures were judged; `save` is called
+        then.
+        """
+        last = self.steps if until is None else min(until, self.steps)
+        while self.step < last:
+            self.losses.append(self.train_step())
+            score = self._judge() if self.step in self.stops else None
+            tell(self.losses[-1] if self.losses else self.history[-1][1], score)
+            if self.step in self.stops:
+                save()
+
+    def _judge(self) -> float | None:
+        """Judge the averaged values on the held-out pictures; keep them if they are the best."""
+        loss, self.losses = float(np.mean(self.losses)), []
+        if not len(self.held):
+            self.kept = [p.clone() for p in self.average]
+            return None
+        counts = judge(self.predictor, self.prompt(self.average), self.held)
+        self.history.append((self.step, loss, counts))
+        score = float(np.nan_to_num(miou(counts)))
+        if score > self.best:
+            self.best, self.kept = score, [p.clone() for p in self.average]
+        return score
+
+    def state(self) -> dict[str, Any]:
+        """All that a run needs to go on."""
+        return {
+            "parameters": [p.detach() for p in self.parameters], "average": self.average,
+            "kept": self.kept, "optimizer": self.optimizer.state_dict(), "step": self.step,
+            "best": self.best,
+            "history": [(s, loss, torch.from_numpy(c)) for s, loss, c in self.history],
+        }  # fmt: skip
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` answered."""
+        self._put(state["parameters"])
+        self.average, self.kept = state["average"], state["kept"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.best = state["step"], state["best"]
+        self.history = [(s, loss, c.numpy()) for s, loss, c in state["history"]]
+
+    @torch.no_grad()
+    def _put(self, values: Sequence[Tensor]) -> None:
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)
+
+
+def colorings_of(pool: Pool) -> list[Coloring]:
+    """The default colorings of the ids that a pool shows, negative beside them if there is any."""
+    there = set(torch.unique(pool.labels).tolist())
+    ids = [i for row, i in enumerate(pool.ids, 1) if row in there]
+    colorings = group(ids, CLASSES_PER_PASS, None)
+    return [c.beside(NEGATIVE) for c in colorings] if NOT_THIS in there else colorings

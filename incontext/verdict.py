@@ -1,0 +1,84 @@
+"""Verdict: does a tuned prompt beat the best that the same pictures give untuned?
+
+Choosing flatters: the best of many options looks better than it is on the pictures it was chosen
+by. So options are chosen on one half of the held-out pictures and judged on the other, both ways.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from incontext.confusion import Counts, Interval, interval, miou
+
+TUNED = "tuned"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """mIoU in percent on held-out pictures, with 90 % intervals."""
+
+    untuned: dict[str, Interval]  # by what was shown
+    best: str  # of `untuned`
+    tuned: Interval
+    gain: Interval  # of tuning over the best untuned
+    held_out: int
+
+    @property
+    def helps(self) -> bool:
+        """Whether the gain is sure: its interval lies above zero."""
+        return self.gain.low > 0
+
+    def lines(self) -> list[str]:
+        """The verdict in words."""
+        width = max(map(len, [*self.untuned, TUNED]))
+        rows = {**self.untuned, TUNED: self.tuned}
+        said = [f"mIoU on {self.held_out} held-out pictures, with 90 % intervals:"]
+        said += [f"  {name:<{width}}  {value}" for name, value in rows.items()]
+        gain = f"{self.gain.value:+.1f} [{self.gain.low:+.1f}, {self.gain.high:+.1f}]"
+        if self.helps:
+            said.append(f"Tuning helps: {gain} points over {self.best}. Use the tuned prompt.")
+        elif self.gain.value > 0:
+            said.append(
+                f"Tuning may help, but that is not sure: {gain} points over {self.best}. Use "
+                f"{self.best}, or label more pictures and tune again."
+            )
+        else:
+            said.append(f"Tuning does not help: {gain} points over {self.best}. Use {self.best}.")
+        return said
+
+
+def decide(untuned: Mapping[str, Counts], tuned: Sequence[Counts]) -> Verdict:
+    """The verdict from counts on the same held-out pictures, each (Q, C, C).
+
+    `tuned` are those of the states that tuning went through.
+    """
+    names = list(untuned)
+    plain, learned = crossfit(list(untuned.values())), crossfit(tuned)
+    best = names[int(np.nanargmax([_score(untuned[n]) for n in names]))]
+    return Verdict(
+        {name: interval(counts) for name, counts in untuned.items()}, best, interval(learned),
+        interval(learned, plain), len(plain),
+    )  # fmt: skip
+
+
+def crossfit(options: Sequence[Counts]) -> Counts:
+    """Counts of each picture with the option that does best on the other half of the pictures."""
+    stacked = np.stack(options)
+    if stacked.shape[1] < 2:
+        return stacked[best_of(options)]
+    judged = np.empty_like(stacked[0])
+    halves = slice(0, None, 2), slice(1, None, 2)
+    for judge, choose in (halves, halves[::-1]):
+        judged[judge] = stacked[best_of(stacked[:, choose]), judge]
+    return judged
+
+
+def best_of(options: Sequence[Counts]) -> int:
+    """Number of the option with the highest mIoU, the first of several."""
+    return int(np.argmax([_score(counts) for counts in options]))
+
+
+def _score(counts: Counts) -> float:
+    value = float(miou(counts))
+    return -1.0 if np.isnan(value) else value
