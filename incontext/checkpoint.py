@@ -32,6 +32,14 @@ def bundled() -> list[str]:
     return sorted(p.parent.name for p in BUNDLED.glob(f"*/{WEIGHTS}"))
 
 
+def display_name(source: str | Path) -> str:
+    """What to call a checkpoint: a bundled name or hub id as it is, of a path its last part."""
+    path = Path(source)
+    if not path.exists():
+        return str(source)
+    return path.parent.name if path.name == WEIGHTS else path.name
+
+
 def load(source: str | Path, *, local_files_only: bool = False) -> SegGPT:
     """A model in evaluation mode, float32, on CPU.
 

@@ -108,7 +108,7 @@ def segment(
     examples = shown.read()
     found = find_targets(targets, out)
     weights = locate(checkpoint)
-    predictor = _predictor(weights, device, dtype)
+    predictor = _predictor(weights, device, dtype, checkpoint)
     used = (
         predictor.load_prompt(prompt)
         if prompt
@@ -154,7 +154,7 @@ def prompt(
     check_count("--chunk", chunk)
     shown = Shown.parse(example, color, name, ignore, threshold, kind, crop, nearest)
     examples = shown.read()
-    predictor = _predictor(locate(checkpoint), device, dtype)
+    predictor = _predictor(locate(checkpoint), device, dtype, checkpoint)
     made = shown.encode(predictor, examples, chunk=chunk, half=half, spill=spill)
     made.save(out)
     examples_said = "1 example" if made.examples == 1 else f"{made.examples} examples"
@@ -231,7 +231,8 @@ def _summary(prompt: "Prompt", results: dict[str, Any], out: Path) -> None:
     typer.echo(f"results: {out / 'results.json'}")
 
 
-def _predictor(weights: Path, device: str, dtype: str) -> "Predictor":
+def _predictor(weights: Path, device: str, dtype: str, name: str) -> "Predictor":
+    from incontext.checkpoint import display_name
     from incontext.predictor import DTYPES, Predictor
 
     if device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
@@ -239,7 +240,9 @@ def _predictor(weights: Path, device: str, dtype: str) -> "Predictor":
     if dtype not in DTYPES:
         raise InputError(f"--dtype {dtype!r}; accepted: {', '.join(DTYPES)}")
     try:
-        return Predictor.from_pretrained(weights, device=device, dtype=DTYPES[dtype])
+        return Predictor.from_pretrained(
+            weights, device=device, dtype=DTYPES[dtype], name=display_name(name)
+        )
     except (RuntimeError, AssertionError) as error:  # what torch raises for absent devices
         reason = str(error).splitlines()[0]
         raise InputError(f"--device {device!r} cannot be used here: {reason}") from None

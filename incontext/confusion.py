@@ -79,7 +79,8 @@ def around(value: float, drawn: Numbers, pictures: int) -> Interval:
     drawn = drawn[~np.isnan(drawn)]
     low, high = np.quantile(drawn, [0.05, 0.95]) if len(drawn) else (value, value)
     wide = _student(max(1, pictures - 1)) / LEVEL_Z * np.sqrt(pictures / max(1, pictures - 1))
-    return Interval(value, value - wide * max(0.0, value - low), value + wide * max(0.0, high - value))
+    below, above = max(0.0, value - float(low)), max(0.0, float(high) - value)
+    return Interval(value, value - wide * below, value + wide * above)
 
 
 def _weighted(weights: Numbers, counts: Counts) -> Numbers:

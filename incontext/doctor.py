@@ -154,9 +154,7 @@ def scores(counts: Counts) -> Any:
     return miou(counts[:, None])
 
 
-def effects_of(
-    pool: Pool, trials: list[Trial], counts: Counts
-) -> tuple[list[Effect], list[int]]:
+def effects_of(pool: Pool, trials: list[Trial], counts: Counts) -> tuple[list[Effect], list[int]]:
     """What each example does, worst first, and their numbers in that order.
 
     A trial's mIoU is taken as the query's own level plus the mean effect of the examples shown

@@ -31,9 +31,9 @@ NEGATIVE = -2  # in an id map: "not this", background that could be taken for an
 class Labels:
     """An integer map of the caller's ids.
 
-    `ids` (H, W) int32: 0 = background, 1 … 65 535, -1 = unknown, -2 = negative. `colors` are those the source
-    gave (palette or color mask). `discovered` says that ids stand for colors found in a color
-    mask without a table: they hold within this map only until `match_colors` aligns several.
+    `ids` (H, W) int32: 0 = background, 1 … 65 535, -1 = unknown, -2 = negative. `colors` are those
+    the source gave (palette or color mask). `discovered` says that ids stand for colors found in a
+    color mask without a table: they hold within this map only until `match_colors` aligns several.
     """
 
     ids: IdMap

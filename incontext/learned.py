@@ -6,8 +6,8 @@ attention keys and values of every block and of the copy path. Both are learned 
 colorings, so that what is learned goes with any.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,17 +25,16 @@ COLORINGS = 8  # random ones that examples are encoded under, `Tokens`
 SURE = 4.0  # logit of the labels that soft targets start from
 
 
-class Learned(Protocol):
-    """A prompt of some ids under any of several colorings, with parameters."""
+class Learned(nn.Module, ABC):
+    """A prompt of some ids; what of it is learned are its parameters."""
 
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """What is learned."""
-
+    @abstractmethod
     def draw(self, rng: np.random.Generator) -> Coloring:
-        """A coloring to learn under."""
+        """A coloring to learn under: the default in one of three steps."""
 
+    @abstractmethod
     def encode(self, coloring: Coloring) -> Encoded:
-        """The prompt under one of the colorings, with gradients."""
+        """The prompt under such a coloring, with gradients."""
 
 
 def random_coloring(rng: np.random.Generator, ids: Sequence[int]) -> Coloring:
@@ -44,7 +43,7 @@ def random_coloring(rng: np.random.Generator, ids: Sequence[int]) -> Coloring:
     return Coloring(tuple(ids), tuple((int(r), int(g), int(b)) for r, g, b in table))
 
 
-class Tokens(nn.Module):
+class Tokens(Learned):
     """Offsets to what the model keeps of real examples, in units of its spread.
 
     The examples are encoded once under the default coloring and a few random ones; a step costs
@@ -77,7 +76,7 @@ class Tokens(nn.Module):
         )
 
     def draw(self, rng: np.random.Generator) -> Coloring:
-        """The default in one of three steps, else one of the random ones."""
+        """See `Learned`; else one of the random ones."""
         several = list(self.bases)
         return several[0] if rng.random() < 1 / 3 else several[int(rng.integers(1, len(several)))]
 
@@ -95,7 +94,7 @@ def _known(name: str) -> bool:
     return not name.endswith("weight")
 
 
-class Pixels(nn.Module):
+class Pixels(Learned):
     """Pictures and soft targets of examples (SegGPT, section 3.3), encoded anew in every step.
 
     Targets are logits of the ids, so that any coloring paints them.
@@ -125,7 +124,7 @@ class Pixels(nn.Module):
         self.logits = nn.Parameter(SURE * sharp.float().to(device))
 
     def draw(self, rng: np.random.Generator) -> Coloring:
-        """The default in one of three steps, else any."""
+        """See `Learned`; else any."""
         return self.default if rng.random() < 1 / 3 else random_coloring(rng, self.default.ids)
 
     def encode(self, coloring: Coloring) -> Encoded:
@@ -139,4 +138,4 @@ class Pixels(nn.Module):
         return self.model.encode_parts([part], self.semantic, settle=False, share=self.share)
 
 
-SPACES = {"tokens": Tokens, "pixels": Pixels}
+SPACES: dict[str, type[Tokens] | type[Pixels]] = {"tokens": Tokens, "pixels": Pixels}

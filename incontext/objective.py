@@ -127,7 +127,7 @@ def judge(
     loss = painted + weights.overlap * overlap
     parts = {"painted": painted.detach(), "overlap": overlap.detach()}
     if copied is not None:
-        size = copied.shape[-2:]
+        size = (copied.shape[-2], copied.shape[-1])
         small, counted = (F.adaptive_avg_pool2d(x, size) for x in (truth, weight))
         brought = _mean_loss(copied.float(), small, everywhere, counted)
         loss = loss + weights.copied * brought

@@ -68,9 +68,9 @@ class Pool:
                 )
             small = example.image.resize((size, size), Image.Resampling.BICUBIC)
             images.append(torch.from_numpy(np.array(small)).permute(2, 0, 1))
-            ids = example.labels.ids
-            maps.append(Labels(shrink(ids, size), example.labels.colors))
-            values, counts = np.unique(ids[ids > 0], return_counts=True)
+            own = example.labels.ids
+            maps.append(Labels(shrink(own, size), example.labels.colors))
+            values, counts = np.unique(own[own > 0], return_counts=True)
             areas.append(dict(zip(values.tolist(), counts.tolist(), strict=True)))
             sizes.append(example.image.size)
         ids = sorted({i for area in areas for i in area})
@@ -82,8 +82,8 @@ class Pool:
         table = {0: 0, NEGATIVE: NOT_THIS, UNKNOWN: IGNORE, **{i: n for n, i in enumerate(ids, 1)}}
         labels = []
         for found in maps:
-            values, where = np.unique(found.ids, return_inverse=True)
-            mapped = np.array([table[int(v)] for v in values], np.uint8)
+            there, where = np.unique(found.ids, return_inverse=True)
+            mapped = np.array([table[int(v)] for v in there], np.uint8)
             labels.append(torch.from_numpy(mapped[where.reshape(found.ids.shape)]))
         return cls(
             torch.stack(images), torch.stack(labels),

@@ -28,6 +28,8 @@ from incontext.partial import fill, shrink
 from incontext.prompt import KINDS, Pass, Prompt, align, check_names, display_colors, group
 from incontext.segmentation import Segmentation
 from incontext.spill import Spilled
+from incontext.thumbnail import MOST
+from incontext.thumbnail import thumbnail as picture_of
 
 # Ids painted in one pass. Measured on CamVid's 11 classes, see the model card.
 CLASSES_PER_PASS = 4
@@ -53,6 +55,7 @@ class Predictor:
             linear layers have int8 weights, all else is float32; on CPU only, see
             `benchmarks/README.md` for what it gains and loses. The model given is changed.
         compile: let `torch.compile` fuse what it can of the blocks; pays on GPUs.
+        name: of the checkpoint, noted in prompts.
 
     Raises:
         InputError: another dtype, int8 on another device than the CPU, or a model that has int8
@@ -66,6 +69,7 @@ class Predictor:
         device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
+        name: str = "",
     ) -> None:
         if any(isinstance(module, Int8Linear) for module in model.modules()):
             raise InputError("this model has int8 weights already; load the checkpoint anew")
@@ -77,7 +81,7 @@ class Predictor:
         self.device, self.dtype = torch.device(device), torch.float32 if int8 else dtype
         if int8 and self.device.type != "cpu":
             raise InputError(f"int8 weights on {self.device}; accepted: device cpu")
-        self.checkpoint = checkpoint.fingerprint(model)
+        self.checkpoint, self.name = checkpoint.fingerprint(model), name
         self.model = model.to(self.device, self.dtype).eval()
         for block in self.model.encoder.blocks:
             if int8:
@@ -96,10 +100,12 @@ class Predictor:
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
         local_files_only: bool = False,
+        name: str = "",
     ) -> "Predictor":
         """A predictor with a bundled, local or hub checkpoint: see `incontext.checkpoint.load`."""
         model = checkpoint.load(source, local_files_only=local_files_only)
-        return cls(model, device=device, dtype=dtype, compile=compile)
+        named = name or checkpoint.display_name(source)
+        return cls(model, device=device, dtype=dtype, compile=compile, name=named)
 
     def push_to_hub(self, repo: str, *, private: bool = False) -> str:
         """Upload the model: see `incontext.checkpoint.push_to_hub`."""
@@ -120,6 +126,7 @@ class Predictor:
         thin_to: int | None = THIN_TO,
         half: bool = False,
         spill: bool | str | Path = False,
+        thumbnail: bool = True,
     ) -> Prompt:
         """Encode examples once, for any number of queries.
 
@@ -140,6 +147,7 @@ class Predictor:
             spill: keep tokens of joint attention in temporary files (True: in the system's
                 folder, which should be on a disk, or in the one given), so that memory does not
                 grow with the examples.
+            thumbnail: keep a small picture of the first examples with the prompt.
 
         Raises:
             InputError: no example, none with an object, or one of the options off.
@@ -162,9 +170,12 @@ class Predictor:
             )  # fmt: skip
             passes.append(Pass(part, encoded.to(torch.float16) if half else encoded))
         gallery = self._gallery(examples, maps, colorings, chunk, seen_at_once)
+        colors = display_colors(maps, ids)
+        shown = [Example.of(e.image, m) for e, m in zip(examples, maps, strict=True)][:MOST]
         return Prompt(
-            tuple(ids), display_colors(maps, ids), check_names(names, ids), kind, len(examples),
-            tuple(passes), self.checkpoint, gallery,
+            tuple(ids), colors, check_names(names, ids), kind, len(examples), tuple(passes),
+            self.checkpoint, gallery, self.name, {"by": "prompt", "nearest": nearest, "crop": crop},
+            picture_of(shown, colors) if thumbnail else None,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -259,9 +270,11 @@ class Predictor:
     def _check_prompt(self, prompt: Prompt, where: str = "") -> None:
         """Raise InputError unless the prompt was made with this checkpoint."""
         if prompt.checkpoint != self.checkpoint:
+            theirs, ours = (f"{name}, " if name else "" for name in (prompt.model_name, self.name))
             raise InputError(
-                f"{where}the prompt was made with another checkpoint (fingerprint "
-                f"{prompt.checkpoint}, here {self.checkpoint}); use that one, or make it anew"
+                f"{where}the prompt was made with another checkpoint ({theirs}fingerprint "
+                f"{prompt.checkpoint}); this is {ours}{self.checkpoint}, to which its tokens mean "
+                "something else: use that one, or make it anew"
             )
 
     def _to_device(self, x: Tensor) -> Tensor:

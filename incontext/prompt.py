@@ -20,6 +20,7 @@ from incontext.example import Example
 from incontext.gallery import Gallery
 from incontext.labels import Labels, match_colors
 from incontext.model.encoder import Encoded
+from incontext.thumbnail import Thumbnail
 
 KINDS = ("instance", "semantic")
 KEY, VERSION = "incontext.prompt", 1  # of the metadata of a prompt file
@@ -41,8 +42,9 @@ class Prompt:
 
     `ids` in ascending order; `colors` are for people (the caller's palette where there is one);
     `passes` hold the ids in groups that one painting separates well; `checkpoint` is the
-    fingerprint of the model that encoded it, no other can use it; with a `gallery` each query sees
-    the examples nearest to it only.
+    fingerprint of the model that encoded it, no other can use it, and `model_name` what it was
+    loaded as; with a `gallery` each query sees the examples nearest to it only. `made` says how it
+    came about and how it did on held-out pictures, `thumbnail` (h, w, 3) uint8 what it looks for.
     """
 
     ids: tuple[int, ...]
@@ -53,6 +55,9 @@ class Prompt:
     passes: tuple[Pass, ...] = field(repr=False)
     checkpoint: str
     gallery: Gallery | None = field(default=None, repr=False)
+    model_name: str = ""
+    made: dict[str, Any] = field(default_factory=dict, repr=False)
+    thumbnail: Thumbnail | None = field(default=None, repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -92,6 +97,7 @@ class Prompt:
                 for p in self.passes
             ],
             "nearest": self.gallery.nearest if self.gallery else None, "version": VERSION,
+            "model_name": self.model_name, "made": self.made,
         }  # fmt: skip
         tensors = {name: x.detach().cpu().contiguous() for name, x in self._tensors().items()}
         # A file holds each tensor by itself; some here are views of a larger one.
@@ -142,6 +148,8 @@ class Prompt:
             for number, part in enumerate(self.passes)
             for name, x in part.encoded.tensors().items()
         }
+        if self.thumbnail is not None:
+            named["thumbnail"] = torch.from_numpy(self.thumbnail)
         if self.gallery:
             named["gallery.features"] = self.gallery.features
             named |= {f"gallery.shows.{i}": x for i, x in enumerate(self.gallery.shows)}
@@ -164,7 +172,8 @@ class Prompt:
         return cls(
             tuple(about["ids"]), {int(i): tuple(c) for i, c in about["colors"].items()},
             {int(i): n for i, n in about["names"].items()}, about["kind"], about["examples"],
-            tuple(passes), about["checkpoint"], gallery,
+            tuple(passes), about["checkpoint"], gallery, about.get("model_name", ""),
+            about.get("made", {}), tensors["thumbnail"].numpy() if "thumbnail" in tensors else None,
         )  # fmt: skip
 
 

@@ -51,7 +51,10 @@ class Trials:
             shows = [self.examples.example(i) for i in range(len(self.examples))]
             # `nearest` decides how many tokens are kept; which examples are seen, the trial says.
             self.prompts[share] = self.predictor.prompt(
-                shows, nearest=min(shown, len(shows)), half=True, **self.options  # type: ignore[arg-type]
+                shows,
+                nearest=min(shown, len(shows)),
+                half=True,
+                **self.options,  # type: ignore[arg-type]
             )
         return self.prompts[share]
 
@@ -85,9 +88,7 @@ def score(pool: Pool, index: int, prompt: Prompt, painted: list[torch.Tensor]) -
     table = np.array([0, *(1 + pool.ids.index(i) for i in prompt.ids)])
     found = table[index_map(merge(prompt, painted)).numpy()]
     truth = pool.labels[index].numpy()
-    return count(
-        np.where(truth == NOT_THIS, 0, truth), found, len(pool.ids), truth == IGNORE
-    )
+    return count(np.where(truth == NOT_THIS, 0, truth), found, len(pool.ids), truth == IGNORE)
 
 
 def judge(

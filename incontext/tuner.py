@@ -33,13 +33,14 @@ class Settings:
     worth: float = 1.0  # a tuned prompt has as many tokens as so many whole examples
     queries: int = 2  # a step, at the model's size; smaller crops: as many more
     judged: int = 8  # times on the way that held-out pictures are judged
+    patience: int = 4  # of these in a row that bring nothing end a run
     average: float = 0.9  # of the learned values over steps
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:
             raise InputError(f"space {self.space!r}; accepted: {', '.join(SPACES)}")
-        for name in ("steps", "examples", "queries", "judged"):
+        for name in ("steps", "examples", "queries", "judged", "patience"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
         if self.rate <= 0 or self.worth <= 0:
@@ -61,8 +62,8 @@ class Tuner:
         self.kind, self.settings = kind, settings
         self.colorings = colorings_of(learn)
         self.steps = settings.steps * (1 + len(self.colorings)) // 2
-        every = max(1, self.steps // settings.judged)
-        self.stops = sorted({*range(every, self.steps + 1, every), self.steps})
+        marks = np.arange(1, settings.judged + 1) / settings.judged
+        self.stops = sorted({max(1, round(self.steps * mark)) for mark in marks.tolist()})
         self.passes = [self._pass(number, c) for number, c in enumerate(self.colorings)]
         self.parameters = [p for one in self.passes for p in one.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, settings.rate, betas=(0.9, 0.98))
@@ -78,9 +79,7 @@ class Tuner:
         share = 1.0 if joint else min(1.0, self.settings.worth / len(chosen))
         make = SPACES[self.settings.space]
         seed = self.settings.seed * 1000 + number
-        return make(
-            self.predictor, self.learn.subset(chosen), coloring, self.kind, share, seed
-        )
+        return make(self.predictor, self.learn.subset(chosen), coloring, self.kind, share, seed)
 
     def start(self, coloring: Coloring) -> list[int]:
         """Pictures that a pass starts from: its ids in turn, those first that show them largest."""
@@ -178,10 +177,11 @@ class Tuner:
             passes.append(Pass(coloring, encoded.to(torch.float16) if half else encoded))
         self._put(before)
         ids = sorted({i for c in self.colorings for i in c.ids if i != NEGATIVE})
-        colors, names = ({i: table[i] for i in ids} for table in (self.learn.colors, self.learn.names))
+        colors = {i: self.learn.colors[i] for i in ids}
+        names = {i: self.learn.names[i] for i in ids}
         return Prompt(
             tuple(ids), colors, names, self.kind, passes[0].encoded.count, tuple(passes),
-            self.predictor.checkpoint,
+            self.predictor.checkpoint, model_name=self.predictor.name,
         )  # fmt: skip
 
     def run(
@@ -196,12 +196,19 @@ class Tuner:
         then.
         """
         last = self.steps if until is None else min(until, self.steps)
-        while self.step < last:
-            self.losses.append(self.train_step())
+        while self.step < last and not self.tired:
+            loss = self.train_step()
+            self.losses.append(loss)
             score = self._judge() if self.step in self.stops else None
-            tell(self.losses[-1] if self.losses else self.history[-1][1], score)
+            tell(loss, score)
             if self.step in self.stops:
                 save()
+
+    @property
+    def tired(self) -> bool:
+        """Whether the last `patience` judgments brought nothing (early stopping)."""
+        scores = [float(np.nan_to_num(miou(counts))) for _, _, counts in self.history]
+        return len(scores) - 1 - int(np.argmax(scores or [0])) >= self.settings.patience
 
     def _judge(self) -> float | None:
         """Judge the averaged values on the held-out pictures; keep them if they are the best."""

@@ -64,13 +64,12 @@ def decide(untuned: Mapping[str, Counts], tuned: Sequence[Counts]) -> Verdict:
 
 def crossfit(options: Sequence[Counts]) -> Counts:
     """Counts of each picture with the option that does best on the other half of the pictures."""
-    stacked = np.stack(options)
-    if stacked.shape[1] < 2:
-        return stacked[best_of(options)]
-    judged = np.empty_like(stacked[0])
+    if len(options[0]) < 2:
+        return options[best_of(options)]
+    judged = np.empty_like(options[0])
     halves = slice(0, None, 2), slice(1, None, 2)
     for judge, choose in (halves, halves[::-1]):
-        judged[judge] = stacked[best_of(stacked[:, choose]), judge]
+        judged[judge] = options[best_of([counts[choose] for counts in options])][judge]
     return judged
 
 

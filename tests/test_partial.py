@@ -18,9 +18,7 @@ def naive_shrink(ids, size, patch):
     small = np.full((size, size), U)
     for row in range(size):
         for column in range(size):
-            y, x = (
-                int((i + 0.5) * n / size) for i, n in ((row, height), (column, width))
-            )
+            y, x = (int((i + 0.5) * n / size) for i, n in ((row, height), (column, width)))
             small[row, column] = ids[y, x]
     nearest = small.copy()
     for y in range(height):  # what comes last in reading order stays
@@ -147,7 +145,9 @@ def test_negative_is_background_of_its_own_color(predictor):
     assert set(np.unique(result.labels)) <= {0, 1}
     several = {i: i for i in range(6)}
     many = np.array([several[i % 6] for i in range(64)], np.uint8).reshape(8, 8).repeat(4, 0)
-    prompt = predictor.prompt(Example(picture(rng), many.repeat(4, 1), negative=5), classes_per_pass=2)
+    prompt = predictor.prompt(
+        Example(picture(rng), many.repeat(4, 1), negative=5), classes_per_pass=2
+    )
     assert [p.coloring.ids for p in prompt.passes] == [(1, 3, N), (2, 4, N)]
     assert set(predictor.predict(picture(rng), prompt).presence) == {1, 2, 3, 4}
 

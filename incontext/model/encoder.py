@@ -159,9 +159,7 @@ class Encoder(nn.Module):
         flat = tokens.flatten(1, 2).float()
         return torch.cat([flat.mean(1), flat.std(1)], 1)
 
-    def _chosen(
-        self, shown: Shown, grid: tuple[int, int], share: float, start: int
-    ) -> Kept | None:
+    def _chosen(self, shown: Shown, grid: tuple[int, int], share: float, start: int) -> Kept | None:
         """Which cells of a grid over the examples (P, some, …) are kept, `start` being the first's
         number."""
         if share >= 1 and shown.known is None:

@@ -77,7 +77,7 @@ class SegGPT(nn.Module):
 
     def encode_parts(
         self,
-        examples: Iterable[tuple[Tensor, ...]],
+        examples: Iterable[Shown | tuple[Tensor, ...]],
         semantic: Tensor,
         *,
         hidden: Tensor | None = None,
@@ -223,7 +223,7 @@ class SegGPT(nn.Module):
                 f"example images {tuple(images.shape)} and targets {tuple(targets.shape)} differ"
             )
 
-    def _checked(self, examples: Iterable[tuple[Tensor, ...]]) -> Iterator[Shown]:
+    def _checked(self, examples: Iterable[Shown | tuple[Tensor, ...]]) -> Iterator[Shown]:
         """The same, each part checked as it comes."""
         for part in examples:
             shown = Shown(*part)

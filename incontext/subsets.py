@@ -1,0 +1,59 @@
+"""Subsets: which few examples serve best, found by trying them on the other pictures."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from incontext.confusion import Counts
+from incontext.pool import Pool
+from incontext.trial import Trial, Trials
+from incontext.verdict import best_of
+
+TRIED = 6  # sets of each size
+ASKED = 12  # pictures that a set is tried on
+
+
+def cover(pool: Pool, order: Sequence[int], times: int = 1) -> list[int]:
+    """The first pictures in an order that together show every id so many times, where they can."""
+    rows = range(1, len(pool.ids) + 1)
+    flat = pool.labels.flatten(1)
+    shows = np.stack([(flat == row).any(1).numpy() for row in rows], 1)
+    wanted = np.minimum(times, shows.sum(0))
+    chosen: list[int] = []
+    seen = np.zeros(len(pool.ids), int)
+    for index in order:
+        if (shows[index] & (seen < wanted)).any():
+            chosen.append(index)
+            seen += shows[index]
+    return chosen
+
+
+def candidates(pool: Pool, rng: np.random.Generator) -> list[list[int]]:
+    """Sets that show every id once, and four times, drawn at random; none has all pictures."""
+    sets = []
+    for times in (1, 4):
+        for _ in range(TRIED):
+            one = sorted(cover(pool, rng.permutation(len(pool)).tolist(), times))
+            if one not in sets and len(one) < len(pool):
+                sets.append(one)
+    return sets
+
+
+def choose(
+    lab: Trials,
+    sets: Sequence[Sequence[int]],
+    rng: np.random.Generator,
+    tell: Callable[[int], None] = lambda done: None,
+) -> list[int]:
+    """The set that does best on pictures which are not in it; a mean over those of all sets.
+
+    Every set is tried on the same pictures, except for its own.
+    """
+    order = rng.permutation(len(lab.examples)).tolist()
+    plan = [
+        [Trial(q, tuple(one)) for q in [i for i in order if i not in one][:ASKED]] for one in sets
+    ]
+    counts = lab.run([trial for trials in plan for trial in trials], tell)
+    ends = np.cumsum([len(trials) for trials in plan])[:-1]
+    parts: list[Counts] = np.split(counts, ends)
+    return list(sets[best_of(parts)])

@@ -1,0 +1,287 @@
+"""Tuning: from a pool of labelled pictures to a prompt, and a verdict on whether it pays."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from incontext.confusion import Counts, miou
+from incontext.errors import InputError, first_line
+from incontext.example import Example
+from incontext.model.int8 import Int8Linear
+from incontext.pool import IGNORE, Pool
+from incontext.predictor import Predictor
+from incontext.prompt import KINDS, Prompt
+from incontext.subsets import candidates, choose, cover
+from incontext.trial import Trials, judge
+from incontext.tuner import Settings, Tuner
+from incontext.verdict import Verdict, best_of, decide
+
+SPLIT_FROM = 10  # pictures; fewer are judged by cross-validation
+FOLDS = 3  # of cross-validation
+HELD_SHARE, MOST_HELD = 0.25, 32  # of the pictures, to judge by
+MOST_SHOWN = 64  # examples of an untuned prompt
+NEAREST = 4
+STATE = "state.pt"
+
+Tell = Callable[[str, int, int], None]  # what is being done, how far, of how much
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What tuning came to.
+
+    `prompt` is what to use: the tuned one if the verdict is that it helps, else the best untuned
+    one; `tuned` is the tuned one in any case.
+    """
+
+    prompt: Prompt
+    tuned: Prompt
+    verdict: Verdict
+    curve: list[tuple[int, int, float, float]]  # fold, step, loss, held-out mIoU
+    learned_from: int
+
+
+def tune(
+    predictor: Predictor,
+    examples: Iterable[Example] | Pool,
+    folder: str | Path | None = None,
+    *,
+    names: Mapping[int, str] | None = None,
+    kind: str = "semantic",
+    settings: Settings = Settings(),
+    tell: Tell = lambda what, done, total: None,
+) -> Outcome:
+    """Learn a prompt from labelled pictures, the model frozen, and judge it on held-out ones.
+
+    With ten pictures or more a quarter is held out; fewer are judged by cross-validation, and the
+    prompt is then learned from all of them.
+
+    Args:
+        examples: two or more; or a `Pool` of the model's size.
+        folder: where the state is kept, so that a run that was killed goes on to the same result.
+        names: of ids.
+        kind: see `Predictor.prompt`.
+        tell: hears what is being done.
+
+    Raises:
+        InputError: too few examples, a model that cannot be tuned, a folder with another run.
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind {kind!r}; accepted: {', '.join(KINDS)}")
+    int8 = any(isinstance(m, Int8Linear) for m in predictor.model.modules())
+    if predictor.dtype != torch.float32 or int8:
+        raise InputError("tuning computes in float32; load the checkpoint with that dtype")
+    pool = examples if isinstance(examples, Pool) else Pool.of(
+        examples, predictor.size, names=names
+    )  # fmt: skip
+    pool = pool.subset(_usable(pool))
+    with frozen(predictor):
+        return _Run(predictor, pool, kind, settings, folder, tell).outcome()
+
+
+def _usable(pool: Pool) -> list[int]:
+    """Pictures with anything known on them.
+
+    Raises:
+        InputError: fewer than two of them show an object.
+    """
+    showing = pool.showing()
+    if len(showing) < 2:
+        raise InputError(
+            f"{len(showing)} of {len(pool)} pictures show an object of a pixel or more at "
+            f"{pool.size} × {pool.size}; tuning needs two or more"
+        )
+    return [i for i, labels in enumerate(pool.labels) if (labels != IGNORE).any()]
+
+
+@contextmanager
+def frozen(predictor: Predictor) -> Iterator[None]:
+    """No parameter of the model wants gradients in here."""
+    wanted = [p.requires_grad for p in predictor.model.parameters()]
+    try:
+        predictor.model.requires_grad_(False)
+        yield
+    finally:
+        for parameter, want in zip(predictor.model.parameters(), wanted, strict=True):
+            parameter.requires_grad_(want)
+
+
+def split(pool: Pool, seed: int) -> list[tuple[list[int], list[int]]]:
+    """(to learn from, to judge by) of each fold; every id is learned that can be."""
+    order = np.random.default_rng((seed, 5)).permutation(len(pool)).tolist()
+    if len(pool) >= SPLIT_FROM:
+        kept = set(cover(pool, order))
+        free = [i for i in order if i not in kept]
+        count = min(MOST_HELD, max(2, round(HELD_SHARE * len(pool))), len(free))
+        held = free[:count]
+        if count >= 2:
+            return [([i for i in order if i not in held], held)]
+    folds = min(FOLDS, len(pool))
+    return [([i for i in order if i not in order[f::folds]], order[f::folds]) for f in range(folds)]
+
+
+class _Run:
+    """The stages of `tune`, each kept in the state once it is done."""
+
+    def __init__(
+        self, predictor: Predictor, pool: Pool, kind: str, settings: Settings,
+        folder: str | Path | None, tell: Tell,
+    ) -> None:  # fmt: skip
+        self.predictor, self.pool, self.kind, self.tell = predictor, pool, kind, tell
+        self.folds = split(pool, settings.seed)
+        few = len(self.folds) > 1
+        # Cross-validation learns once more from all: together about as long as one run.
+        steps = max(1, settings.steps // 2) if few else settings.steps
+        self.settings = replace(settings, steps=steps)
+        self.path = Path(folder) / STATE if folder else None
+        self.done: dict[str, Any] = {}
+        if self.path and self.path.is_file():
+            self.done = self._read(self.path)
+        self.done["about"] = self._about()
+
+    def _about(self) -> dict[str, Any]:
+        """What tells this run from another."""
+        hashed = sha256(self.pool.images.numpy().tobytes() + self.pool.labels.numpy().tobytes())
+        return {
+            "checkpoint": self.predictor.checkpoint, "pictures": hashed.hexdigest()[:16],
+            "ids": list(self.pool.ids), "kind": self.kind, **asdict(self.settings),
+        }  # fmt: skip
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            done: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+            before = done["about"]
+        except Exception as error:  # pickle, zip and torch have errors of their own
+            raise InputError(
+                f"{path}: a damaged state ({first_line(error)}); pass another folder"
+            ) from None
+        changed = [name for name, value in self._about().items() if before.get(name) != value]
+        if changed:
+            raise InputError(
+                f"{path.parent} holds a run with other settings ({', '.join(changed)}); pass "
+                "another folder, or delete it"
+            )
+        return done
+
+    def _save(self, **stages: Any) -> None:
+        self.done |= stages
+        if not self.path:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_name(f".{STATE}.part")
+        torch.save(self.done, draft)
+        draft.replace(self.path)
+
+    def outcome(self) -> Outcome:
+        """All stages, those that are done already from the state."""
+        untuned: dict[str, list[Counts]] = {}
+        tuned: list[list[Counts]] = []
+        curve, tuner = [], None
+        for number, (learn, held) in enumerate(self.folds):
+            for name, counts in self._untuned(number, learn, held).items():
+                untuned.setdefault(name, []).append(counts)
+            tuner = self._tune(f"fold {number}", learn, held)
+            tuned.append([counts for _, _, counts in tuner.history])
+            curve += [
+                (number, step, loss, _percent(counts)) for step, loss, counts in tuner.history
+            ]
+        assert tuner
+        states = [np.concatenate(state) for state in zip(*tuned, strict=False)]
+        verdict = decide({n: np.concatenate(c) for n, c in untuned.items()}, states)
+        if len(self.folds) > 1:
+            stop = tuner.stops[best_of(states)]
+            tuner = self._tune("all", list(range(len(self.pool))), [], stop)
+        learned = len(tuner.learn)
+        prompt = replace(tuner.prompt(), made=self._made(verdict, learned, True))
+        used = prompt if verdict.helps else self._shown(verdict)
+        return Outcome(used, prompt, verdict, curve, learned)
+
+    def _made(self, verdict: Verdict, pictures: int, tuned: bool) -> dict[str, Any]:
+        """What a prompt file says of its making."""
+        said = {name: str(value) for name, value in verdict.untuned.items()}
+        return {
+            "by": "tune", "pictures": pictures, "held_out": verdict.held_out,
+            "used": "tuned" if tuned else verdict.best,
+            "miou": {**said, "tuned": str(verdict.tuned)}, "gain": str(verdict.gain),
+            "settings": asdict(self.settings),
+        }  # fmt: skip
+
+    def _untuned(self, number: int, learn: list[int], held: list[int]) -> dict[str, Counts]:
+        """Counts on held-out pictures with examples as they are, by what is shown."""
+        stage = f"untuned {number}"
+        if stage not in self.done:
+            shown, judged = self.pool.subset(learn), self.pool.subset(held)
+            sets = self._sets(shown, number)
+            found = {}
+            for at, (name, chosen) in enumerate(sets.items()):
+                self.tell("judging examples as they are", at, len(sets))
+                near = NEAREST if name.startswith("nearest") else None
+                examples = [shown.example(i) for i in chosen]
+                prompt = self.predictor.prompt(examples, kind=self.kind, nearest=near)
+                found[name] = torch.from_numpy(judge(self.predictor, prompt, judged))
+            self._save(**{stage: found, f"sets {number}": sets})
+        return {name: counts.numpy() for name, counts in self.done[stage].items()}
+
+    def _sets(self, pool: Pool, number: int) -> dict[str, list[int]]:
+        """Ways to use examples as they are: name → numbers in the pool."""
+        rng = np.random.default_rng((self.settings.seed, 6, number))
+        order = [i for i in rng.permutation(len(pool)).tolist() if i in set(pool.showing())]
+        one = cover(pool, order)
+        sets = {"1 example" if len(one) == 1 else "1 example of each id": one}
+        some = sorted(order[:MOST_SHOWN])
+        few = pool.subset(some)
+        drawn = candidates(few, rng)
+        if len(some) > 2 and drawn:
+            self.tell("choosing the best few examples", 0, 1)
+            best = choose(Trials(self.predictor, few, kind=self.kind), drawn, rng)
+            sets["the best few"] = [some[i] for i in best]
+        if len(order) > len(one):
+            sets["all examples"] = some
+        if len(order) > 2 * NEAREST:
+            sets[f"nearest {NEAREST} of all"] = some
+        return sets
+
+    def _shown(self, verdict: Verdict) -> Prompt:
+        """The untuned prompt that the verdict recommends."""
+        learn, name = self.folds[0][0], verdict.best
+        chosen = [learn[i] for i in self.done["sets 0"][name]]
+        if name.startswith(("all", "nearest")):
+            chosen = self.pool.showing()[:MOST_SHOWN]
+        prompt = self.predictor.prompt(
+            [self.pool.example(i) for i in chosen], kind=self.kind,
+            nearest=NEAREST if name.startswith("nearest") else None, half=True,
+        )  # fmt: skip
+        named = {i: self.pool.names[i] for i in prompt.ids}
+        return replace(prompt, names=named, made=self._made(verdict, len(chosen), False))
+
+    def _tune(
+        self, stage: str, learn: Sequence[int], held: Sequence[int], until: int | None = None
+    ) -> Tuner:
+        """One run of tuning, resumed where it stopped."""
+        tuner = Tuner(
+            self.predictor, self.pool.subset(learn), self.pool.subset(held), self.kind,
+            self.settings,
+        )  # fmt: skip
+        if stage in self.done:
+            tuner.resume(self.done[stage])
+        end = until or tuner.steps
+
+        def heard(loss: float, score: float | None) -> None:
+            said = f"tuning ({stage}): loss {loss:.3f}"
+            if tuner.history:
+                said += f", held-out mIoU {_percent(tuner.history[-1][2]):.1f}"
+            self.tell(said, tuner.step, end)
+
+        tuner.run(end, heard, lambda: self._save(**{stage: tuner.state()}))
+        self._save(**{stage: tuner.state()})
+        return tuner
+
+
+def _percent(counts: Counts) -> float:
+    return float(np.nan_to_num(miou(counts)))

@@ -1,0 +1,196 @@
+"""Tuning: the model is left alone, noise is called noise, a killed run goes on."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from incontext import Example, InputError, Predictor
+from incontext.model import SIZES, SegGPT
+from incontext.pool import Pool
+from incontext.tune import frozen, split, tune
+from incontext.tuner import Settings, Tuner
+
+QUICK = Settings(steps=6, judged=3, examples=3)
+
+
+def weights_hash(predictor):
+    parts = (x.numpy().tobytes() for _, x in sorted(predictor.model.state_dict().items()))
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def scene(rng, noise=False, ids=1):
+    """A bright disc on a dark ground for each id, or labels that have nothing to do with it."""
+    rows, columns = np.mgrid[:32, :32]
+    picture = rng.integers(0, 60, (32, 32, 3))
+    labels = np.zeros((32, 32), np.uint8)
+    for index in range(1, ids + 1):
+        row, column = rng.integers(6, 26, 2)
+        inside = (rows - row) ** 2 + (columns - column) ** 2 < 25
+        picture[inside] = picture[inside] / 2 + 150 * np.eye(3)[index % 3]
+        labels[inside] = index
+    if noise:
+        labels = (rng.random((32, 32)) < 0.3).astype(np.uint8)
+    return Example(picture.astype(np.uint8), labels)
+
+
+def pool_of(count, seed=0, **options):
+    rng = np.random.default_rng(seed)
+    return Pool.of([scene(rng, **options) for _ in range(count)], 32)
+
+
+@pytest.fixture(scope="module", params=["joint", "independent"])
+def predictor(request):
+    torch.manual_seed(0)
+    config = SIZES["tiny"] if request.param == "joint" else SIZES["small"]
+    small = {} if request.param == "joint" else {"embed_dim": 24, "stem": (8, 8, 8), "depth": 4,
+                                                 "taps": (2, 3), "copy_dim": 8}  # fmt: skip
+    return Predictor(SegGPT(replace(config, image_size=32, **small)), name="toy")
+
+
+@pytest.mark.parametrize("space", ["tokens", "pixels"])
+def test_only_the_prompt_is_learned(predictor, space):
+    """The weights stay, bit for bit."""
+    before = weights_hash(predictor)
+    wanted = [p.requires_grad for p in predictor.model.parameters()]
+    outcome = tune(predictor, pool_of(12, ids=2), settings=replace(QUICK, space=space))
+    assert weights_hash(predictor) == before
+    assert [p.requires_grad for p in predictor.model.parameters()] == wanted
+    assert all(p.grad is None for p in predictor.model.parameters())
+    assert [step for _, step, _, _ in outcome.curve] == [2, 4, 6]
+    assert outcome.tuned.ids == (1, 2)
+    assert outcome.tuned.model_name == "toy"
+    assert outcome.tuned.made["by"] == "tune"
+
+
+@pytest.mark.parametrize("space", ["tokens", "pixels"])
+def test_the_loss_falls(predictor, space):
+    """On the very same queries and colorings, before and after."""
+    pool = pool_of(6)
+    settings = replace(QUICK, space=space, steps=60, rate=0.1, judged=1)
+    with frozen(predictor):
+        tuner = Tuner(predictor, pool, pool, "semantic", settings)
+        still = Tuner(predictor, pool, pool, "semantic", replace(settings, rate=1e-9))
+        before = [still.train_step() for _ in range(8)]
+        tuner.run()
+        still._put(tuner.average)
+        still.step = 0
+        after = [still.train_step() for _ in range(8)]
+    assert all(np.less(after, before))
+
+
+def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
+    pool = pool_of(12)
+    whole = tune(predictor, pool, settings=QUICK)
+
+    class KilledError(Exception):
+        pass
+
+    for calls in (2, 8, 3):  # before any state, and twice between two states
+        left = iter(range(calls))
+
+        def tell(what, done, total, left=left):
+            if next(left, None) is None:
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            tune(predictor, pool, tmp_path, settings=QUICK, tell=tell)
+    again = tune(predictor, pool, tmp_path, settings=QUICK)
+    assert again.curve == whole.curve
+    assert again.verdict == whole.verdict
+    mine, theirs = (o.tuned._tensors() for o in (again, whole))
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    # Finished: nothing is done anew.
+    heard = []
+    tune(predictor, pool, tmp_path, settings=QUICK, tell=lambda *a: heard.append(a))
+    assert not heard
+    with pytest.raises(InputError, match=r"other settings \(steps, rate\)"):
+        tune(predictor, pool, tmp_path, settings=replace(QUICK, steps=7, rate=0.5))
+    (tmp_path / "state.pt").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(InputError, match="damaged state"):
+        tune(predictor, pool, tmp_path, settings=QUICK)
+
+
+def test_noise_is_not_learned():
+    """Labels that nothing in the pictures tells: the verdict says so and names what to use."""
+    predictor = Predictor.from_pretrained()
+    rng = np.random.default_rng(0)
+    pool = Pool.of([scene(rng, noise=True) for _ in range(14)], predictor.size)
+    outcome = tune(predictor, pool, settings=replace(QUICK, steps=3, queries=1))
+    verdict = outcome.verdict
+    assert not verdict.helps
+    assert "Use " + verdict.best in verdict.lines()[-1]
+    assert outcome.prompt.made["used"] == verdict.best
+    assert outcome.prompt is not outcome.tuned
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_few_pictures_are_cross_validated(predictor, count):
+    """Each is judged once by a prompt that did not learn from it, and all are learned from."""
+    pool = pool_of(count)
+    folds = split(pool, 0)
+    assert sorted(i for _, held in folds for i in held) == list(range(count))
+    assert all(not set(learn) & set(held) for learn, held in folds)
+    outcome = tune(predictor, pool, settings=replace(QUICK, steps=4, judged=2))
+    assert outcome.verdict.held_out == count
+    assert outcome.learned_from == count
+
+
+def test_every_id_is_learned():
+    """One picture alone shows id 3: it is not held out."""
+    rng = np.random.default_rng(0)
+    examples = [scene(rng, ids=2) for _ in range(15)] + [scene(rng, ids=3)]
+    pool = Pool.of(examples, 32)
+    for seed in range(5):
+        [(learn, held)] = split(pool, seed)
+        assert 15 in learn
+        assert len(held) == 4
+
+
+def test_passes_negative_and_unknown(predictor):
+    """Six ids take two paintings; negative and unknown pixels take part."""
+    rng = np.random.default_rng(0)
+    examples = []
+    for _ in range(4):
+        one = scene(rng, ids=7)
+        ids = one.labels.ids.copy()
+        ids[:3] = -1
+        marked = np.where(ids == -1, 255, ids)
+        examples.append(Example(one.image, marked, ignore=255, negative=7))
+    pool = Pool.of(examples, 32)
+    tuner = Tuner(predictor, pool, pool, "semantic", replace(QUICK, steps=2))
+    assert [len(c.ids) for c in tuner.colorings] == [4, 4]
+    tuner.run()
+    prompt = tuner.prompt()
+    result = predictor.predict(examples[0].image, prompt)
+    assert set(result.presence) == set(range(1, 7))
+
+
+def test_tuned_prompts_travel(predictor, tmp_path):
+    """Saved and loaded they say the same; another checkpoint is refused, by name."""
+    outcome = tune(predictor, pool_of(10), settings=QUICK)
+    path = outcome.tuned.save(tmp_path / "scene.safetensors")
+    prompt = predictor.load_prompt(path)
+    query = scene(np.random.default_rng(9)).image
+    assert prompt.made == outcome.tuned.made
+    one, other = (predictor.predict(query, p) for p in (prompt, outcome.tuned))
+    assert np.array_equal(one.labels, other.labels)
+    torch.manual_seed(1)
+    stranger = Predictor(SegGPT(predictor.model.config), name="another")
+    with pytest.raises(InputError, match=r"made with another checkpoint \(toy, .*this is another"):
+        stranger.load_prompt(path)
+
+
+def test_refused(predictor):
+    for settings in ({"space": "time"}, {"steps": 0}, {"rate": -1.0}):
+        with pytest.raises(InputError):
+            Settings(**settings)
+    with pytest.raises(InputError, match="needs two or more"):
+        tune(predictor, pool_of(1))
+    half = Predictor(SegGPT(SIZES["tiny"]), dtype=torch.bfloat16)
+    with pytest.raises(InputError, match="float32"):
+        tune(half, pool_of(3))
+    with pytest.raises(InputError, match="kind"):
+        tune(predictor, pool_of(3), kind="thing")
