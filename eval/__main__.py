@@ -101,6 +101,30 @@ def nearest(
 
 
 @app.command()
+def tuned(
+    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for the prompts and figures.json.")],
+    checkpoint: str = DEFAULT,
+    only: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
+    state: Annotated[Path, typer.Option(help="Folder of the runs, which go on there.")] = Path(
+        "out/tuned"
+    ),
+    space: Annotated[str, typer.Option(help="tokens or pixels.")] = "tokens",
+    steps: int = 240,
+    threads: int = 2,
+) -> None:
+    """Tuned prompts against the best untuned use of the same pictures, on pictures apart."""
+    import torch
+
+    from eval.tuned import run
+    from incontext.tuner import Settings
+
+    torch.set_num_threads(threads)
+    names = [s for s in only.split(",") if s]
+    run(data, checkpoint, names, out, state, Settings(space=space, steps=steps))
+
+
+@app.command()
 def look(
     data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
     out: Annotated[Path, typer.Option(help="Picture to write.")],

@@ -78,7 +78,8 @@ def around(value: float, drawn: Numbers, pictures: int) -> Interval:
     """The interval that resamples leave, for a figure that so many pictures gave."""
     drawn = drawn[~np.isnan(drawn)]
     low, high = np.quantile(drawn, [0.05, 0.95]) if len(drawn) else (value, value)
-    wide = _student(max(1, pictures - 1)) / LEVEL_Z * np.sqrt(pictures / max(1, pictures - 1))
+    freedom = max(1, pictures - 1)
+    wide = _student(freedom) / LEVEL_Z * float(np.sqrt(pictures / freedom))
     below, above = max(0.0, value - float(low)), max(0.0, float(high) - value)
     return Interval(value, value - wide * below, value + wide * above)
 

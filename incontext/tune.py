@@ -37,14 +37,16 @@ class Outcome:
     """What tuning came to.
 
     `prompt` is what to use: the tuned one if the verdict is that it helps, else the best untuned
-    one; `tuned` is the tuned one in any case.
+    one; `tuned` is the tuned one in any case. `shown` are the examples of the untuned ones, by
+    number; `curve` has (fold, step, loss, held-out mIoU).
     """
 
     prompt: Prompt
     tuned: Prompt
     verdict: Verdict
-    curve: list[tuple[int, int, float, float]]  # fold, step, loss, held-out mIoU
+    curve: list[tuple[int, int, float, float]]
     learned_from: int
+    shown: dict[str, list[int]]
 
 
 def tune(
@@ -126,6 +128,15 @@ def split(pool: Pool, seed: int) -> list[tuple[list[int], list[int]]]:
     return [([i for i in order if i not in order[f::folds]], order[f::folds]) for f in range(folds)]
 
 
+def untuned(
+    predictor: Predictor, pool: Pool, name: str, chosen: Sequence[int], kind: str = "semantic"
+) -> Prompt:
+    """The prompt of some pictures as they are; of `Outcome.shown`, under the name there."""
+    nearest = NEAREST if name.startswith("nearest") else None
+    examples = [pool.example(i) for i in chosen]
+    return predictor.prompt(examples, kind=kind, nearest=nearest, half=True)
+
+
 class _Run:
     """The stages of `tune`, each kept in the state once it is done."""
 
@@ -200,7 +211,7 @@ class _Run:
         learned = len(tuner.learn)
         prompt = replace(tuner.prompt(), made=self._made(verdict, learned, True))
         used = prompt if verdict.helps else self._shown(verdict)
-        return Outcome(used, prompt, verdict, curve, learned)
+        return Outcome(used, prompt, verdict, curve, learned, self._numbers())
 
     def _made(self, verdict: Verdict, pictures: int, tuned: bool) -> dict[str, Any]:
         """What a prompt file says of its making."""
@@ -221,9 +232,7 @@ class _Run:
             found = {}
             for at, (name, chosen) in enumerate(sets.items()):
                 self.tell("judging examples as they are", at, len(sets))
-                near = NEAREST if name.startswith("nearest") else None
-                examples = [shown.example(i) for i in chosen]
-                prompt = self.predictor.prompt(examples, kind=self.kind, nearest=near)
+                prompt = untuned(self.predictor, shown, name, chosen, self.kind)
                 found[name] = torch.from_numpy(judge(self.predictor, prompt, judged))
             self._save(**{stage: found, f"sets {number}": sets})
         return {name: counts.numpy() for name, counts in self.done[stage].items()}
@@ -247,16 +256,18 @@ class _Run:
             sets[f"nearest {NEAREST} of all"] = some
         return sets
 
+    def _numbers(self) -> dict[str, list[int]]:
+        """Examples of the untuned prompts, by number in the pool: those of the first fold."""
+        learn = self.folds[0][0]
+        return {name: [learn[i] for i in s] for name, s in self.done["sets 0"].items()}
+
     def _shown(self, verdict: Verdict) -> Prompt:
         """The untuned prompt that the verdict recommends."""
-        learn, name = self.folds[0][0], verdict.best
-        chosen = [learn[i] for i in self.done["sets 0"][name]]
+        name = verdict.best
+        chosen = self._numbers()[name]
         if name.startswith(("all", "nearest")):
             chosen = self.pool.showing()[:MOST_SHOWN]
-        prompt = self.predictor.prompt(
-            [self.pool.example(i) for i in chosen], kind=self.kind,
-            nearest=NEAREST if name.startswith("nearest") else None, half=True,
-        )  # fmt: skip
+        prompt = untuned(self.predictor, self.pool, name, chosen, self.kind)
         named = {i: self.pool.names[i] for i in prompt.ids}
         return replace(prompt, names=named, made=self._made(verdict, len(chosen), False))
 
