@@ -125,6 +125,24 @@ def tuned(
 
 
 @app.command()
+def doctor(
+    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
+    checkpoint: str = DEFAULT,
+    sets: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
+    planted: Annotated[int, typer.Option(help="Trials with a planted bad mask.")] = 10,
+    predicted: Annotated[int, typer.Option(help="Trials of the predicted mIoU.")] = 20,
+    threads: int = 2,
+) -> None:
+    """Does the doctor find planted bad masks, and does its interval hold what is measured?"""
+    import torch
+
+    from eval.doctor import run
+
+    torch.set_num_threads(threads)
+    run(data, checkpoint, [s for s in sets.split(",") if s], planted, predicted)
+
+
+@app.command()
 def look(
     data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
     out: Annotated[Path, typer.Option(help="Picture to write.")],

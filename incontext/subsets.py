@@ -44,8 +44,8 @@ def choose(
     sets: Sequence[Sequence[int]],
     rng: np.random.Generator,
     tell: Callable[[int], None] = lambda done: None,
-) -> list[int]:
-    """The set that does best on pictures which are not in it; a mean over those of all sets.
+) -> tuple[list[int], list[Trial], Counts]:
+    """The set that does best on pictures which are not in it, and the trials that say so.
 
     Every set is tried on the same pictures, except for its own.
     """
@@ -56,4 +56,5 @@ def choose(
     counts = lab.run([trial for trials in plan for trial in trials], tell)
     ends = np.cumsum([len(trials) for trials in plan])[:-1]
     parts: list[Counts] = np.split(counts, ends)
-    return list(sets[best_of(parts)])
+    best = best_of(parts)
+    return list(sets[best]), plan[best], parts[best]

@@ -248,7 +248,7 @@ class _Run:
         drawn = candidates(few, rng)
         if len(some) > 2 and drawn:
             self.tell("choosing the best few examples", 0, 1)
-            best = choose(Trials(self.predictor, few, kind=self.kind), drawn, rng)
+            best, _, _ = choose(Trials(self.predictor, few, kind=self.kind), drawn, rng)
             sets["the best few"] = [some[i] for i in best]
         if len(order) > len(one):
             sets["all examples"] = some
