@@ -16,7 +16,7 @@ from eval.common import LabelledSet, binary_ids, still_sets
 from incontext import Example, Predictor
 from incontext.confusion import miou
 from incontext.doctor import Diagnosis, examine
-from incontext.labels import Labels
+from incontext.labels import IdMap, Labels
 from incontext.pool import Pool
 from incontext.trial import judge
 
@@ -25,7 +25,7 @@ QUERIES = 30  # to measure on
 FAULTS = ("another's mask", "moved", "inverted", "a part only", "too much")
 
 
-def fault(kind: str, ids: np.ndarray, other: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def fault(kind: str, ids: IdMap, other: IdMap) -> IdMap:
     """A mask (H, W) of 0 and 1, spoiled; `other`: that of another picture, of the same size."""
     height, width = ids.shape
     if kind == "another's mask":

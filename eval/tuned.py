@@ -85,7 +85,7 @@ def one(
         def tell(what: str, done: int, total: int) -> None:
             bar.set_description(f"{data.name}: {what} {done}/{total}")
 
-        outcome = tune(predictor, pool, state, settings=settings, tell=tell)
+        outcome = tune(predictor, pool, state, settings=settings, thumbnail=False, tell=tell)
     plain = {
         name: test(predictor, untuned(predictor, pool, name, chosen), data, tested)
         for name, chosen in outcome.shown.items()

@@ -10,6 +10,7 @@ import typer
 
 from incontext.arguments import DEFAULT, PairCommand
 from incontext.cli_checkpoint import convert, info
+from incontext.cli_device import Checkpoint, Device, Dtype, open_predictor
 from incontext.cli_examples import (
     Colors,
     Crop,
@@ -17,13 +18,16 @@ from incontext.cli_examples import (
     Kind,
     Names,
     Nearest,
+    Negative,
     Pairs,
     Shown,
     Spill,
     Threshold,
+    Unlabelled,
     prompt_file,
 )
 from incontext.cli_training import finetune, train
+from incontext.cli_tuning import doctor, tune
 from incontext.errors import InputError, check_count
 
 if TYPE_CHECKING:
@@ -42,11 +46,6 @@ Tile = Annotated[
     int | None, typer.Option(help="Cut pictures into overlapping tiles of so many pixels.")
 ]
 Chunk = Annotated[int | None, typer.Option(help="Examples attended at once: bounds memory.")]
-Checkpoint = Annotated[
-    str, typer.Option(help="Bundled name, folder, .safetensors or .pth file, or hub id.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
-Dtype = Annotated[str, typer.Option(help="float32, float16, bfloat16, int8 (weights; CPU).")]
 
 
 def _version(wanted: bool) -> None:
@@ -81,6 +80,8 @@ def segment(
     name: Names = None,
     ignore: Ignore = None,
     threshold: Threshold = None,
+    unlabelled: Unlabelled = "background",
+    negative: Negative = None,
     tile: Tile = None,
     crop: Crop = False,
     nearest: Nearest = None,
@@ -100,7 +101,9 @@ def segment(
     from incontext.checkpoint import locate
 
     _check_options(out, tile, batch_size, chunk)
-    shown = Shown.parse(example, color, name, ignore, threshold, kind, crop, nearest)
+    shown = Shown.parse(
+        example, color, name, ignore, threshold, unlabelled, negative, kind, crop, nearest
+    )
     if not example and not prompt:
         raise InputError("what to look for: --example IMAGE MASK (repeated), or --prompt FILE")
     if prompt:
@@ -108,7 +111,7 @@ def segment(
     examples = shown.read()
     found = find_targets(targets, out)
     weights = locate(checkpoint)
-    predictor = _predictor(weights, device, dtype, checkpoint)
+    predictor = open_predictor(weights, device, dtype, checkpoint)
     used = (
         predictor.load_prompt(prompt)
         if prompt
@@ -138,6 +141,8 @@ def prompt(
     name: Names = None,
     ignore: Ignore = None,
     threshold: Threshold = None,
+    unlabelled: Unlabelled = "background",
+    negative: Negative = None,
     crop: Crop = False,
     nearest: Nearest = None,
     chunk: Chunk = None,
@@ -152,9 +157,11 @@ def prompt(
 
     prompt_path(out)
     check_count("--chunk", chunk)
-    shown = Shown.parse(example, color, name, ignore, threshold, kind, crop, nearest)
+    shown = Shown.parse(
+        example, color, name, ignore, threshold, unlabelled, negative, kind, crop, nearest
+    )
     examples = shown.read()
-    predictor = _predictor(locate(checkpoint), device, dtype, checkpoint)
+    predictor = open_predictor(locate(checkpoint), device, dtype, checkpoint)
     made = shown.encode(predictor, examples, chunk=chunk, half=half, spill=spill)
     made.save(out)
     examples_said = "1 example" if made.examples == 1 else f"{made.examples} examples"
@@ -231,27 +238,12 @@ def _summary(prompt: "Prompt", results: dict[str, Any], out: Path) -> None:
     typer.echo(f"results: {out / 'results.json'}")
 
 
-def _predictor(weights: Path, device: str, dtype: str, name: str) -> "Predictor":
-    from incontext.checkpoint import display_name
-    from incontext.predictor import DTYPES, Predictor
-
-    if device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
-        raise InputError(f"--device {device!r}; accepted: auto, cpu, cuda, cuda:1, mps")
-    if dtype not in DTYPES:
-        raise InputError(f"--dtype {dtype!r}; accepted: {', '.join(DTYPES)}")
-    try:
-        return Predictor.from_pretrained(
-            weights, device=device, dtype=DTYPES[dtype], name=display_name(name)
-        )
-    except (RuntimeError, AssertionError) as error:  # what torch raises for absent devices
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {device!r} cannot be used here: {reason}") from None
-
-
 app.command()(info)
 app.command()(convert)
 app.command()(train)
 app.command()(finetune)
+app.command(cls=PairCommand)(tune)
+app.command(cls=PairCommand)(doctor)
 
 
 def main() -> None:

@@ -8,13 +8,25 @@ import typer
 from incontext.errors import InputError
 
 
-def info(checkpoint: Annotated[str, typer.Argument(help="See --checkpoint of segment.")]) -> None:
-    """Print what a checkpoint is: its file, layout, shape and size."""
+def info(
+    checkpoint: Annotated[
+        str, typer.Argument(help="See --checkpoint of segment; or a prompt file.")
+    ],
+    thumbnail: Annotated[
+        Path | None, typer.Option(help="Of a prompt file: picture to write, .png.")
+    ] = None,
+) -> None:
+    """Print what a checkpoint is (file, layout, shape, size), or a prompt file."""
     from dataclasses import asdict
 
     from incontext.checkpoint import build, locate, read_config, read_state
     from incontext.convert import layout_of
+    from incontext.prompt import is_prompt
 
+    if is_prompt(checkpoint):
+        return _prompt_info(Path(checkpoint), thumbnail)
+    if thumbnail:
+        raise InputError("--thumbnail is for prompt files")
     path = locate(checkpoint)
     state, config = read_state(path), read_config(path)
     model = build(state, config, path)
@@ -26,6 +38,29 @@ def info(checkpoint: Annotated[str, typer.Argument(help="See --checkpoint of seg
     typer.echo(f"parameters  {count / 1e6:.2f} M, stored as {types}")
     for key, value in asdict(model.config).items():
         typer.echo(f"{key:<18}{value}")
+
+
+def _prompt_info(path: Path, thumbnail: Path | None) -> None:
+    """Print what a prompt file says of itself."""
+    import json
+
+    from PIL import Image
+
+    from incontext.prompt import Prompt
+
+    prompt = Prompt.load(path)
+    typer.echo(f"file        {path}, {path.stat().st_size / 1e6:.1f} MB")
+    typer.echo(f"checkpoint  {prompt.model_name or 'unnamed'}, fingerprint {prompt.checkpoint}")
+    typer.echo(f"kind        {prompt.kind}, {prompt.examples} examples")
+    for index in prompt.ids:
+        shown = "#{:02x}{:02x}{:02x}".format(*prompt.colors[index])
+        typer.echo(f"id {index:<9}{prompt.names[index]}, {shown}")
+    for key, value in prompt.made.items():
+        typer.echo(f"{key:<12}{value if isinstance(value, (str, int)) else json.dumps(value)}")
+    if thumbnail and prompt.thumbnail is None:
+        raise InputError(f"{path} was made without a thumbnail")
+    if thumbnail and prompt.thumbnail is not None:
+        Image.fromarray(prompt.thumbnail).save(thumbnail)
 
 
 def convert(

@@ -1,5 +1,6 @@
 """What the command line says of examples, for every command that takes them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,14 @@ Ignore = Annotated[
 Threshold = Annotated[
     float | None, typer.Option(help="For soft masks: this value and above is the object.")
 ]
+Unlabelled = Annotated[
+    str,
+    typer.Option(help="What mask value 0 means: background, or unknown (partly labelled)."),
+]
+Negative = Annotated[
+    int | None,
+    typer.Option(help='Mask id that means "not this": background easily taken for an object.'),
+]
 Crop = Annotated[
     bool, typer.Option(help="Show examples cropped around their labels (fits --tile).")
 ]
@@ -57,7 +66,8 @@ class Shown:
     @classmethod
     def parse(
         cls, example: list[str] | None, color: list[str] | None, name: list[str] | None,
-        ignore: str | None, threshold: float | None, kind: str, crop: bool, nearest: int | None,
+        ignore: str | None, threshold: float | None, unlabelled: str, negative: int | None,
+        kind: str, crop: bool = False, nearest: int | None = None,
     ) -> "Shown":  # fmt: skip
         """From the options' texts.
 
@@ -66,20 +76,23 @@ class Shown:
         """
         pairs = [tuple(text.split("\0")) for text in example or []]
         colors = {i: color_of(c) for i, c in pairs_of(color, "--color").items()} or None
-        labels = {"colors": colors, "ignore": ignore_of(ignore), "threshold": threshold}
+        labels = {"colors": colors, "ignore": ignore_of(ignore), "threshold": threshold,
+                  "unlabelled": unlabelled, "negative": negative}  # fmt: skip
         return cls(pairs, labels, pairs_of(name, "--name"), kind, crop, nearest)
 
     def read(self) -> list["Example"]:
         """Examples of the pairs of files; a problem names its pair."""
+        return list(self.each())
+
+    def each(self) -> Iterator["Example"]:
+        """The same, read one at a time."""
         from incontext.example import Example
 
-        examples = []
         for image, mask in self.pairs:
             try:
-                examples.append(Example(image, mask, **self.labels))
+                yield Example(image, mask, **self.labels)
             except InputError as error:
                 raise InputError(f"example {image} {mask}: {error}") from None
-        return examples
 
     def encode(self, predictor: "Predictor", examples: list["Example"], **options: Any) -> "Prompt":
         """The prompt of these examples."""
@@ -100,7 +113,8 @@ class Shown:
 
 
 # What a prompt file holds already.
-HELD = ("example", "kind", "color", "name", "ignore", "threshold", "crop", "nearest", "spill")
+HELD = ("example", "kind", "color", "name", "ignore", "threshold", "unlabelled", "negative", "crop",
+        "nearest", "spill")  # fmt: skip
 
 
 def prompt_file(path: Path, ctx: typer.Context) -> Path:

@@ -120,6 +120,10 @@ class Pool:
             sizes=tuple(self.sizes[i] for i in at), sources=tuple(self.sources[i] for i in at),
         )  # fmt: skip
 
+    def named(self, names: Mapping[int, str]) -> "Pool":
+        """The same with names for ids."""
+        return replace(self, names=check_names(names, self.ids))
+
     def showing(self) -> list[int]:
         """Pictures that show some id at the size held."""
         return [i for i, m in enumerate(self.labels) if ((m > 0) & (m <= len(self.ids))).any()]

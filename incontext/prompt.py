@@ -177,6 +177,15 @@ class Prompt:
         )  # fmt: skip
 
 
+def is_prompt(path: str | Path) -> bool:
+    """Whether a file is one that `Prompt.save` wrote."""
+    try:
+        with safe_open(path, "pt") as file:
+            return KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def prompt_path(path: str | Path) -> Path:
     """Where a prompt may be written.
 

@@ -18,6 +18,8 @@ from incontext.pool import IGNORE, Pool
 from incontext.predictor import Predictor
 from incontext.prompt import KINDS, Prompt
 from incontext.subsets import candidates, choose, cover
+from incontext.thumbnail import MOST, Thumbnail
+from incontext.thumbnail import thumbnail as picture_of
 from incontext.trial import Trials, judge
 from incontext.tuner import Settings, Tuner
 from incontext.verdict import Verdict, best_of, decide
@@ -29,6 +31,7 @@ MOST_SHOWN = 64  # examples of an untuned prompt
 NEAREST = 4
 STATE = "state.pt"
 
+DEFAULTS = Settings()
 Tell = Callable[[str, int, int], None]  # what is being done, how far, of how much
 
 
@@ -56,7 +59,8 @@ def tune(
     *,
     names: Mapping[int, str] | None = None,
     kind: str = "semantic",
-    settings: Settings = Settings(),
+    settings: Settings = DEFAULTS,
+    thumbnail: bool = True,
     tell: Tell = lambda what, done, total: None,
 ) -> Outcome:
     """Learn a prompt from labelled pictures, the model frozen, and judge it on held-out ones.
@@ -68,7 +72,7 @@ def tune(
         examples: two or more; or a `Pool` of the model's size.
         folder: where the state is kept, so that a run that was killed goes on to the same result.
         names: of ids.
-        kind: see `Predictor.prompt`.
+        kind, thumbnail: see `Predictor.prompt`.
         tell: hears what is being done.
 
     Raises:
@@ -84,7 +88,7 @@ def tune(
     )  # fmt: skip
     pool = pool.subset(_usable(pool))
     with frozen(predictor):
-        return _Run(predictor, pool, kind, settings, folder, tell).outcome()
+        return _Run(predictor, pool, kind, settings, folder, tell).outcome(thumbnail)
 
 
 def _usable(pool: Pool) -> list[int]:
@@ -189,7 +193,7 @@ class _Run:
         torch.save(self.done, draft)
         draft.replace(self.path)
 
-    def outcome(self) -> Outcome:
+    def outcome(self, thumbnail: bool) -> Outcome:
         """All stages, those that are done already from the state."""
         untuned: dict[str, list[Counts]] = {}
         tuned: list[list[Counts]] = []
@@ -209,8 +213,9 @@ class _Run:
             stop = tuner.stops[best_of(states)]
             tuner = self._tune("all", list(range(len(self.pool))), [], stop)
         learned = len(tuner.learn)
-        prompt = replace(tuner.prompt(), made=self._made(verdict, learned, True))
-        used = prompt if verdict.helps else self._shown(verdict)
+        small = self._thumbnail() if thumbnail else None
+        prompt = replace(tuner.prompt(), made=self._made(verdict, learned, True), thumbnail=small)
+        used = prompt if verdict.helps else replace(self._shown(verdict), thumbnail=small)
         return Outcome(used, prompt, verdict, curve, learned, self._numbers())
 
     def _made(self, verdict: Verdict, pictures: int, tuned: bool) -> dict[str, Any]:
@@ -255,6 +260,10 @@ class _Run:
         if len(order) > 2 * NEAREST:
             sets[f"nearest {NEAREST} of all"] = some
         return sets
+
+    def _thumbnail(self) -> Thumbnail:
+        shown = self.pool.showing()[:MOST]
+        return picture_of([self.pool.example(i) for i in shown], self.pool.colors)
 
     def _numbers(self) -> dict[str, list[int]]:
         """Examples of the untuned prompts, by number in the pool: those of the first fold."""

@@ -53,7 +53,7 @@ def test_file_round_trip(predictor, tmp_path, options):
 
 
 def test_half_is_half_the_size(predictor, tmp_path):
-    whole, half = (predictor.prompt(examples(), half=h) for h in (False, True))
+    whole, half = (predictor.prompt(examples(), half=h, thumbnail=False) for h in (False, True))
     assert half.nbytes < 0.51 * whole.nbytes
     same(predictor, whole, half, atol=1.5)  # of 255
     sizes = [p.save(tmp_path / f"{p.nbytes}.safetensors").stat().st_size for p in (whole, half)]
@@ -69,7 +69,7 @@ def _paint_elsewhere(source: str, prompt: bytes) -> bytes:
 def test_workers_get_it_without_the_model(tiny_checkpoint):
     """Pickled, sent to another process, used there with a model of its own."""
     predictor = Predictor.from_pretrained(tiny_checkpoint)
-    prompt = predictor.prompt(examples(2), spill=True)
+    prompt = predictor.prompt(examples(2), spill=True, thumbnail=False)
     sent = pickle.dumps(prompt)
     assert len(sent) < prompt.nbytes + 20_000
     with multiprocessing.get_context("spawn").Pool(1) as pool:

@@ -1,0 +1,202 @@
+"""The commands that look at labelled pictures: tune and doctor. Parse, call, print."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from incontext.arguments import DEFAULT
+from incontext.cli_device import Checkpoint, Device, open_predictor
+from incontext.cli_examples import (
+    Colors,
+    Ignore,
+    Kind,
+    Names,
+    Negative,
+    Pairs,
+    Shown,
+    Threshold,
+    Unlabelled,
+)
+from incontext.errors import InputError
+
+if TYPE_CHECKING:
+    from incontext.example import Example
+    from incontext.pool import Pool
+
+Sets = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Folders (or .tar) of images/ + labels/, 8-bit ids, 255 unknown."),
+]
+NOT_SHOWN = 3  # exit code: tuning is not shown to help
+HURT = 4  # exit code: some examples hurt
+
+
+def tune(
+    out: Annotated[Path, typer.Option(help="Prompt file to write, .safetensors.")],
+    sets: Sets = None,
+    example: Pairs = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run, where it goes on if killed; default: OUT.run."),
+    ] = None,
+    checkpoint: Checkpoint = DEFAULT,
+    kind: Kind = "semantic",
+    color: Colors = None,
+    name: Names = None,
+    ignore: Ignore = None,
+    threshold: Threshold = None,
+    unlabelled: Unlabelled = "background",
+    negative: Negative = None,
+    space: Annotated[
+        str, typer.Option(help="What is learned: tokens, or pixels of example and target.")
+    ] = "tokens",
+    steps: Annotated[int, typer.Option(help="Optimizer steps with one painting.", min=1)] = 240,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 0.02,
+    seed: Annotated[int, typer.Option(help="Which pictures are held out, and all chance.")] = 0,
+    thumbnail: Annotated[bool, typer.Option(help="Keep a small picture in the file.")] = True,
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
+) -> None:
+    """Learn a prompt for a scene or dataset; the model stays as it is.
+
+    Takes 2 to thousands of labelled pictures. Says on held-out ones whether that helps, and writes
+    what does best: the tuned prompt, or the best untuned one. Exit code: 0 tuning helps, 3 it is
+    not shown to help, 2 the input was wrong.
+    """
+    import torch
+
+    from incontext.checkpoint import locate
+    from incontext.prompt import prompt_path
+    from incontext.tune import tune as learn
+    from incontext.tuner import Settings
+    from incontext.tuning_report import check_drawing, write
+
+    path, folder = prompt_path(out), run or out.with_suffix(".run")
+    check_drawing()
+    settings = Settings(space=space, steps=steps, rate=rate, seed=seed)
+    torch.set_num_threads(threads)
+    shown = Shown.parse(example, color, name, ignore, threshold, unlabelled, negative, kind)
+    predictor = open_predictor(locate(checkpoint), device, name=checkpoint)
+    pool = read_pool(shown, sets, predictor.size)
+    with Progress() as progress:
+        outcome = learn(
+            predictor, pool, folder, kind=kind, settings=settings, thumbnail=thumbnail,
+            tell=progress.tell,
+        )  # fmt: skip
+    outcome.prompt.save(path)
+    write(outcome, folder)
+    typer.echo(f"{len(pool)} pictures, {outcome.learned_from} of them learned from")
+    for line in outcome.verdict.lines():
+        typer.echo(line)
+    what = "the tuned prompt" if outcome.verdict.helps else f"untuned: {outcome.verdict.best}"
+    typer.echo(f"wrote {path} ({what}, {path.stat().st_size / 1e6:.1f} MB), {folder / 'curve.png'}")
+    if not outcome.verdict.helps:
+        raise typer.Exit(NOT_SHOWN)
+
+
+def doctor(
+    sets: Sets = None,
+    example: Pairs = None,
+    out: Annotated[Path, typer.Option(help="Page to write, .html.")] = Path("doctor.html"),
+    checkpoint: Checkpoint = DEFAULT,
+    kind: Kind = "semantic",
+    color: Colors = None,
+    name: Names = None,
+    ignore: Ignore = None,
+    threshold: Threshold = None,
+    unlabelled: Unlabelled = "background",
+    negative: Negative = None,
+    seed: Annotated[int, typer.Option(help="All chance.")] = 0,
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
+) -> None:
+    """Say what examples are worth: each is asked for by the others.
+
+    Predicts mIoU on new pictures for 1, 2, 4 … examples, names examples that hurt, near-duplicates,
+    ids that are confused or too small, and proposes a small subset. Exit code: 0 nothing wrong,
+    4 some examples hurt, 2 the input was wrong.
+    """
+    import torch
+
+    from incontext.checkpoint import locate
+    from incontext.doctor import examine
+    from incontext.doctor_report import lines, page
+
+    if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
+        raise InputError(f"--out {out}; accepted: a file to write, NAME.html")
+    torch.set_num_threads(threads)
+    shown = Shown.parse(example, color, name, ignore, threshold, unlabelled, negative, kind)
+    predictor = open_predictor(locate(checkpoint), device, name=checkpoint)
+    pool = read_pool(shown, sets, predictor.size)
+    with Progress() as progress:
+        diagnosis = examine(
+            predictor, pool, kind=kind, seed=seed,
+            tell=lambda done, total: progress.tell("asking examples for each other", done, total),
+        )  # fmt: skip
+    for line in lines(diagnosis):
+        typer.echo(line)
+    page(diagnosis, out)
+    typer.echo(f"wrote {out}")
+    if diagnosis.bad:
+        raise typer.Exit(HURT)
+
+
+def read_pool(shown: Shown, sets: list[Path] | None, size: int) -> "Pool":
+    """All examples that a command was given, at the model's size.
+
+    Raises:
+        InputError: none, or one that cannot be read.
+    """
+    from incontext.pictures import describe
+    from incontext.pool import Pool
+
+    if not sets and not shown.pairs:
+        raise InputError("no pictures: give folders of images/ + labels/, or --example IMAGE MASK")
+    names: dict[int, str] = {}
+    for path in sets or []:
+        names |= {int(i): str(n) for i, n in describe(path).get("classes", {}).items()}
+    sources: list[str] = []
+    pool = Pool.of(_each(shown, sets or [], sources), size, sources=sources)
+    strange = [i for i in shown.names if i not in pool.ids]
+    if strange:
+        raise InputError(f"--name: no picture shows id {strange[0]}")
+    names = {**pool.names, **{i: n for i, n in names.items() if i in pool.ids}, **shown.names}
+    return pool.named(names)
+
+
+def _each(shown: Shown, sets: list[Path], sources: list[str]) -> Iterator["Example"]:
+    """Examples of the pairs, then of the sets; what to call each goes to `sources`."""
+    import numpy as np
+
+    from incontext.example import Example
+    from incontext.pictures import IGNORE, read_pairs
+
+    for pair, one in zip(shown.pairs, shown.each(), strict=True):
+        sources.append(Path(pair[0]).name)
+        yield one
+    partly = {name: shown.labels[name] for name in ("unlabelled", "negative")}
+    for path in sets:
+        for name, image, ids in read_pairs(path):
+            sources.append(name)
+            yield Example(image, ids.astype(np.int32), ignore=IGNORE, **partly)
+
+
+class Progress:
+    """A progress bar that is told what is being done."""
+
+    def __enter__(self) -> "Progress":
+        from tqdm import tqdm
+
+        self.bar: Any = tqdm(disable=None, bar_format="{desc} |{bar}| {n}/{total} [{elapsed}]")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Show it."""
+        self.bar.total = total
+        self.bar.n = done
+        self.bar.set_description_str(what)
