@@ -1,9 +1,9 @@
 """`python -m eval tuned`: tuned prompts for sets of labelled pictures, judged on pictures apart.
 
-Of each set some pictures go to `incontext.tune`, as a user's would; the others are the test, which
-tuning never sees: mIoU over all ids of the set at the pictures' own size, tuned against each use
-of the same pictures untuned. Untuned is what does best on the test itself, so gains are not
-flattered.
+Of each set some pictures go to `incontext.tune`, as a user would give them; the others are the
+test, which tuning never sees: mIoU over all ids of the set at the pictures' own size, tuned against
+each use of the same pictures untuned. Untuned is what does best on the test itself, so gains are
+not flattered.
 """
 
 import json
@@ -23,8 +23,8 @@ from incontext.confusion import Counts, count, interval, miou
 from incontext.pictures import IGNORE
 from incontext.pool import Pool
 from incontext.prompt import Prompt
-from incontext.tune import tune, untuned
 from incontext.tuner import Settings
+from incontext.tuning import tune, untuned
 
 MOST_LEARNED, MOST_TESTED = 64, 48  # pictures of a set
 COMMAND = "python -m eval tuned --data ../shared/data/validation --out prompts"

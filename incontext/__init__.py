@@ -5,19 +5,26 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from incontext.color import Palette
+    from incontext.doctor import examine
     from incontext.errors import InputError
     from incontext.example import Example
+    from incontext.pool import Pool
     from incontext.predictor import Predictor
     from incontext.prompt import Prompt
     from incontext.segmentation import Segmentation
+    from incontext.tuning import tune
 
 __version__ = "0.1.0"
 
-__all__ = ["Example", "InputError", "Palette", "Predictor", "Prompt", "Segmentation"]
+__all__ = [
+    "Example", "InputError", "Palette", "Pool", "Predictor", "Prompt", "Segmentation", "examine",
+    "tune",
+]  # fmt: skip
 
 _HOMES = {
     "Example": "example", "InputError": "errors", "Palette": "color", "Predictor": "predictor",
-    "Prompt": "prompt", "Segmentation": "segmentation",
+    "Prompt": "prompt", "Segmentation": "segmentation", "Pool": "pool", "examine": "doctor",
+    "tune": "tuning",
 }  # fmt: skip
 
 

@@ -69,8 +69,8 @@ def tune(
 
     from incontext.checkpoint import locate
     from incontext.prompt import prompt_path
-    from incontext.tune import tune as learn
     from incontext.tuner import Settings
+    from incontext.tuning import tune as learn
     from incontext.tuning_report import check_drawing, write
 
     path, folder = prompt_path(out), run or out.with_suffix(".run")

@@ -71,17 +71,18 @@ def interval(counts: Counts, beside: Counts | None = None) -> Interval:
     value, drawn = miou(counts), miou(_weighted(weights, counts))
     if beside is not None:
         value, drawn = value - miou(beside), drawn - miou(_weighted(weights, beside))
-    return around(float(value), drawn, len(counts))
+    lowest = 0.0 if beside is None else -100.0
+    return around(float(value), drawn, len(counts), lowest)
 
 
-def around(value: float, drawn: Numbers, pictures: int) -> Interval:
+def around(value: float, drawn: Numbers, pictures: int, lowest: float = 0.0) -> Interval:
     """The interval that resamples leave, for a figure that so many pictures gave."""
     drawn = drawn[~np.isnan(drawn)]
     low, high = np.quantile(drawn, [0.05, 0.95]) if len(drawn) else (value, value)
     freedom = max(1, pictures - 1)
     wide = _student(freedom) / LEVEL_Z * float(np.sqrt(pictures / freedom))
     below, above = max(0.0, value - float(low)), max(0.0, float(high) - value)
-    return Interval(value, value - wide * below, value + wide * above)
+    return Interval(value, max(lowest, value - wide * below), min(100.0, value + wide * above))
 
 
 def _weighted(weights: Numbers, counts: Counts) -> Numbers:

@@ -4,13 +4,14 @@ Every example is asked for by the others (leave one out). From the trials: how w
 will come out with 1, 2, 4 … examples; which examples hurt; which ids are taken for each other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from incontext.confusion import Counts, Interval, around, interval, iou, miou, resamples
 from incontext.errors import InputError
+from incontext.example import Example
 from incontext.findings import Effect, confused, effects_of, small_ids, twins
 from incontext.pool import Pool
 from incontext.predictor import Predictor
@@ -48,21 +49,25 @@ class Diagnosis:
 
 def examine(
     predictor: Predictor,
-    pool: Pool,
+    examples: Iterable[Example] | Pool,
     *,
+    names: Mapping[int, str] | None = None,
     kind: str = "semantic",
     seed: int = 0,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Diagnosis:
-    """Leave-one-out trials over a pool of examples, and what follows from them.
+    """Leave-one-out trials over examples, and what follows from them.
 
     Args:
+        examples: three or more; or a `Pool` of the model's size.
+        names: of ids.
         kind: see `Predictor.prompt`.
         tell: hears how many of how many trials are done.
 
     Raises:
         InputError: fewer than three examples that show an object.
     """
+    pool = Pool.gather(examples, predictor.size, names)
     given = len(pool)
     usable = pool.showing()
     if len(usable) < FEWEST:
@@ -89,7 +94,8 @@ def examine(
     counts = lab.run(trials, one)
     effects, order = effects_of(pool, trials, counts)
     usual = {query: counts[number] for query, number in whole.items()}
-    best, gain = best_subset(lab, usual, order, rng, one)
+    wrong = {i for i, effect in zip(order, effects, strict=True) if effect.why == "mask"}
+    best, gain = best_subset(lab, usual, order, wrong, rng, one)
     total = sum(usual.values(), np.zeros_like(counts[0]))
     found = {i: float(v) for i, v in zip(pool.ids, iou(total), strict=True) if not np.isnan(v)}
     return Diagnosis(
@@ -153,20 +159,22 @@ def curve(
 
 
 def best_subset(
-    lab: Trials, usual: dict[int, Counts], order: list[int], rng: np.random.Generator,
-    tell: Callable[[int], None],
+    lab: Trials, usual: dict[int, Counts], order: list[int],
+    distrusted: set[int], rng: np.random.Generator, tell: Callable[[int], None],
 ) -> tuple[list[int], Interval]:  # fmt: skip
     """A small subset that serves the others best, and how it does against all examples.
 
-    Tried are those with the best effects, and some at random. `usual`: counts of each picture with
+    Tried are those with the best effects, and some at random, none of them with a mask that looks
+    wrong (`distrusted`). `usual`: counts of each picture with
     all others shown.
     """
     pool = lab.examples
     sets = candidates(pool, rng)
     for times in (1, 2, 4):
-        one = sorted(cover(pool, order[::-1], times))
+        one = sorted(cover(pool, [i for i in order[::-1] if i not in distrusted], times))
         if one not in sets and len(one) < len(pool):
             sets.append(one)
-    chosen, asked, found = choose(lab, sets, rng, tell)
+    good = [one for one in sets if not distrusted.intersection(one)]
+    chosen, asked, found = choose(lab, good or sets, rng, tell, distrusted)
     known = [n for n, t in enumerate(asked) if t.query in usual]
     return chosen, interval(found[known], np.stack([usual[asked[n].query] for n in known]))

@@ -8,6 +8,7 @@ colorings, so that what is learned goes with any.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ class Learned(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, coloring: Coloring) -> Encoded:
-        """The prompt under such a coloring, with gradients."""
+        """The prompt under any coloring of its ids, with gradients."""
 
 
 def random_coloring(rng: np.random.Generator, ids: Sequence[int]) -> Coloring:
@@ -62,15 +63,15 @@ class Tokens(Learned):
         rng = np.random.default_rng((seed, 1))
         others = [random_coloring(rng, coloring.ids) for _ in range(COLORINGS)]
         examples = [pool.example(i) for i in range(len(pool))]
-        self.bases = {
-            c: predictor.encode(examples, c, kind=kind, share=share, settle=False)
-            for c in (coloring, *others)
-        }
-        self.default = coloring
+        self.base = partial(predictor.encode, examples, kind=kind, share=share, settle=False)
+        self.bases = {c: self.base(c) for c in (coloring, *others)}
         first = self.bases[coloring].tensors()
-        named = {n: x for n, x in first.items() if x.is_floating_point()}
-        # Weights are logarithms: their unit is 1.
-        self.units = {n: x.std() if _known(n) else torch.ones(()) for n, x in named.items()}
+        # Not the weights of thinned tokens: they say how many tokens one stands for. (A bias that
+        # wants gradients would also keep attention from the fused kernel.)
+        named = {
+            n: x for n, x in first.items() if x.is_floating_point() and not n.endswith("weight")
+        }
+        self.units = {n: x.std() for n, x in named.items()}
         self.offsets = nn.ParameterDict(
             {n.replace(".", "/"): nn.Parameter(torch.zeros_like(x)) for n, x in named.items()}
         )
@@ -82,16 +83,12 @@ class Tokens(Learned):
 
     def encode(self, coloring: Coloring) -> Encoded:
         """See `Learned`."""
-        base = self.bases[coloring]
+        base = self.bases.get(coloring) or self.base(coloring)
         tensors = base.tensors()
         for name, unit in self.units.items():
             offset = self.offsets[name.replace(".", "/")]
             tensors[name] = tensors[name] + unit * offset
         return Encoded.of(tensors, base.count, base.size)
-
-
-def _known(name: str) -> bool:
-    return not name.endswith("weight")
 
 
 class Pixels(Learned):

@@ -92,6 +92,24 @@ class Pool:
             tuple(ids), check_names(names, ids), display_colors(maps, ids),
         )  # fmt: skip
 
+    @classmethod
+    def gather(
+        cls, examples: "Iterable[Example] | Pool", size: int, names: Mapping[int, str] | None
+    ) -> "Pool":
+        """A pool as it is, examples as one.
+
+        Raises:
+            InputError: see `of`; a pool of another size than the model's.
+        """
+        if not isinstance(examples, Pool):
+            return cls.of(examples, size, names=names)
+        if examples.size != size:
+            raise InputError(
+                f"a pool of {examples.size} × {examples.size} pixels, the model sees {size} × "
+                f"{size}: Pool.of(examples, predictor.size)"
+            )
+        return examples if names is None else examples.named(names)
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -1,6 +1,6 @@
 """Subsets: which few examples serve best, found by trying them on the other pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -44,12 +44,14 @@ def choose(
     sets: Sequence[Sequence[int]],
     rng: np.random.Generator,
     tell: Callable[[int], None] = lambda done: None,
+    distrusted: Collection[int] = (),
 ) -> tuple[list[int], list[Trial], Counts]:
     """The set that does best on pictures which are not in it, and the trials that say so.
 
-    Every set is tried on the same pictures, except for its own.
+    Every set is tried on the same pictures, except for its own. Those that are `distrusted` are
+    never asked: a set that holds one would be spared it.
     """
-    order = rng.permutation(len(lab.examples)).tolist()
+    order = [i for i in rng.permutation(len(lab.examples)).tolist() if i not in distrusted]
     plan = [
         [Trial(q, tuple(one)) for q in [i for i in order if i not in one][:ASKED]] for one in sets
     ]

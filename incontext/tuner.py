@@ -53,13 +53,16 @@ class Tuner:
     Args:
         learn: pictures to learn from.
         held: pictures to judge by; empty: none.
+        start: examples to start from, by number in `learn`; None: some that show every id.
     """
 
     def __init__(
-        self, predictor: Predictor, learn: Pool, held: Pool, kind: str, settings: Settings
-    ) -> None:
+        self, predictor: Predictor, learn: Pool, held: Pool, kind: str, settings: Settings,
+        start: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
         self.predictor, self.learn, self.held = predictor, learn, held
         self.kind, self.settings = kind, settings
+        self.given = list(range(len(learn))) if start is None else list(start)
         self.colorings = colorings_of(learn)
         self.steps = settings.steps * (1 + len(self.colorings)) // 2
         marks = np.arange(1, settings.judged + 1) / settings.judged
@@ -89,7 +92,7 @@ class Tuner:
         rows = [self.learn.ids.index(i) + 1 for i in coloring.ids if i != NEGATIVE]
         maps = self.learn.labels.flatten(1)
         rng = np.random.default_rng((self.settings.seed, 2))
-        order = rng.permutation(len(self.learn))
+        order = rng.permutation(self.given)
         queues = [[int(i) for i in order if (maps[i] == row).any()] for row in rows]
         chosen: list[int] = []
         while any(queues) and len(chosen) < most:
@@ -167,12 +170,20 @@ class Tuner:
         return seen.to(self.predictor.device), where.to(self.predictor.device)
 
     @torch.no_grad()
-    def prompt(self, values: Sequence[Tensor] | None = None, half: bool = True) -> Prompt:
-        """The prompt with these learned values, None: those that judged best."""
+    def prompt(
+        self,
+        values: Sequence[Tensor] | None = None,
+        colorings: Sequence[Coloring] | None = None,
+        half: bool = True,
+    ) -> Prompt:
+        """The prompt with these learned values, None: those that judged best.
+
+        `colorings`: of the passes' ids in their order, None: the default ones.
+        """
         before = [p.detach().clone() for p in self.parameters]
         self._put(self.kept if values is None else values)
         passes = []
-        for coloring, learned in zip(self.colorings, self.passes, strict=True):
+        for coloring, learned in zip(colorings or self.colorings, self.passes, strict=True):
             encoded = learned.encode(coloring)
             passes.append(Pass(coloring, encoded.to(torch.float16) if half else encoded))
         self._put(before)

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from incontext.errors import InputError
-from incontext.tune import Outcome
+from incontext.tuning import Outcome
 
 
 def check_drawing() -> None:

@@ -63,18 +63,20 @@ ARROWS = {
     "verdict": {"confusion"},
     "subsets": {"confusion", "pool", "trial", "verdict"},
     "findings": {"confusion", "pool", "trial"},
-    "doctor": {"confusion", "errors", "findings", "pool", "predictor", "subsets", "trial"},
+    "doctor": {
+        "confusion", "errors", "example", "findings", "pool", "predictor", "subsets", "trial",
+    },
     "doctor_report": {"doctor", "findings", "pool", "thumbnail"},
     "learned": {"color", "labels", "model", "model.encoder", "pool", "predictor"},
     "tuner": {
         "color", "confusion", "errors", "labels", "learned", "objective", "pool", "predictor",
         "prompt", "trial", "views",
     },
-    "tune": {
-        "confusion", "errors", "example", "model.int8", "pool", "predictor", "prompt", "subsets",
-        "thumbnail", "trial", "tuner", "verdict",
+    "tuning": {
+        "color", "color_mask", "confusion", "errors", "example", "labels", "model.int8", "pool",
+        "predictor", "prompt", "subsets", "thumbnail", "trial", "tuner", "verdict",
     },
-    "tuning_report": {"errors", "tune"},
+    "tuning_report": {"errors", "tuning"},
     "batch": {"errors", "image", "predictor", "prompt", "segmentation"},
     "scenes": set(),
     "canvas": set(),
@@ -103,7 +105,7 @@ ARROWS = {
     "cli_device": {"checkpoint", "errors", "predictor"},
     "cli_tuning": {
         "arguments", "checkpoint", "cli_device", "cli_examples", "doctor", "doctor_report",
-        "errors", "example", "pictures", "pool", "prompt", "tune", "tuner", "tuning_report",
+        "errors", "example", "pictures", "pool", "prompt", "tuner", "tuning", "tuning_report",
     },
     "cli": {
         "arguments", "batch", "checkpoint", "cli_checkpoint", "cli_device", "cli_examples",

@@ -73,3 +73,30 @@ def test_objects_are_what_is_painted():
     expected = torch.zeros(4, 4, dtype=torch.bool)
     expected[2, 0] = True
     assert torch.equal(with_objects(targets, black, (4, 4))[0, 0], expected)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 1.0])
+def test_unknown_tokens_have_no_weight(share):
+    """The others weigh as before among themselves; all examples keep as many."""
+    maps = marked(0.2, 0.5, 0.0)
+    known = torch.ones_like(maps)
+    known[0, 0, 6:], known[0, 1, :3], known[0, 2, 1:] = False, False, False
+    kept = choose(maps, share, 0, known)
+    assert kept.where.shape == (1, 3, max(2, round(share * 120)))
+    for flat, sure, where, weight in zip(
+        maps[0].flatten(1), known[0].flatten(1), kept.where[0], kept.weight[0], strict=True
+    ):
+        assert len(set(where.tolist())) == len(where)
+        chosen = sure[where]
+        assert (weight[~chosen] <= -1e4).all()
+        assert chosen.sum() == min(int(sure.sum()), len(where))
+        for sort in (flat & sure, ~flat & sure):
+            inside = weight[sort[where]].exp().sum()
+            assert float(inside) == pytest.approx(int(sort.sum()), rel=1e-4)
+
+
+def test_all_known_is_as_before():
+    maps = marked(0.2, 0.7)
+    one, other = choose(maps, 0.3, 0), choose(maps, 0.3, 0, torch.ones_like(maps))
+    assert torch.equal(one.where, other.where)
+    assert torch.equal(one.weight, other.weight)

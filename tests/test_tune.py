@@ -10,8 +10,8 @@ import torch
 from incontext import Example, InputError, Predictor
 from incontext.model import SIZES, SegGPT
 from incontext.pool import Pool
-from incontext.tune import frozen, split, tune
 from incontext.tuner import Settings, Tuner
+from incontext.tuning import frozen, split, tune
 
 QUICK = Settings(steps=6, judged=3, examples=3)
 
@@ -181,6 +181,23 @@ def test_tuned_prompts_travel(predictor, tmp_path):
     stranger = Predictor(SegGPT(predictor.model.config), name="another")
     with pytest.raises(InputError, match=r"made with another checkpoint \(toy, .*this is another"):
         stranger.load_prompt(path)
+
+
+@pytest.mark.parametrize("space", ["tokens", "pixels"])
+def test_any_coloring(predictor, space):
+    """Learned values go with other colors; the default ones give the tuned prompt again."""
+    outcome = tune(predictor, pool_of(10, ids=2), settings=replace(QUICK, space=space))
+    [part] = outcome.tuned.passes
+    default = dict(zip(part.coloring.ids, part.coloring.colors, strict=True))
+    same = outcome.recolored(default)._tensors()
+    theirs = replace(outcome.tuned, thumbnail=None)._tensors()
+    assert all(torch.equal(same[name], x) for name, x in theirs.items())
+    other = outcome.recolored({1: (0, 0, 255), 2: (255, 255, 0)})
+    assert other.passes[0].coloring.colors == ((0, 0, 255), (255, 255, 0))
+    changed = other._tensors()
+    assert any(not torch.equal(changed[name], x) for name, x in theirs.items())
+    with pytest.raises(InputError, match="lacks a color for id 2"):
+        outcome.recolored({1: (0, 0, 255)})
 
 
 def test_refused(predictor):

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from incontext.color import Coloring
+from incontext.color_mask import Rgb, check_colors
 from incontext.confusion import Counts, miou
 from incontext.errors import InputError, first_line
 from incontext.example import Example
+from incontext.labels import NEGATIVE
 from incontext.model.int8 import Int8Linear
 from incontext.pool import IGNORE, Pool
 from incontext.predictor import Predictor
@@ -50,6 +53,24 @@ class Outcome:
     curve: list[tuple[int, int, float, float]]
     learned_from: int
     shown: dict[str, list[int]]
+    tuner: Tuner
+
+    def recolored(self, colors: Mapping[int, Rgb]) -> Prompt:
+        """The tuned prompt under other colors, {id: (r, g, b)}: what was learned goes with any.
+
+        Raises:
+            InputError: an id without a color, or two colors that are too close.
+        """
+        missing = [i for i in self.tuned.ids if i not in colors]
+        if missing:
+            raise InputError(f"coloring lacks a color for id {missing[0]}")
+        table = check_colors(dict(colors))
+        several = []
+        for coloring in self.tuner.colorings:
+            ids = [i for i in coloring.ids if i != NEGATIVE]
+            one = Coloring(tuple(ids), tuple(table[i] for i in ids))
+            several.append(one.beside(NEGATIVE) if NEGATIVE in coloring.ids else one)
+        return self.tuner.prompt(colorings=several)
 
 
 def tune(
@@ -83,9 +104,7 @@ def tune(
     int8 = any(isinstance(m, Int8Linear) for m in predictor.model.modules())
     if predictor.dtype != torch.float32 or int8:
         raise InputError("tuning computes in float32; load the checkpoint with that dtype")
-    pool = examples if isinstance(examples, Pool) else Pool.of(
-        examples, predictor.size, names=names
-    )  # fmt: skip
+    pool = Pool.gather(examples, predictor.size, names)
     pool = pool.subset(_usable(pool))
     with frozen(predictor):
         return _Run(predictor, pool, kind, settings, folder, tell).outcome(thumbnail)
@@ -216,7 +235,7 @@ class _Run:
         small = self._thumbnail() if thumbnail else None
         prompt = replace(tuner.prompt(), made=self._made(verdict, learned, True), thumbnail=small)
         used = prompt if verdict.helps else replace(self._shown(verdict), thumbnail=small)
-        return Outcome(used, prompt, verdict, curve, learned, self._numbers())
+        return Outcome(used, prompt, verdict, curve, learned, self._numbers(), tuner)
 
     def _made(self, verdict: Verdict, pictures: int, tuned: bool) -> dict[str, Any]:
         """What a prompt file says of its making."""
