@@ -52,7 +52,7 @@ def tune(
     space: Annotated[
         str, typer.Option(help="What is learned: tokens, or pixels of example and target.")
     ] = "tokens",
-    steps: Annotated[int, typer.Option(help="Optimizer steps with one painting.", min=1)] = 240,
+    steps: Annotated[int, typer.Option(help="Optimizer steps with one painting.", min=1)] = 160,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 0.02,
     seed: Annotated[int, typer.Option(help="Which pictures are held out, and all chance.")] = 0,
     thumbnail: Annotated[bool, typer.Option(help="Keep a small picture in the file.")] = True,
@@ -87,7 +87,7 @@ def tune(
         )  # fmt: skip
     outcome.prompt.save(path)
     write(outcome, folder)
-    typer.echo(f"{len(pool)} pictures, {outcome.learned_from} of them learned from")
+    typer.echo(f"learned from {outcome.learned_from} pictures")
     for line in outcome.verdict.lines():
         typer.echo(line)
     what = "the tuned prompt" if outcome.verdict.helps else f"untuned: {outcome.verdict.best}"

@@ -27,7 +27,7 @@ class Settings:
     """How a prompt is tuned; the defaults are what validated best, see `prompts/README.md`."""
 
     space: str = "tokens"  # or "pixels", see `incontext.learned`
-    steps: int = 240  # with one painting; half as many more for each further one
+    steps: int = 160  # with one painting; half as many more for each further one
     rate: float = 0.02  # learning rate, in units of a token's or a picture's spread
     examples: int = 16  # real ones that a prompt starts from
     worth: float = 1.0  # a tuned prompt has as many tokens as so many whole examples

@@ -32,6 +32,7 @@ FOLDS = 3  # of cross-validation
 HELD_SHARE, MOST_HELD = 0.25, 32  # of the pictures, to judge by
 MOST_SHOWN = 64  # examples of an untuned prompt
 NEAREST = 4
+FEW = "the best few"
 STATE = "state.pt"
 
 DEFAULTS = Settings()
@@ -86,8 +87,9 @@ def tune(
 ) -> Outcome:
     """Learn a prompt from labelled pictures, the model frozen, and judge it on held-out ones.
 
-    With ten pictures or more a quarter is held out; fewer are judged by cross-validation, and the
-    prompt is then learned from all of them.
+    With ten pictures or more a quarter is held out; fewer are judged by cross-validation. The
+    prompt is then learned from all of them, for as many steps as did best. It starts from the best
+    few examples.
 
     Args:
         examples: two or more; or a `Pool` of the model's size.
@@ -170,7 +172,7 @@ class _Run:
         self.predictor, self.pool, self.kind, self.tell = predictor, pool, kind, tell
         self.folds = split(pool, settings.seed)
         few = len(self.folds) > 1
-        # Cross-validation learns once more from all: together about as long as one run.
+        # Four runs of half the length instead of two.
         steps = max(1, settings.steps // 2) if few else settings.steps
         self.settings = replace(settings, steps=steps)
         self.path = Path(folder) / STATE if folder else None
@@ -216,26 +218,27 @@ class _Run:
         """All stages, those that are done already from the state."""
         untuned: dict[str, list[Counts]] = {}
         tuned: list[list[Counts]] = []
-        curve, tuner = [], None
+        curve, stops = [], list[int]()
         for number, (learn, held) in enumerate(self.folds):
             for name, counts in self._untuned(number, learn, held).items():
                 untuned.setdefault(name, []).append(counts)
-            tuner = self._tune(f"fold {number}", learn, held)
+            tuner = self._tune(f"fold {number}", number, learn, held)
+            stops = tuner.stops
             tuned.append([counts for _, _, counts in tuner.history])
             curve += [
                 (number, step, loss, _percent(counts)) for step, loss, counts in tuner.history
             ]
-        assert tuner
         states = [np.concatenate(state) for state in zip(*tuned, strict=False)]
         verdict = decide({n: np.concatenate(c) for n, c in untuned.items()}, states)
-        if len(self.folds) > 1:
-            stop = tuner.stops[best_of(states)]
-            tuner = self._tune("all", list(range(len(self.pool))), [], stop)
-        learned = len(tuner.learn)
+        # Once more from all pictures, for as long as did best: what was held out is too good to lose.
+        every, stop = list(range(len(self.pool))), stops[best_of(states)]
+        tuner = self._tune("all", 0, every, [], stop)
         small = self._thumbnail() if thumbnail else None
-        prompt = replace(tuner.prompt(), made=self._made(verdict, learned, True), thumbnail=small)
+        prompt = replace(
+            tuner.prompt(), made=self._made(verdict, len(every), True), thumbnail=small
+        )
         used = prompt if verdict.helps else replace(self._shown(verdict), thumbnail=small)
-        return Outcome(used, prompt, verdict, curve, learned, self._numbers(), tuner)
+        return Outcome(used, prompt, verdict, curve, len(every), self._numbers(), tuner)
 
     def _made(self, verdict: Verdict, pictures: int, tuned: bool) -> dict[str, Any]:
         """What a prompt file says of its making."""
@@ -273,7 +276,7 @@ class _Run:
         if len(some) > 2 and drawn:
             self.tell("choosing the best few examples", 0, 1)
             best, _, _ = choose(Trials(self.predictor, few, kind=self.kind), drawn, rng)
-            sets["the best few"] = [some[i] for i in best]
+            sets[FEW] = [some[i] for i in best]
         if len(order) > len(one):
             sets["all examples"] = some
         if len(order) > 2 * NEAREST:
@@ -300,12 +303,15 @@ class _Run:
         return replace(prompt, names=named, made=self._made(verdict, len(chosen), False))
 
     def _tune(
-        self, stage: str, learn: Sequence[int], held: Sequence[int], until: int | None = None
+        self, stage: str, number: int, learn: list[int], held: list[int], until: int | None = None
     ) -> Tuner:
-        """One run of tuning, resumed where it stopped."""
+        """One run of tuning, resumed where it stopped; from the best few examples of a fold on."""
+        first = self.folds[number][0]
+        few = self.done[f"sets {number}"].get(FEW)
+        start = [learn.index(first[i]) for i in few] if few else None
         tuner = Tuner(
             self.predictor, self.pool.subset(learn), self.pool.subset(held), self.kind,
-            self.settings,
+            self.settings, start,
         )  # fmt: skip
         if stage in self.done:
             tuner.resume(self.done[stage])

@@ -12,7 +12,12 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("incontext/weights/*/README.md")]
+PAGES = [
+    ROOT / "README.md",
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("prompts/*.md"),
+    *ROOT.glob("incontext/weights/*/README.md"),
+]
 
 
 @pytest.fixture
@@ -40,20 +45,22 @@ def test_python_snippet_runs(pictures):
     assert len(done.stdout.splitlines()) == 2
 
 
-def incontext_command(folder: Path, command: str, *more: str) -> str:
+def incontext_command(folder: Path, command: str, *more: str, code: int = 0) -> str:
     words = [w for w in command.partition("#")[0].split() if w]
     done = subprocess.run(
         [sys.executable, "-m", "incontext", *words, *more],
         cwd=folder, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout
 
 
 def test_commands_run(pictures):
     commands = re.findall(r"^incontext (\w+ .*)$", README, re.MULTILINE)
     names = [command.split()[0] for command in commands]
-    assert names == ["segment", "prompt", "segment", "finetune", "segment"]
+    assert names == [
+        "segment", "prompt", "segment", "doctor", "tune", "segment", "finetune", "segment",
+    ]  # fmt: skip
     incontext_command(pictures, commands[0])
     assert (pictures / "results/c.png").is_file()
     assert (pictures / "results/results.json").is_file()
@@ -66,9 +73,17 @@ def test_commands_run(pictures):
         mask.save(pictures / f"my-set/labels/{i}.png")
         Image.open(pictures / "photo.jpg").save(pictures / f"my-set/images/{i}.jpg")
     quick = ["--steps", "1", "--episodes", "2", "--size", "32", "--threads", "1"]
-    said = incontext_command(pictures, commands[3], *quick)
+    said = incontext_command(pictures, commands[6], *quick)
     assert "learned from 19 pictures, judged by 5 held out" in said
-    incontext_command(pictures, commands[4], "--overwrite")
+    incontext_command(pictures, commands[7], "--overwrite")
+    for i in range(4, 24):  # a few will do for these
+        (pictures / f"my-set/images/{i}.jpg").unlink()
+    said = incontext_command(pictures, commands[3])
+    assert "4 examples" in said
+    assert (pictures / "report.html").is_file()
+    # The same picture four times: nothing can be gained.
+    incontext_command(pictures, commands[4], "--steps", "1", code=3)
+    incontext_command(pictures, commands[5], "--overwrite")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name + "/" + p.name)
