@@ -80,7 +80,10 @@ def examine(
         usable = sorted(rng.choice(usable, MOST, replace=False).tolist())
     pool = pool.subset(usable)
     pairs = twins(pool)
-    trials, whole = schedule(len(pool), rng, {(a, b) for a, b, _ in pairs})
+    # Where most are alike, as from a fixed camera, new pictures will be too: nothing is flattered.
+    usual_twins = len({i for a, b, _ in pairs for i in (a, b)}) > len(pool) / 2
+    apart = set() if usual_twins else {(a, b) for a, b, _ in pairs}
+    trials, whole = schedule(len(pool), rng, apart)
     lab, done = Trials(predictor, pool, kind=kind), 0
     expected = len(trials) + 2 * TRIED * ASKED
 

@@ -35,7 +35,9 @@ def _problems(found: Diagnosis) -> list[str]:
     said = [f"{e.source} hurts: {_why(e)}" for e in found.bad[:SHOWN]]
     if not said:
         said.append("No example hurts.")
-    for one, other, same in found.twins[:SHOWN]:
+    if len(found.twins) > found.looked_at:
+        said.append("Most of the pictures are nearly the same, as from a fixed camera.")
+    for one, other, same in found.twins[:SHOWN] if len(found.twins) <= found.looked_at else []:
         labels = "" if same else ", but their masks differ"
         said.append(f"{one} and {other} are nearly the same picture{labels}.")
     for index, taken, share in found.confused[:SHOWN]:

@@ -210,9 +210,9 @@ class Tuner:
         while self.step < last and not self.tired:
             loss = self.train_step()
             self.losses.append(loss)
-            score = self._judge() if self.step in self.stops else None
-            tell(loss, score)
-            if self.step in self.stops:
+            stop = self.step in self.stops or self.step == last
+            tell(loss, self._judge() if stop else None)
+            if stop:
                 save()
 
     @property

@@ -230,7 +230,7 @@ class _Run:
             ]
         states = [np.concatenate(state) for state in zip(*tuned, strict=False)]
         verdict = decide({n: np.concatenate(c) for n, c in untuned.items()}, states)
-        # Once more from all pictures, for as long as did best: what was held out is too good to lose.
+        # Once more from all pictures, for as long as did best: none is too many to learn from.
         every, stop = list(range(len(self.pool))), stops[best_of(states)]
         tuner = self._tune("all", 0, every, [], stop)
         small = self._thumbnail() if thumbnail else None

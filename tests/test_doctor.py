@@ -8,6 +8,7 @@ from incontext import Example, InputError, Predictor
 from incontext.doctor import curve, examine, schedule
 from incontext.doctor_report import lines, page
 from incontext.findings import confused, effects_of, small_ids, twins
+from incontext.model import SIZES, SegGPT
 from incontext.pool import Pool
 from incontext.subsets import candidates, cover
 from incontext.trial import Trial
@@ -143,6 +144,19 @@ def test_trials_equal_prompts_of_the_same_examples():
     prompt = predictor.prompt([pool.example(1), pool.example(3)], half=True)
     [expected] = judge(predictor, prompt, pool.subset([0]))
     assert np.abs(counts - expected).max() <= 3
+
+
+def test_a_fixed_camera(tmp_path):
+    """Pictures that are all alike are shown to each other, and one line says so."""
+    torch.manual_seed(0)
+    predictor = Predictor(SegGPT(SIZES["tiny"]))
+    rng = np.random.default_rng(0)
+    picture, mask = disc(rng)
+    found = examine(predictor, [Example(picture, mask) for _ in range(5)])
+    assert sorted(found.curve) == [1, 2, 5]
+    text = "\n".join(lines(found))
+    assert "as from a fixed camera" in text
+    assert "nearly the same picture" not in text
 
 
 def test_too_few():

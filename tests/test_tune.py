@@ -88,7 +88,7 @@ def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
     class KilledError(Exception):
         pass
 
-    for calls in (2, 8, 3, 4):  # before any state, and twice between two states
+    for calls in (2, 8, 3, 3):  # before any state, and twice between two states
         left = iter(range(calls))
 
         def tell(what, done, total, left=left):
