@@ -10,7 +10,7 @@ demo: .venv/demo
 
 # Lint, types, tests.
 test: lint
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from incontext.pool import Pool
 from incontext.trial import Trial, Trials
 from incontext.verdict import best_of
 
-TRIED = 6  # sets of each size
+TRIED = 4  # sets of each size
 ASKED = 12  # pictures that a set is tried on
 
 

@@ -30,7 +30,7 @@ class Trials:
         predictor: whose model is tried.
         examples: what trials may show.
         queries: what trials may ask; None: the examples.
-        kind, classes_per_pass: see `Predictor.prompt`.
+        kind: see `Predictor.prompt`.
     """
 
     def __init__(
@@ -38,25 +38,27 @@ class Trials:
         predictor: Predictor,
         examples: Pool,
         queries: Pool | None = None,
-        **options: object,
+        kind: str = "semantic",
     ) -> None:
         self.predictor, self.examples, self.queries = predictor, examples, queries or examples
-        self.options = options
-        self.prompts: dict[float, Prompt] = {}
+        self.kind = kind
+        self.prompts: dict[int, Prompt] = {}
 
     def encoded(self, shown: int) -> Prompt:
-        """All examples, with as many tokens of each as `shown` of them at once are seen with."""
-        share = min(1.0, THIN_TO / shown)
-        if share not in self.prompts:
+        """All examples, with as many tokens of each as `shown` of them at once are seen with.
+
+        Numbers are rounded up to 4, 8, 16 …: examples are encoded anew for each.
+        """
+        rounded = THIN_TO
+        while rounded < min(shown, len(self.examples)):
+            rounded *= 2
+        if rounded not in self.prompts:
             shows = [self.examples.example(i) for i in range(len(self.examples))]
             # `nearest` decides how many tokens are kept; which examples are seen, the trial says.
-            self.prompts[share] = self.predictor.prompt(
-                shows,
-                nearest=min(shown, len(shows)),
-                half=True,
-                **self.options,  # type: ignore[arg-type]
+            self.prompts[rounded] = self.predictor.prompt(
+                shows, nearest=min(rounded, len(shows)), half=True, thumbnail=False, kind=self.kind
             )
-        return self.prompts[share]
+        return self.prompts[rounded]
 
     def run(self, trials: Sequence[Trial], tell: Tell = lambda done: None) -> Counts:
         """Confusion counts of each trial, (T, C, C); `tell` hears how many were done."""
