@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from incontext.labels import NEGATIVE
 from incontext.prompt import Prompt
 from incontext.segmentation import Pixels, Segmentation
 from incontext.tiles import Blend, Tiling, upsample_rows
@@ -23,21 +22,16 @@ def merge(prompt: Prompt, paintings: Sequence[Tensor]) -> Tensor:
     """Belief in background and each id of the prompt, (K + 1, H, W), from all passes.
 
     An id has the belief of its own pass; a pixel is background as surely as the least sure pass
-    says. With one pass that is the pass itself. What is painted as negative is background.
+    says. With one pass that is the pass itself.
     """
     pairs = zip(prompt.passes, paintings, strict=True)
     beliefs = [part.coloring.read(painting) for part, painting in pairs]
-    for part, belief in zip(prompt.passes, beliefs, strict=True):
-        if NEGATIVE in part.coloring.ids:
-            belief[0] += belief[1 + part.coloring.ids.index(NEGATIVE)]
-    if [prompt.ids] == [part.coloring.ids for part in prompt.passes]:
+    if len(beliefs) == 1:
         return beliefs[0]
     merged = torch.empty(1 + len(prompt.ids), *beliefs[0].shape[1:])
     merged[0] = torch.stack([b[0] for b in beliefs]).amin(0)
     for part, belief in zip(prompt.passes, beliefs, strict=True):
         for row, index in enumerate(part.coloring.ids, 1):
-            if index == NEGATIVE:
-                continue
             merged[1 + prompt.ids.index(index)] = belief[row]
     return merged
 

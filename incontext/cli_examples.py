@@ -37,7 +37,7 @@ Unlabelled = Annotated[
 ]
 Negative = Annotated[
     int | None,
-    typer.Option(help='Mask id that means "not this": background easily taken for an object.'),
+    typer.Option(help='Mask id that means "not this": known background.'),
 ]
 Crop = Annotated[
     bool, typer.Option(help="Show examples cropped around their labels (fits --tile).")

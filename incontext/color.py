@@ -91,12 +91,6 @@ class Coloring:
             raise InputError(f"{len(ids)} ids in one pass; the palette has {len(palette)} colors")
         return cls(tuple(ids), palette.colors[: len(ids)])
 
-    def beside(self, index: int, palette: Palette = PALETTE) -> "Coloring":
-        """The coloring with one more id, in the palette's color farthest from those there."""
-        there = np.array([(0, 0, 0), *self.colors], float)
-        gaps = np.abs(np.array(palette.colors, float)[:, None] - there).mean(-1).min(1)
-        return Coloring((*self.ids, index), (*self.colors, palette.colors[int(gaps.argmax())]))
-
     def paint(self, ids: IdMap) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Id map (H, W) → target (H, W, 3); ids of other colorings and ignore become black."""
         target = np.zeros((*ids.shape, 3), np.uint8)

@@ -22,8 +22,8 @@ class Example:
         threshold: for soft masks: at or above it is id 1.
         unlabelled: what pixels of value 0 mean: "background", or "unknown" where only a part of
             the picture was labelled. What is unknown is not shown to the model as anything.
-        negative: an id that means "not this": background that could be taken for an object. It is
-            no id of the prompt.
+        negative: an id that means "not this": background that was looked at, which counts beside
+            `unlabelled="unknown"` as well. It is no id of the prompt.
 
     Raises:
         InputError: what cannot be read, or can be read in two ways.

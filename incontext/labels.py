@@ -24,15 +24,14 @@ LabelsLike: TypeAlias = (
 
 MANY_IDS = 64  # more in one mask draw a warning
 UNKNOWN = -1  # in an id map: ignored, neither background nor any id
-NEGATIVE = -2  # in an id map: "not this", background that could be taken for an id
 
 
 @dataclass(frozen=True)
 class Labels:
     """An integer map of the caller's ids.
 
-    `ids` (H, W) int32: 0 = background, 1 … 65 535, -1 = unknown, -2 = negative. `colors` are those
-    the source gave (palette or color mask). `discovered` says that ids stand for colors found in a
+    `ids` (H, W) int32: 0 = background, 1 … 65 535, -1 = unknown. `colors` are those the source
+    gave (palette or color mask). `discovered` says that ids stand for colors found in a
     color mask without a table: they hold within this map only until `match_colors` aligns several.
     """
 
@@ -42,7 +41,7 @@ class Labels:
 
     @property
     def present(self) -> list[int]:
-        """Ids that occur, ascending; background, unknown and negative left out."""
+        """Ids that occur, ascending; background and unknown left out."""
         return [int(i) for i in np.unique(self.ids) if i > 0]
 
 

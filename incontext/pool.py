@@ -11,13 +11,12 @@ from torch import Tensor
 from incontext.color_mask import Rgb
 from incontext.errors import InputError
 from incontext.example import Example
-from incontext.labels import NEGATIVE, UNKNOWN, Labels
+from incontext.labels import UNKNOWN, Labels
 from incontext.partial import shrink
 from incontext.prompt import check_names, display_colors
 
-# In a pool's index maps; 0 is the background, and 1 … K stand for its ids.
-NOT_THIS, IGNORE = 254, 255
-MOST_IDS = NOT_THIS - 1
+IGNORE = 255  # unknown, in a pool's index maps; 0 is the background, 1 … K stand for its ids
+MOST_IDS = IGNORE - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +25,7 @@ class Pool:
 
     Attributes:
         images: (M, 3, S, S) uint8 RGB.
-        labels: (M, S, S) uint8: 0 background, 1 … K the ids in order, 254 negative, 255 unknown.
+        labels: (M, S, S) uint8: 0 background, 1 … K the ids in order, 255 unknown.
         areas: (M, K), pixels of each id in the picture's own size.
         sizes: (width, height) of the pictures as they came.
         sources: what to call them.
@@ -53,7 +52,7 @@ class Pool:
         """Examples, one at a time, at `size` × `size` pixels (bicubic; labels nearest).
 
         Raises:
-            InputError: none with an object, more than 253 ids, ids that stand for colors of a
+            InputError: none with an object, more than 254 ids, ids that stand for colors of a
                 color mask without a table.
         """
         images, maps, areas, sizes = list[Tensor](), list[Labels](), list[dict[int, int]](), []
@@ -79,7 +78,7 @@ class Pool:
                              "unknown")  # fmt: skip
         if len(ids) > MOST_IDS:
             raise InputError(f"{len(ids)} ids; accepted: {MOST_IDS} or fewer")
-        table = {0: 0, NEGATIVE: NOT_THIS, UNKNOWN: IGNORE, **{i: n for n, i in enumerate(ids, 1)}}
+        table = {0: 0, UNKNOWN: IGNORE, **{i: n for n, i in enumerate(ids, 1)}}
         labels = []
         for found in maps:
             there, where = np.unique(found.ids, return_inverse=True)
@@ -126,7 +125,7 @@ class Pool:
         """One of the pictures with its labels, as held, in the caller's ids."""
         table = np.zeros(256, np.int32)
         table[1 : 1 + len(self.ids)] = self.ids
-        table[NOT_THIS], table[IGNORE] = NEGATIVE, UNKNOWN
+        table[IGNORE] = UNKNOWN
         ids = table[self.labels[index].numpy()]
         return Example.of(self.picture(index), Labels(ids, self.colors))
 

@@ -19,7 +19,7 @@ from incontext.errors import InputError, check_count
 from incontext.example import Example
 from incontext.gallery import Gallery
 from incontext.image import ImageLike, Normalizer, read_image
-from incontext.labels import NEGATIVE, UNKNOWN, Labels
+from incontext.labels import UNKNOWN, Labels
 from incontext.model import SegGPT
 from incontext.model.encoder import Encoded, Shown
 from incontext.model.int8 import Int8Linear
@@ -158,8 +158,6 @@ class Predictor:
         maps = align(examples)
         ids = sorted({index for m in maps for index in m.present})
         colorings = group(ids, classes_per_pass, coloring)
-        if any((m.ids == NEGATIVE).any() for m in maps):
-            colorings = [c.beside(NEGATIVE) for c in colorings]
         seen_at_once = min(nearest or len(examples), len(examples))
         share = 1.0 if thin_to is None else min(1.0, thin_to / seen_at_once)
         passes = []

@@ -8,7 +8,7 @@ import torch
 
 from incontext.belief import index_map, merge
 from incontext.confusion import Counts, count
-from incontext.pool import IGNORE, NOT_THIS, Pool
+from incontext.pool import IGNORE, Pool
 from incontext.predictor import THIN_TO, Predictor
 from incontext.prompt import Prompt
 
@@ -90,7 +90,7 @@ def score(pool: Pool, index: int, prompt: Prompt, painted: list[torch.Tensor]) -
     table = np.array([0, *(1 + pool.ids.index(i) for i in prompt.ids)])
     found = table[index_map(merge(prompt, painted)).numpy()]
     truth = pool.labels[index].numpy()
-    return count(np.where(truth == NOT_THIS, 0, truth), found, len(pool.ids), truth == IGNORE)
+    return count(truth, found, len(pool.ids), truth == IGNORE)
 
 
 def judge(

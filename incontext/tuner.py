@@ -11,11 +11,10 @@ from torch import Tensor
 from incontext.color import Coloring
 from incontext.confusion import Counts, miou
 from incontext.errors import InputError
-from incontext.labels import NEGATIVE
 from incontext.learned import SPACES, Learned
 from incontext.objective import Weights
 from incontext.objective import judge as cost
-from incontext.pool import IGNORE, NOT_THIS, Pool
+from incontext.pool import IGNORE, Pool
 from incontext.predictor import CLASSES_PER_PASS, Predictor
 from incontext.prompt import Pass, Prompt, group
 from incontext.trial import judge
@@ -89,7 +88,7 @@ class Tuner:
         most = self.settings.examples
         if self.predictor.model.config.example_attention == "joint":
             most = min(most, 2)  # each goes along with every query
-        rows = [self.learn.ids.index(i) + 1 for i in coloring.ids if i != NEGATIVE]
+        rows = [self.learn.ids.index(i) + 1 for i in coloring.ids]
         maps = self.learn.labels.flatten(1)
         rng = np.random.default_rng((self.settings.seed, 2))
         order = rng.permutation(self.given)
@@ -154,7 +153,7 @@ class Tuner:
         table = np.zeros(256, np.uint8)
         table[IGNORE] = IGNORE
         for row, index in enumerate(coloring.ids, 1):
-            table[NOT_THIS if index == NEGATIVE else 1 + self.learn.ids.index(index)] = row
+            table[1 + self.learn.ids.index(index)] = row
         maps = table[self.learn.labels.numpy()]
         holders = np.flatnonzero(((maps > 0) & (maps != IGNORE)).any((1, 2)))
         # Some queries show none of the pass's ids, if there are such pictures.
@@ -187,7 +186,7 @@ class Tuner:
             encoded = learned.encode(coloring)
             passes.append(Pass(coloring, encoded.to(torch.float16) if half else encoded))
         self._put(before)
-        ids = sorted({i for c in self.colorings for i in c.ids if i != NEGATIVE})
+        ids = sorted({i for c in self.colorings for i in c.ids})
         colors = {i: self.learn.colors[i] for i in ids}
         names = {i: self.learn.names[i] for i in ids}
         return Prompt(
@@ -258,8 +257,7 @@ class Tuner:
 
 
 def colorings_of(pool: Pool) -> list[Coloring]:
-    """The default colorings of the ids that a pool shows, negative beside them if there is any."""
+    """The default colorings of the ids that a pool shows."""
     there = set(torch.unique(pool.labels).tolist())
     ids = [i for row, i in enumerate(pool.ids, 1) if row in there]
-    colorings = group(ids, CLASSES_PER_PASS, None)
-    return [c.beside(NEGATIVE) for c in colorings] if NOT_THIS in there else colorings
+    return group(ids, CLASSES_PER_PASS, None)

@@ -15,7 +15,6 @@ from incontext.color_mask import Rgb, check_colors
 from incontext.confusion import Counts, miou
 from incontext.errors import InputError, first_line
 from incontext.example import Example
-from incontext.labels import NEGATIVE
 from incontext.model.int8 import Int8Linear
 from incontext.pool import IGNORE, Pool
 from incontext.predictor import Predictor
@@ -66,11 +65,7 @@ class Outcome:
         if missing:
             raise InputError(f"coloring lacks a color for id {missing[0]}")
         table = check_colors(dict(colors))
-        several = []
-        for coloring in self.tuner.colorings:
-            ids = [i for i in coloring.ids if i != NEGATIVE]
-            one = Coloring(tuple(ids), tuple(table[i] for i in ids))
-            several.append(one.beside(NEGATIVE) if NEGATIVE in coloring.ids else one)
+        several = [Coloring(c.ids, tuple(table[i] for i in c.ids)) for c in self.tuner.colorings]
         return self.tuner.prompt(colorings=several)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from incontext.confusion import Counts, Interval, interval, miou
 
-TUNED = "tuned"
+TUNED, CHANCE = "tuned", "one id everywhere"
+LEAST = 0.5  # points; a smaller gain is none, however sure
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,29 @@ class Verdict:
     best: str  # of `untuned`
     tuned: Interval
     gain: Interval  # of tuning over the best untuned
+    chance: Interval  # one id painted everywhere, the one that does best so
+    over_chance: Interval  # of tuning over that
     held_out: int
 
     @property
     def helps(self) -> bool:
-        """Whether the gain is sure: its interval lies above zero."""
-        return self.gain.low > 0
+        """Whether the gain is sure, and not what painting without looking brings as well."""
+        return self.gain.value >= LEAST and self.gain.low > 0 and self.over_chance.low > 0
 
     def lines(self) -> list[str]:
         """The verdict in words."""
-        width = max(map(len, [*self.untuned, TUNED]))
-        rows = {**self.untuned, TUNED: self.tuned}
+        width = max(map(len, [*self.untuned, CHANCE]))
+        rows = {**self.untuned, TUNED: self.tuned, CHANCE: self.chance}
         said = [f"mIoU on {self.held_out} held-out pictures, with 90 % intervals:"]
         said += [f"  {name:<{width}}  {value}" for name, value in rows.items()]
         gain = f"{self.gain.value:+.1f} [{self.gain.low:+.1f}, {self.gain.high:+.1f}]"
         if self.helps:
             said.append(f"Tuning helps: {gain} points over {self.best}. Use the tuned prompt.")
+        elif self.over_chance.low <= 0 < self.gain.value:
+            said.append(
+                "Tuning learned nothing that can be seen in the pictures: it does no better than "
+                f"{CHANCE}. Are the labels right? Use {self.best}, if anything."
+            )
         elif self.gain.value > 0:
             said.append(
                 f"Tuning may help, but that is not sure: {gain} points over {self.best}. Use "
@@ -55,11 +63,23 @@ def decide(untuned: Mapping[str, Counts], tuned: Sequence[Counts]) -> Verdict:
     """
     names = list(untuned)
     plain, learned = crossfit(list(untuned.values())), crossfit(tuned)
-    best = names[int(np.nanargmax([_score(untuned[n]) for n in names]))]
+    best = names[best_of(list(untuned.values()))]
+    blind = everywhere(plain)
     return Verdict(
         {name: interval(counts) for name, counts in untuned.items()}, best, interval(learned),
-        interval(learned, plain), len(plain),
+        interval(learned, plain), interval(blind), interval(learned, blind), len(plain),
     )  # fmt: skip
+
+
+def everywhere(counts: Counts) -> Counts:
+    """Counts of the same pictures with one id painted everywhere, the one that does best so."""
+    true = counts.sum(2)  # (Q, C)
+    options = []
+    for index in range(1, true.shape[1]):
+        painted = np.zeros_like(counts)
+        painted[:, :, index] = true
+        options.append(painted)
+    return options[best_of(options)]
 
 
 def crossfit(options: Sequence[Counts]) -> Counts:

@@ -51,7 +51,7 @@ ARROWS = {
     },
     "segmentation": {"color_mask", "errors", "image", "labels"},
     "tiles": {"errors"},
-    "belief": {"labels", "prompt", "segmentation", "tiles"},
+    "belief": {"prompt", "segmentation", "tiles"},
     "predictor": {
         "belief", "checkpoint", "color", "color_mask", "errors", "example", "gallery", "image",
         "labels", "model", "model.encoder", "model.int8", "model.parts", "partial", "prompt",

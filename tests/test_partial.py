@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from incontext import Example, InputError, Predictor
-from incontext.labels import NEGATIVE, UNKNOWN
+from incontext.labels import UNKNOWN
 from incontext.model import SIZES, SegGPT
 from incontext.partial import fill, shrink
 
-U, N = UNKNOWN, NEGATIVE
+U = UNKNOWN
 
 
 def naive_shrink(ids, size, patch):
@@ -42,7 +42,7 @@ def naive_shrink(ids, size, patch):
 def test_shrink_equals_its_twin(shape):
     rng = np.random.default_rng(shape[0])
     ids = np.full(shape, U, np.int32)
-    for value in (0, 1, 2, N):
+    for value in (0, 1, 2, 4):
         rows, columns = (rng.integers(0, n, 12) for n in shape)
         ids[rows, columns] = value
     ids[: shape[0] // 3, : shape[1] // 3] = 3
@@ -131,25 +131,21 @@ def test_mixed_examples_and_thinning(predictor):
     assert np.isfinite(near.confidence).all()
 
 
-def test_negative_is_background_of_its_own_color(predictor):
+def test_negative_is_background(predictor):
+    """Also where what is unlabelled is unknown."""
     rng = np.random.default_rng(3)
+    image = picture(rng)
     labels = np.zeros((32, 32), np.uint8)
     labels[4:12, 8:16], labels[20:28, 8:16] = 1, 7
-    example = Example(picture(rng), labels, negative=7)
+    example = Example(image, labels, negative=7)
     assert example.labels.present == [1]
-    prompt = predictor.prompt(example)
+    assert np.array_equal(example.labels.ids, labels == 1)
+    partly = Example(image, labels, negative=7, unlabelled="unknown")
+    assert set(np.unique(partly.labels.ids)) == {U, 0, 1}
+    assert (partly.labels.ids[20:28, 8:16] == 0).all()
+    prompt = predictor.prompt(partly)
     assert prompt.ids == (1,)
-    assert prompt.passes[0].coloring.ids == (1, NEGATIVE)
-    result = predictor.predict(picture(rng), prompt)
-    assert set(result.presence) == {1}
-    assert set(np.unique(result.labels)) <= {0, 1}
-    several = {i: i for i in range(6)}
-    many = np.array([several[i % 6] for i in range(64)], np.uint8).reshape(8, 8).repeat(4, 0)
-    prompt = predictor.prompt(
-        Example(picture(rng), many.repeat(4, 1), negative=5), classes_per_pass=2
-    )
-    assert [p.coloring.ids for p in prompt.passes] == [(1, 3, N), (2, 4, N)]
-    assert set(predictor.predict(picture(rng), prompt).presence) == {1, 2, 3, 4}
+    assert set(predictor.predict(picture(rng), prompt).presence) == {1}
 
 
 @pytest.mark.parametrize(
