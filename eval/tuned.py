@@ -7,7 +7,6 @@ not flattered.
 """
 
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,19 +18,19 @@ from tqdm import tqdm
 from eval.bench import SEEN
 from eval.common import LabelledSet, still_sets
 from incontext import Example, Predictor
-from incontext.confusion import Counts, count, interval, miou
+from incontext.confusion import Counts, Interval, count, interval, miou
 from incontext.pictures import IGNORE
 from incontext.pool import Pool
 from incontext.prompt import Prompt
 from incontext.tuner import Settings
-from incontext.tuning import tune, untuned
+from incontext.tuning import tune, untuned_of
 
-MOST_LEARNED, MOST_TESTED = 64, 48  # pictures of a set
+MOST_LEARNED, MOST_TESTED = 64, 40  # pictures of a set
 COMMAND = "python -m eval tuned --data ../shared/data/validation --out prompts"
 
 
 def divide(data: LabelledSet) -> tuple[list[int], list[int]]:
-    """Pictures to learn from (two thirds, at most 64) and to test on (at most 48), by seed 0."""
+    """Pictures to learn from (two thirds, at most 64) and to test on (at most 40), by seed 0."""
     order = np.random.default_rng(0).permutation(len(data.images)).tolist()
     learned = min(MOST_LEARNED, round(len(order) * 2 / 3))
     return order[:learned], order[learned : learned + MOST_TESTED]
@@ -59,16 +58,14 @@ def test(predictor: Predictor, prompt: Prompt, data: LabelledSet, chosen: Sequen
 
 def run(folder: Path, checkpoint: str, sets: Sequence[str], out: Path, state: Path,
         settings: Settings) -> None:  # fmt: skip
-    """Tune on every set, write the prompts that gain, and figures.json and a table of all."""
+    """Tune on every set; write the prompts that the verdict recommends, and figures of all."""
     predictor = Predictor.from_pretrained(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "figures.json"
     figures: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for source in still_sets(folder, sets):
         data = LabelledSet.read(source)
-        started = time.perf_counter()
         figures[data.name] = one(predictor, data, out, state / data.name, settings)
-        figures[data.name]["seconds"] = round(time.perf_counter() - started)
         path.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n")
     print(table(figures))
 
@@ -87,7 +84,7 @@ def one(
 
         outcome = tune(predictor, pool, state, settings=settings, thumbnail=False, tell=tell)
     plain = {
-        name: test(predictor, untuned(predictor, pool, name, chosen), data, tested)
+        name: test(predictor, untuned_of(predictor, outcome.pool, name, chosen), data, tested)
         for name, chosen in outcome.shown.items()
     }
     tuned = test(predictor, outcome.tuned, data, tested)
@@ -95,12 +92,13 @@ def one(
     gain = interval(tuned, plain[best])
     found: dict[str, Any] = {
         "learned": len(learned), "tested": len(tested), "ids": len(pool.ids),
-        "verdict": outcome.verdict.helps, "held_out_gain": vars(outcome.verdict.gain),
+        "verdict": outcome.verdict.helps, "held_out_gain": rounded(outcome.verdict.gain),
         "untuned": {name: round(float(miou(c)), 1) for name, c in plain.items()}, "best": best,
         "tuned": round(float(miou(tuned)), 1),
-        "gain": {k: round(v, 1) for k, v in vars(gain).items()},
+        "gain": rounded(gain),
     }  # fmt: skip
-    if outcome.verdict.helps and gain.value > 0:
+    (out / f"{data.name}.safetensors").unlink(missing_ok=True)
+    if outcome.verdict.helps:
         said = {"test": {"best untuned": f"{best} {found['untuned'][best]}",
                          "tuned": found["tuned"], "gain": str(gain), "pictures": len(tested)},
                 "command": f"{COMMAND} --only {data.name}"}  # fmt: skip
@@ -108,6 +106,11 @@ def one(
         file = prompt.save(out / f"{data.name}.safetensors")
         found["megabytes"] = round(file.stat().st_size / 1e6, 1)
     return found
+
+
+def rounded(interval: Interval) -> dict[str, float]:
+    """An interval as JSON keeps it."""
+    return {name: round(value, 1) for name, value in vars(interval).items()}
 
 
 def table(figures: dict[str, Any]) -> str:

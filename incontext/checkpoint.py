@@ -34,9 +34,10 @@ def bundled() -> list[str]:
 
 def display_name(source: str | Path) -> str:
     """What to call a checkpoint: a bundled name or hub id as it is, of a path its last part."""
-    path = Path(source)
-    if not path.exists():
-        return str(source)
+    text, path = str(source), Path(source)
+    if not path.exists() and text.count("/") < 2 and text[:1] not in "./~":
+        return text
+    path = path.resolve()
     return path.parent.name if path.name == WEIGHTS else path.name
 
 

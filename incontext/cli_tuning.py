@@ -52,9 +52,13 @@ def tune(
     space: Annotated[
         str, typer.Option(help="What is learned: tokens, or pixels of example and target.")
     ] = "tokens",
-    steps: Annotated[int, typer.Option(help="Optimizer steps with one painting.", min=1)] = 160,
+    steps: Annotated[
+        int, typer.Option(help="Optimizer steps for each painting that a query takes.", min=1)
+    ] = 160,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 0.02,
-    seed: Annotated[int, typer.Option(help="Which pictures are held out, and all chance.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Which pictures are held out, and all chance.", min=0)
+    ] = 0,
     thumbnail: Annotated[bool, typer.Option(help="Keep a small picture in the file.")] = True,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
@@ -87,7 +91,11 @@ def tune(
         )  # fmt: skip
     outcome.prompt.save(path)
     write(outcome, folder)
-    typer.echo(f"learned from {outcome.learned_from} pictures")
+    typer.echo(f"learned from {len(outcome.pool)} pictures")
+    lost = [i for i in pool.ids if i not in outcome.tuned.ids]
+    if lost:
+        typer.echo(f"ids {', '.join(map(str, lost))} are left out: at {pool.size} × {pool.size} "
+                   "pixels nothing is left of them")  # fmt: skip
     for line in outcome.verdict.lines():
         typer.echo(line)
     what = "the tuned prompt" if outcome.verdict.helps else f"untuned: {outcome.verdict.best}"
@@ -108,7 +116,7 @@ def doctor(
     threshold: Threshold = None,
     unlabelled: Unlabelled = "background",
     negative: Negative = None,
-    seed: Annotated[int, typer.Option(help="All chance.")] = 0,
+    seed: Annotated[int, typer.Option(help="All chance.", min=0)] = 0,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
 ) -> None:
@@ -154,11 +162,26 @@ def read_pool(shown: Shown, sets: list[Path] | None, size: int) -> "Pool":
 
     if not sets and not shown.pairs:
         raise InputError("no pictures: give folders of images/ + labels/, or --example IMAGE MASK")
+    beside = [name for name in ("colors", "ignore", "threshold") if shown.labels[name] is not None]
+    if sets and beside:
+        raise InputError(
+            f"--{beside[0].removesuffix('s')} is for --example; labels of a folder are 8-bit ids, "
+            "255 means unknown"
+        )
     names: dict[int, str] = {}
     for path in sets or []:
-        names |= {int(i): str(n) for i, n in describe(path).get("classes", {}).items()}
+        said = describe(path).get("classes", {})
+        if isinstance(said, dict):
+            names |= {int(i): str(n) for i, n in said.items() if str(i).isdecimal()}
     sources: list[str] = []
-    pool = Pool.of(_each(shown, sets or [], sources), size, sources=sources)
+    try:
+        pool = Pool.of(_each(shown, sets or [], sources), size, sources=sources)
+    except InputError as error:
+        if sets and "no example shows" in str(error):
+            raise InputError(
+                f"{error}; in a folder 255 means unknown, write the object as 1"
+            ) from None
+        raise
     strange = [i for i in shown.names if i not in pool.ids]
     if strange:
         raise InputError(f"--name: no picture shows id {strange[0]}")
@@ -179,7 +202,7 @@ def _each(shown: Shown, sets: list[Path], sources: list[str]) -> Iterator["Examp
     partly = {name: shown.labels[name] for name in ("unlabelled", "negative")}
     for path in sets:
         for name, image, ids in read_pairs(path):
-            sources.append(name)
+            sources.append(f"{path.stem}/{name}" if len(sets) + len(shown.pairs) > 1 else name)
             yield Example(image, ids.astype(np.int32), ignore=IGNORE, **partly)
 
 

@@ -72,11 +72,21 @@ def interval(counts: Counts, beside: Counts | None = None) -> Interval:
     if beside is not None:
         value, drawn = value - miou(beside), drawn - miou(_weighted(weights, beside))
     lowest = 0.0 if beside is None else -100.0
-    return around(float(value), drawn, len(counts), lowest)
+    return around(float(value), drawn, showing(counts), lowest)
+
+
+def showing(counts: Counts) -> int:
+    """Pictures that show some id: those that a figure rests on."""
+    return int((counts[:, 1:].sum((1, 2)) > 0).sum())
 
 
 def around(value: float, drawn: Numbers, pictures: int, lowest: float = 0.0) -> Interval:
-    """The interval that resamples leave, for a figure that so many pictures gave."""
+    """The interval that resamples leave, for a figure that so many pictures gave.
+
+    One picture says nothing of others: its interval is the widest there is.
+    """
+    if pictures < 2:
+        return Interval(value, lowest, 100.0)
     drawn = drawn[~np.isnan(drawn)]
     low, high = np.quantile(drawn, [0.05, 0.95]) if len(drawn) else (value, value)
     freedom = max(1, pictures - 1)
@@ -98,4 +108,6 @@ def _student(freedom: int) -> float:
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
+    if freedom == 1:  # too far from the normal distribution for the series
+        return 6.314
     return z + sum(term / freedom**power for power, term in enumerate(terms, 1))

@@ -12,7 +12,7 @@ import numpy as np
 from incontext.confusion import Counts, Interval, around, interval, iou, miou, resamples
 from incontext.errors import InputError
 from incontext.example import Example
-from incontext.findings import Effect, confused, effects_of, small_ids, twins
+from incontext.findings import Effect, asked_for, confused, effects_of, small_ids, twins
 from incontext.pool import Pool
 from incontext.predictor import Predictor
 from incontext.subsets import ASKED, TRIED, candidates, choose, cover
@@ -34,8 +34,9 @@ class Diagnosis:
     curve: dict[int, Interval]  # examples → predicted mIoU on new pictures
     classes: dict[int, float]  # id → IoU with all examples
     effects: list[Effect]
+    alike: bool  # most of the pictures are nearly the same
     twins: list[tuple[str, str, bool]]  # two names, and whether their labels agree
-    confused: list[tuple[int, int, float]]  # id, what it is taken for (0: background), share
+    confused: list[tuple[int, int, float]]  # id, what it is taken for, share
     small: list[tuple[int, float, float]]  # id, its median pixels at the model's size, in a tile
     order: tuple[int, ...]  # numbers of the examples in the pool, worst first
     best: tuple[str, ...]  # the subset proposed
@@ -77,13 +78,15 @@ def examine(
         )
     rng = np.random.default_rng(seed)
     if len(usable) > MOST:
-        usable = sorted(rng.choice(usable, MOST, replace=False).tolist())
-    pool = pool.subset(usable)
+        usable = rng.choice(usable, MOST, replace=False).tolist()
+    # Pictures that are known to show nothing are asked too: what is painted on them is wrong.
+    empty = [i for i in pool.known() if i not in pool.showing()]
+    pool = pool.subset(sorted(usable + rng.permutation(empty)[: len(usable) // 2].tolist()))
     pairs = twins(pool)
     # Where most are alike, as from a fixed camera, new pictures will be too: nothing is flattered.
-    usual_twins = len({i for a, b, _ in pairs for i in (a, b)}) > len(pool) / 2
-    apart = set() if usual_twins else {(a, b) for a, b, _ in pairs}
-    trials, whole = schedule(len(pool), rng, apart)
+    alike = len(pairs) > len(pool) * (len(pool) - 1) / 4
+    apart = set() if alike else {(a, b) for a, b, _ in pairs}
+    trials, whole = schedule(len(pool), pool.showing(), rng, apart)
     lab, done = Trials(predictor, pool, kind=kind), 0
     expected = len(trials) + 2 * TRIED * ASKED
 
@@ -94,7 +97,7 @@ def examine(
 
     patch = predictor.model.config.patch_size**2
 
-    counts = lab.run(trials, one)
+    counts = asked_for(pool, trials, lab.run(trials, one))
     effects, order = effects_of(pool, trials, counts)
     usual = {query: counts[number] for query, number in whole.items()}
     wrong = {i for i, effect in zip(order, effects, strict=True) if effect.why == "mask"}
@@ -102,19 +105,20 @@ def examine(
     total = sum(usual.values(), np.zeros_like(counts[0]))
     found = {i: float(v) for i, v in zip(pool.ids, iou(total), strict=True) if not np.isnan(v)}
     return Diagnosis(
-        pool, len(pool), given, curve(trials, whole, counts, len(pool)), found, effects,
-        [(pool.sources[a], pool.sources[b], same) for a, b, same in pairs],
+        pool, len(pool), given, curve(trials, whole, counts, len(pool), len(usable)), found,
+        effects, alike, [(pool.sources[a], pool.sources[b], same) for a, b, same in pairs],
         confused(pool, total), small_ids(pool, patch), tuple(order),
         tuple(pool.sources[i] for i in best), gain,
     )  # fmt: skip
 
 
 def schedule(
-    count: int, rng: np.random.Generator, apart: set[tuple[int, int]]
+    count: int, shows: list[int], rng: np.random.Generator, apart: set[tuple[int, int]]
 ) -> tuple[list[Trial], dict[int, int]]:
     """Each picture asked with single others, with random sets of 2, 4, 8 …, and with all others.
 
-    `apart`: pairs of near-duplicates, which are not shown to each other: they would flatter.
+    `shows`: pictures with an object, which alone are examples. `apart`: pairs of near-duplicates,
+    which are not shown to each other: they would flatter.
 
     Returns:
         The trials, and for each query the number of the one with all others.
@@ -122,7 +126,7 @@ def schedule(
     trials, whole = [], {}
     for query in range(count):
         near = {a + b - query for a, b in apart if query in (a, b)}
-        others = np.array([i for i in range(count) if i != query and i not in near])
+        others = np.array([i for i in shows if i != query and i not in near])
         for one in rng.permutation(others)[:SINGLES]:
             trials.append(Trial(query, (int(one),)))
         size = 2
@@ -138,7 +142,7 @@ def schedule(
 
 
 def curve(
-    trials: list[Trial], whole: dict[int, int], counts: Counts, pictures: int
+    trials: list[Trial], whole: dict[int, int], counts: Counts, pictures: int, examples: int
 ) -> dict[int, Interval]:
     """Predicted mIoU on new pictures by the number of examples, with intervals.
 
@@ -151,13 +155,13 @@ def curve(
     for number, trial in enumerate(trials):
         if whole.get(trial.query) != number:
             by_size.setdefault(len(trial.shown), []).append(number)
-    by_size[pictures] = list(whole.values())
+    by_size[examples] = list(whole.values())
     found = {}
     for size, which in sorted(by_size.items()):
         asked = drawn[:, [trials[n].query for n in which]]
         shown = np.stack([drawn[:, list(trials[n].shown)].mean(1) for n in which], 1)
         sums = np.einsum("rt,tab->rab", asked * shown, counts[which].astype(float))
-        found[size] = around(float(miou(counts[which])), miou(sums[:, None]), pictures)
+        found[size] = around(float(miou(counts[which])), miou(sums[:, None]), examples)
     return found
 
 
@@ -167,17 +171,23 @@ def best_subset(
 ) -> tuple[list[int], Interval]:  # fmt: skip
     """A small subset that serves the others best, and how it does against all examples.
 
-    Tried are those with the best effects, and some at random, none of them with a mask that looks
-    wrong (`distrusted`). `usual`: counts of each picture with
-    all others shown.
+    All examples where there is no smaller one. Tried are those with the best effects, and some at
+    random, none of them with a mask that looks wrong (`distrusted`). `usual`: counts of each
+    picture with all others shown.
     """
     pool = lab.examples
     sets = candidates(pool, rng)
     for times in (1, 2, 4):
         one = sorted(cover(pool, [i for i in order[::-1] if i not in distrusted], times))
-        if one not in sets and len(one) < len(pool):
+        if one not in sets and len(one) < len(pool.showing()):
             sets.append(one)
-    good = [one for one in sets if not distrusted.intersection(one)]
-    chosen, asked, found = choose(lab, good or sets, rng, tell, distrusted)
-    known = [n for n, t in enumerate(asked) if t.query in usual]
-    return chosen, interval(found[known], np.stack([usual[asked[n].query] for n in known]))
+    trusted = [one for one in sets if not distrusted.intersection(one)]
+    everything = pool.showing()
+    if not trusted:
+        return everything, Interval(0.0, 0.0, 0.0)
+    chosen, asked, found = choose(lab, trusted, rng, tell, distrusted)
+    known = [n for n, trial in enumerate(asked) if trial.query in usual]
+    if not known:
+        return everything, Interval(0.0, 0.0, 0.0)
+    found = asked_for(pool, [asked[n] for n in known], found[known])
+    return chosen, interval(found, np.stack([usual[asked[n].query] for n in known]))

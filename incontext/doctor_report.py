@@ -35,9 +35,9 @@ def _problems(found: Diagnosis) -> list[str]:
     said = [f"{e.source} hurts: {_why(e)}" for e in found.bad[:SHOWN]]
     if not said:
         said.append("No example hurts.")
-    if len(found.twins) > found.looked_at:
+    if found.alike:
         said.append("Most of the pictures are nearly the same, as from a fixed camera.")
-    for one, other, same in found.twins[:SHOWN] if len(found.twins) <= found.looked_at else []:
+    for one, other, same in [] if found.alike else found.twins[:SHOWN]:
         labels = "" if same else ", but their masks differ"
         said.append(f"{one} and {other} are nearly the same picture{labels}.")
     for index, taken, share in found.confused[:SHOWN]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch.nn.functional as F
 
 from incontext.confusion import Counts, miou
-from incontext.pool import Pool
+from incontext.pool import Pool, shown_by
 from incontext.trial import Trial
 
 BAD = 4.0  # robust deviations: twice as an example, once as a query
@@ -15,6 +15,7 @@ HARM = 2.0  # points of mIoU that an example must cost to be named
 CONFUSED = 0.15  # share of an id's pixels painted as another
 ALIKE = 6.0  # mean difference of two small gray pictures, 0–255, below which they are the same
 THUMB = 24  # pixels
+SAME = 0.8  # share of labelled pixels that two masks of one picture agree on
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,15 @@ class Effect:
     why: str = ""  # "mask" or "unlike" where it hurts
 
 
-def scores(counts: Counts) -> Any:
-    """mIoU of each trial alone, (T,); NaN where the truth shows no id."""
-    return miou(counts[:, None])
+def asked_for(pool: Pool, trials: list[Trial], counts: Counts) -> Counts:
+    """Counts with the ids that no example of the trial shows taken for background: an example can
+    not be blamed for what it does not show."""
+    shows, counts = shown_by(pool), counts.copy()
+    for number, trial in enumerate(trials):
+        missing = 1 + np.flatnonzero(~shows[list(trial.shown)].any(0))
+        counts[number, 0] += counts[number, missing].sum(0)
+        counts[number, missing] = 0
+    return counts
 
 
 def effects_of(pool: Pool, trials: list[Trial], counts: Counts) -> tuple[list[Effect], list[int]]:
@@ -40,7 +47,7 @@ def effects_of(pool: Pool, trials: list[Trial], counts: Counts) -> tuple[list[Ef
     (least squares, lightly damped). A bad mask shows twice: pictures asked with it come out worse,
     and it disagrees with what all the others paint on it.
     """
-    values, size = scores(counts), len(pool)
+    values, size = miou(counts[:, None]), len(pool)
     known = [n for n, v in enumerate(values) if not np.isnan(v)]
     rows = np.zeros((len(known), 2 * size))
     for row, n in enumerate(known):
@@ -48,15 +55,18 @@ def effects_of(pool: Pool, trials: list[Trial], counts: Counts) -> tuple[list[Ef
         rows[row, [size + i for i in trials[n].shown]] = 1 / len(trials[n].shown)
     damp = np.diag([1e-3] * size + [0.5] * size)
     solved = np.linalg.solve(rows.T @ rows + damp, rows.T @ values[known])
-    level, effect = solved[:size], solved[size:] - np.median(solved[size:])
+    level, effect = solved[:size], solved[size:]
+    examples = pool.showing()
+    effect = effect - np.median(effect[examples])
     agreement = np.array([
         np.nanmean([values[n] for n in known if trials[n].query == i] or [np.nan])
         for i in range(size)
     ])  # fmt: skip
-    shown, asked = _deviation(effect), _deviation(level)
+    shown, asked = (_deviation(x, x[examples]) for x in (effect, level))
     odd = np.minimum(shown, 0) * 2 + np.minimum(asked, 0)
-    order = np.argsort(odd, kind="stable").tolist()
-    usual = float(np.nanmedian(agreement))
+    # Pictures without an object are asked only.
+    order = [i for i in np.argsort(odd, kind="stable").tolist() if i in set(examples)]
+    usual = float(np.nanmedian(agreement[examples]))
     found = []
     for i in order:
         hurts = effect[i] < -HARM and odd[i] < -BAD
@@ -65,10 +75,10 @@ def effects_of(pool: Pool, trials: list[Trial], counts: Counts) -> tuple[list[Ef
     return found, order
 
 
-def _deviation(values: Any) -> Any:
-    """In units of the usual deviation from the median, which is taken as 3 points at least."""
-    middle = np.median(values)
-    spread = 1.4826 * np.median(np.abs(values - middle))  # of a normal distribution: its σ
+def _deviation(values: Any, among: Any) -> Any:
+    """In units of the usual deviation of some from their median, taken as 3 points at least."""
+    middle = np.median(among)
+    spread = 1.4826 * np.median(np.abs(among - middle))  # of a normal distribution: its σ
     return (values - middle) / max(3.0, float(spread))
 
 
@@ -80,8 +90,10 @@ def twins(pool: Pool) -> list[tuple[int, int, bool]]:
     for i in range(len(pool)):
         gaps = np.abs(thumbs[i + 1 :] - thumbs[i]).mean(1)
         for j in (i + 1 + np.flatnonzero(gaps < ALIKE)).tolist():
-            same = float((pool.labels[i] == pool.labels[j]).float().mean())
-            found.append((i, j, same > 0.95))
+            one, other = pool.labels[i], pool.labels[j]
+            either = (one > 0) | (other > 0)
+            same = float((one == other)[either].float().mean()) if either.any() else 1.0
+            found.append((i, j, same > SAME))
     return found
 
 

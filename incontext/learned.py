@@ -23,7 +23,7 @@ from incontext.pool import Pool
 from incontext.predictor import Predictor
 
 COLORINGS = 8  # random ones that examples are encoded under, `Tokens`
-SURE = 4.0  # logit of the labels that soft targets start from
+SURE = 6.0  # logit of the labels that soft targets start from
 
 
 class Learned(nn.Module, ABC):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from incontext.errors import InputError
 from incontext.example import Example
 from incontext.labels import UNKNOWN, Labels
 from incontext.partial import shrink
-from incontext.prompt import check_names, display_colors
+from incontext.prompt import check_names, check_palettes, display_colors
 
 IGNORE = 255  # unknown, in a pool's index maps; 0 is the background, 1 … K stand for its ids
 MOST_IDS = IGNORE - 1
@@ -78,6 +79,7 @@ class Pool:
                              "unknown")  # fmt: skip
         if len(ids) > MOST_IDS:
             raise InputError(f"{len(ids)} ids; accepted: {MOST_IDS} or fewer")
+        check_palettes(maps)
         table = {0: 0, UNKNOWN: IGNORE, **{i: n for n, i in enumerate(ids, 1)}}
         labels = []
         for found in maps:
@@ -141,6 +143,16 @@ class Pool:
         """The same with names for ids."""
         return replace(self, names=check_names(names, self.ids))
 
+    def known(self) -> list[int]:
+        """Pictures on which anything is known."""
+        return [i for i, labels in enumerate(self.labels) if (labels != IGNORE).any()]
+
     def showing(self) -> list[int]:
         """Pictures that show some id at the size held."""
         return [i for i, m in enumerate(self.labels) if ((m > 0) & (m <= len(self.ids))).any()]
+
+
+def shown_by(pool: Pool) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which picture shows which of the pool's ids, (M, K)."""
+    flat = pool.labels.flatten(1)
+    return np.stack([(flat == row).any(1).numpy() for row in range(1, len(pool.ids) + 1)], 1)

@@ -165,7 +165,7 @@ class Prompt:
             coloring = Coloring(tuple(said["ids"]), tuple(tuple(c) for c in said["colors"]))
             size = (said["size"][0], said["size"][1])
             passes.append(Pass(coloring, Encoded.of(own, said["count"], size)))
-        gallery = None
+        gallery, small = None, tensors.get("thumbnail")
         if about["nearest"]:
             shows = tuple(tensors[f"gallery.shows.{number}"] for number in range(len(passes)))
             gallery = Gallery(tensors["gallery.features"], shows, about["nearest"])
@@ -173,7 +173,7 @@ class Prompt:
             tuple(about["ids"]), {int(i): tuple(c) for i, c in about["colors"].items()},
             {int(i): n for i, n in about["names"].items()}, about["kind"], about["examples"],
             tuple(passes), about["checkpoint"], gallery, about.get("model_name", ""),
-            about.get("made", {}), tensors["thumbnail"].numpy() if "thumbnail" in tensors else None,
+            about.get("made", {}), None if small is None else small.cpu().numpy(),
         )  # fmt: skip
 
 
@@ -213,6 +213,14 @@ def align(examples: Sequence[Example]) -> list[Labels]:
         kind = type(wrong).__name__
         raise InputError(f"{kind} among the examples; accepted: Example(image, labels)")
     maps = match_colors([e.labels for e in examples])
+    check_palettes(maps)
+    if not any(m.present for m in maps):
+        raise InputError("no example shows an object: their labels are all background or ignored")
+    return maps
+
+
+def check_palettes(maps: Sequence[Labels]) -> None:
+    """Raise InputError where an id has one color in one palette and another in another."""
     seen: dict[int, Rgb] = {}
     for index, rgb in ((i, m.colors[i]) for m in maps for i in m.present if i in m.colors):
         if seen.setdefault(index, rgb) != rgb:
@@ -220,9 +228,6 @@ def align(examples: Sequence[Example]) -> list[Labels]:
                 f"id {index} is {seen[index]} in the palette of one example and {rgb} in "
                 "another's: the same id must mean the same thing; give both one palette"
             )
-    if not any(m.present for m in maps):
-        raise InputError("no example shows an object: their labels are all background or ignored")
-    return maps
 
 
 def group(ids: Sequence[int], per_pass: int, colors: Mapping[int, Rgb] | None) -> list[Coloring]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 
 from incontext.confusion import Counts
-from incontext.pool import Pool
+from incontext.pool import Pool, shown_by
 from incontext.trial import Trial, Trials
 from incontext.verdict import best_of
 
@@ -15,9 +15,7 @@ ASKED = 12  # pictures that a set is tried on
 
 def cover(pool: Pool, order: Sequence[int], times: int = 1) -> list[int]:
     """The first pictures in an order that together show every id so many times, where they can."""
-    rows = range(1, len(pool.ids) + 1)
-    flat = pool.labels.flatten(1)
-    shows = np.stack([(flat == row).any(1).numpy() for row in rows], 1)
+    shows = shown_by(pool)
     wanted = np.minimum(times, shows.sum(0))
     chosen: list[int] = []
     seen = np.zeros(len(pool.ids), int)
@@ -34,7 +32,7 @@ def candidates(pool: Pool, rng: np.random.Generator) -> list[list[int]]:
     for times in (1, 4):
         for _ in range(TRIED):
             one = sorted(cover(pool, rng.permutation(len(pool)).tolist(), times))
-            if one not in sets and len(one) < len(pool):
+            if one not in sets and len(one) < len(pool.showing()):
                 sets.append(one)
     return sets
 

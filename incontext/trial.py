@@ -8,9 +8,9 @@ import torch
 
 from incontext.belief import index_map, merge
 from incontext.confusion import Counts, count
-from incontext.pool import IGNORE, Pool
-from incontext.predictor import THIN_TO, Predictor
-from incontext.prompt import Prompt
+from incontext.pool import IGNORE, Pool, shown_by
+from incontext.predictor import CLASSES_PER_PASS, THIN_TO, Predictor
+from incontext.prompt import Pass, Prompt, group
 
 BATCH = 8  # queries in one pass through the model
 Tell = Callable[[int], None]
@@ -28,8 +28,7 @@ class Trials:
 
     Args:
         predictor: whose model is tried.
-        examples: what trials may show.
-        queries: what trials may ask; None: the examples.
+        examples: what trials may show and ask.
         kind: see `Predictor.prompt`.
     """
 
@@ -37,11 +36,9 @@ class Trials:
         self,
         predictor: Predictor,
         examples: Pool,
-        queries: Pool | None = None,
         kind: str = "semantic",
     ) -> None:
-        self.predictor, self.examples, self.queries = predictor, examples, queries or examples
-        self.kind = kind
+        self.predictor, self.examples, self.kind = predictor, examples, kind
         self.prompts: dict[int, Prompt] = {}
 
     def encoded(self, shown: int) -> Prompt:
@@ -52,13 +49,28 @@ class Trials:
         rounded = THIN_TO
         while rounded < min(shown, len(self.examples)):
             rounded *= 2
+        if self.predictor.model.config.example_attention == "joint":
+            rounded = THIN_TO  # all tokens go along with the query anyway
         if rounded not in self.prompts:
-            shows = [self.examples.example(i) for i in range(len(self.examples))]
-            # `nearest` decides how many tokens are kept; which examples are seen, the trial says.
-            self.prompts[rounded] = self.predictor.prompt(
-                shows, nearest=min(rounded, len(shows)), half=True, thumbnail=False, kind=self.kind
-            )
+            self.prompts[rounded] = self._encode(THIN_TO / rounded)
         return self.prompts[rounded]
+
+    def _encode(self, share: float) -> Prompt:
+        """All examples in float16; nothing settled, so that some of them can be chosen."""
+        pool = self.examples
+        ids = [pool.ids[column] for column in np.flatnonzero(shown_by(pool).any(0))]
+        passes = []
+        for coloring in group(ids, CLASSES_PER_PASS, None):
+            encoded = self.predictor.encode(
+                [pool.example(i) for i in range(len(pool))], coloring, kind=self.kind, share=share,
+                settle=False,
+            )  # fmt: skip
+            passes.append(Pass(coloring, encoded.to(torch.float16)))
+        colors, names = {i: pool.colors[i] for i in ids}, {i: pool.names[i] for i in ids}
+        return Prompt(
+            tuple(ids), colors, names, self.kind, len(pool), tuple(passes),
+            self.predictor.checkpoint,
+        )  # fmt: skip
 
     def run(self, trials: Sequence[Trial], tell: Tell = lambda done: None) -> Counts:
         """Confusion counts of each trial, (T, C, C); `tell` hears how many were done."""
@@ -75,11 +87,11 @@ class Trials:
         return counts
 
     def _batch(self, trials: Sequence[Trial], prompt: Prompt) -> Counts:
-        pictures = [self.queries.picture(t.query) for t in trials]
+        pictures = [self.examples.picture(t.query) for t in trials]
         shown = torch.tensor([t.shown for t in trials])
         paintings = self.predictor.paint(pictures, prompt, shown=shown)
         return np.stack([
-            score(self.queries, trial.query, prompt, painted)
+            score(self.examples, trial.query, prompt, painted)
             for trial, painted in zip(trials, paintings, strict=True)
         ])  # fmt: skip
 
@@ -93,14 +105,11 @@ def score(pool: Pool, index: int, prompt: Prompt, painted: list[torch.Tensor]) -
     return count(truth, found, len(pool.ids), truth == IGNORE)
 
 
-def judge(
-    predictor: Predictor, prompt: Prompt, pool: Pool, tell: Tell = lambda done: None
-) -> Counts:
+def judge(predictor: Predictor, prompt: Prompt, pool: Pool) -> Counts:
     """Confusion counts of every picture of a pool with one prompt, (M, C, C)."""
     counts = []
     for at in range(0, len(pool), BATCH):
         some = range(at, min(at + BATCH, len(pool)))
         paintings = predictor.paint([pool.picture(i) for i in some], prompt)
         counts += [score(pool, i, prompt, p) for i, p in zip(some, paintings, strict=True)]
-        tell(len(some))
     return np.stack(counts)

@@ -14,7 +14,7 @@ from incontext.errors import InputError
 from incontext.learned import SPACES, Learned
 from incontext.objective import Weights
 from incontext.objective import judge as cost
-from incontext.pool import IGNORE, Pool
+from incontext.pool import IGNORE, Pool, shown_by
 from incontext.predictor import CLASSES_PER_PASS, Predictor
 from incontext.prompt import Pass, Prompt, group
 from incontext.trial import judge
@@ -26,10 +26,10 @@ class Settings:
     """How a prompt is tuned; the defaults are what validated best, see `prompts/README.md`."""
 
     space: str = "tokens"  # or "pixels", see `incontext.learned`
-    steps: int = 160  # with one painting; half as many more for each further one
+    steps: int = 160  # for each painting that a query takes
     rate: float = 0.02  # learning rate, in units of a token's or a picture's spread
     examples: int = 16  # real ones that a prompt starts from
-    worth: float = 1.0  # a tuned prompt has as many tokens as so many whole examples
+    worth: float = 1.0  # examples' worth of tokens in a painting; twice with several ids in it
     queries: int = 2  # a step, at the model's size; smaller crops: as many more
     judged: int = 8  # times on the way that held-out pictures are judged
     patience: int = 4  # of these in a row that bring nothing end a run
@@ -42,7 +42,7 @@ class Settings:
         for name in ("steps", "examples", "queries", "judged", "patience"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
-        if self.rate <= 0 or self.worth <= 0:
+        if not (self.rate > 0 and self.worth > 0):
             raise InputError("rate and worth are positive numbers")
 
 
@@ -53,19 +53,23 @@ class Tuner:
         learn: pictures to learn from.
         held: pictures to judge by; empty: none.
         start: examples to start from, by number in `learn`; None: some that show every id.
+        steps: of the run; None: what the settings say for so many paintings.
     """
 
     def __init__(
         self, predictor: Predictor, learn: Pool, held: Pool, kind: str, settings: Settings,
-        start: Sequence[int] | None = None,
+        start: Sequence[int] | None = None, steps: int | None = None,
     ) -> None:  # fmt: skip
         self.predictor, self.learn, self.held = predictor, learn, held
         self.kind, self.settings = kind, settings
         self.given = list(range(len(learn))) if start is None else list(start)
         self.colorings = colorings_of(learn)
-        self.steps = settings.steps * (1 + len(self.colorings)) // 2
+        self.steps = steps or steps_for(learn, settings)
         marks = np.arange(1, settings.judged + 1) / settings.judged
         self.stops = sorted({max(1, round(self.steps * mark)) for mark in marks.tolist()})
+        shows = shown_by(learn)
+        rows = [[learn.ids.index(i) for i in c.ids] for c in self.colorings]
+        self.holders = [np.flatnonzero(shows[:, some].any(1)) for some in rows]
         self.passes = [self._pass(number, c) for number, c in enumerate(self.colorings)]
         self.parameters = [p for one in self.passes for p in one.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, settings.rate, betas=(0.9, 0.98))
@@ -78,21 +82,25 @@ class Tuner:
     def _pass(self, number: int, coloring: Coloring) -> Learned:
         chosen = self.start(coloring)
         joint = self.predictor.model.config.example_attention == "joint"
-        share = 1.0 if joint else min(1.0, self.settings.worth / len(chosen))
+        worth = self.settings.worth * min(2, len(coloring.ids))
+        share = 1.0 if joint else min(1.0, worth / len(chosen))
         make = SPACES[self.settings.space]
         seed = self.settings.seed * 1000 + number
         return make(self.predictor, self.learn.subset(chosen), coloring, self.kind, share, seed)
 
     def start(self, coloring: Coloring) -> list[int]:
-        """Pictures that a pass starts from: its ids in turn, those first that show them largest."""
+        """Pictures that a pass starts from: its ids in turn, at random."""
         most = self.settings.examples
         if self.predictor.model.config.example_attention == "joint":
             most = min(most, 2)  # each goes along with every query
-        rows = [self.learn.ids.index(i) + 1 for i in coloring.ids]
-        maps = self.learn.labels.flatten(1)
-        rng = np.random.default_rng((self.settings.seed, 2))
-        order = rng.permutation(self.given)
-        queues = [[int(i) for i in order if (maps[i] == row).any()] for row in rows]
+        shows = shown_by(self.learn)
+        order = np.random.default_rng((self.settings.seed, 2)).permutation(self.given)
+        columns = [self.learn.ids.index(i) for i in coloring.ids]
+        # An id that none of the given examples shows takes others.
+        queues = [
+            [int(i) for i in order if shows[i, column]] or np.flatnonzero(shows[:, column]).tolist()
+            for column in columns
+        ]
         chosen: list[int] = []
         while any(queues) and len(chosen) < most:
             for queue in queues:
@@ -100,7 +108,7 @@ class Tuner:
                     queue.pop(0)
                 if queue and len(chosen) < most:
                     chosen.append(queue.pop(0))
-        return chosen or [int(order[0])]
+        return chosen
 
     def train_step(self) -> float:
         """One step on one of the passes; its loss."""
@@ -108,7 +116,7 @@ class Tuner:
         number = self.step % len(self.passes)
         learned = self.passes[number]
         coloring = learned.draw(rng)
-        pictures, labels = self._queries(rng, coloring)
+        pictures, labels = self._queries(rng, coloring, number)
         model, config = self.predictor.model, self.predictor.model.config
         mean, std = (
             torch.tensor(x, device=pictures.device).view(3, 1, 1) for x in (config.mean, config.std)
@@ -139,7 +147,9 @@ class Tuner:
         cosine = (1 + np.cos(np.pi * self.step / self.steps)) / 2
         return float(self.settings.rate * warm * (0.05 + 0.95 * cosine))
 
-    def _queries(self, rng: np.random.Generator, coloring: Coloring) -> tuple[Tensor, Tensor]:
+    def _queries(
+        self, rng: np.random.Generator, coloring: Coloring, number: int
+    ) -> tuple[Tensor, Tensor]:
         """Random crops of pictures to learn from, (B, 3, V, V) in 0–1 and (B, V, V) labels.
 
         Three in four steps look at crops of three fifths of the side at full scale: they cost a
@@ -154,14 +164,13 @@ class Tuner:
         table[IGNORE] = IGNORE
         for row, index in enumerate(coloring.ids, 1):
             table[1 + self.learn.ids.index(index)] = row
-        maps = table[self.learn.labels.numpy()]
-        holders = np.flatnonzero(((maps > 0) & (maps != IGNORE)).any((1, 2)))
-        # Some queries show none of the pass's ids, if there are such pictures.
+        holders = self.holders[number]
+        # Half of them any pictures: what shows none of the pass's ids is to stay unpainted.
         some = [
-            int(rng.integers(len(maps)) if rng.random() < 0.15 else rng.choice(holders))
+            int(rng.integers(len(self.learn)) if rng.random() < 0.5 else rng.choice(holders))
             for _ in range(count)
         ]
-        ids = maps[some]
+        ids = table[self.learn.labels[some].numpy()]
         places = torch.from_numpy(np.stack([crop(rng, one, area) for one in ids]))
         tone = torch.from_numpy(tones(rng, count))
         pictures = self.learn.images[some].float() / 255
@@ -245,7 +254,10 @@ class Tuner:
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from what `state` answered."""
         self._put(state["parameters"])
-        self.average, self.kept = state["average"], state["kept"]
+        self.average, self.kept = (
+            [x.to(p.device) for x, p in zip(state[name], self.parameters, strict=True)]
+            for name in ("average", "kept")
+        )
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = state["step"], state["best"]
         self.history = [(s, loss, c.numpy()) for s, loss, c in state["history"]]
@@ -254,6 +266,11 @@ class Tuner:
     def _put(self, values: Sequence[Tensor]) -> None:
         for parameter, value in zip(self.parameters, values, strict=True):
             parameter.copy_(value)
+
+
+def steps_for(pool: Pool, settings: Settings) -> int:
+    """Steps with as many paintings as a pool's ids take."""
+    return settings.steps * len(colorings_of(pool))
 
 
 def colorings_of(pool: Pool) -> list[Coloring]:

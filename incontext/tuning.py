@@ -16,14 +16,14 @@ from incontext.confusion import Counts, miou
 from incontext.errors import InputError, first_line
 from incontext.example import Example
 from incontext.model.int8 import Int8Linear
-from incontext.pool import IGNORE, Pool
+from incontext.pool import Pool
 from incontext.predictor import Predictor
 from incontext.prompt import KINDS, Prompt
 from incontext.subsets import candidates, choose, cover
 from incontext.thumbnail import MOST, Thumbnail
 from incontext.thumbnail import thumbnail as picture_of
 from incontext.trial import Trials, judge
-from incontext.tuner import Settings, Tuner
+from incontext.tuner import Settings, Tuner, steps_for
 from incontext.verdict import Verdict, best_of, decide
 
 SPLIT_FROM = 10  # pictures; fewer are judged by cross-validation
@@ -31,7 +31,8 @@ FOLDS = 3  # of cross-validation
 HELD_SHARE, MOST_HELD = 0.25, 32  # of the pictures, to judge by
 MOST_SHOWN = 64  # examples of an untuned prompt
 NEAREST = 4
-FEW = "the best few"
+ONE, FEW, ALL = "1 example of each id", "the best few", "all examples"
+NEAR = f"the {NEAREST} nearest of all"
 STATE = "state.pt"
 
 DEFAULTS = Settings()
@@ -44,14 +45,14 @@ class Outcome:
 
     `prompt` is what to use: the tuned one if the verdict is that it helps, else the best untuned
     one; `tuned` is the tuned one in any case. `shown` are the examples of the untuned ones, by
-    number; `curve` has (fold, step, loss, held-out mIoU).
+    number in `pool`, the pictures used; `curve` has (fold, step, loss, held-out mIoU).
     """
 
     prompt: Prompt
     tuned: Prompt
     verdict: Verdict
     curve: list[tuple[int, int, float, float]]
-    learned_from: int
+    pool: Pool
     shown: dict[str, list[int]]
     tuner: Tuner
 
@@ -119,7 +120,7 @@ def _usable(pool: Pool) -> list[int]:
             f"{len(showing)} of {len(pool)} pictures show an object of a pixel or more at "
             f"{pool.size} × {pool.size}; tuning needs two or more"
         )
-    return [i for i, labels in enumerate(pool.labels) if (labels != IGNORE).any()]
+    return pool.known()
 
 
 @contextmanager
@@ -135,26 +136,43 @@ def frozen(predictor: Predictor) -> Iterator[None]:
 
 
 def split(pool: Pool, seed: int) -> list[tuple[list[int], list[int]]]:
-    """(to learn from, to judge by) of each fold; every id is learned that can be."""
+    """(to learn from, to judge by) of each fold.
+
+    Every id is learned that can be; pictures with and without an object are shared out alike.
+    """
     order = np.random.default_rng((seed, 5)).permutation(len(pool)).tolist()
-    if len(pool) >= SPLIT_FROM:
-        kept = set(cover(pool, order))
-        free = [i for i in order if i not in kept]
-        count = min(MOST_HELD, max(2, round(HELD_SHARE * len(pool))), len(free))
-        held = free[:count]
+    there = set(pool.showing())
+    shows, empty = ([i for i in order if (i in there) == wanted] for wanted in (True, False))
+    if len(shows) >= SPLIT_FROM:
+        kept = set(cover(pool, shows))
+        free = [i for i in shows if i not in kept]
+        count = min(MOST_HELD, max(2, round(HELD_SHARE * len(shows))), len(free))
         if count >= 2:
+            held = free[:count] + empty[: min(MOST_HELD, round(HELD_SHARE * len(empty)))]
             return [([i for i in order if i not in held], held)]
-    folds = min(FOLDS, len(pool))
-    return [([i for i in order if i not in order[f::folds]], order[f::folds]) for f in range(folds)]
+    ranked, folds = shows + empty, min(FOLDS, len(shows))
+    return [
+        ([i for i in order if i not in ranked[f::folds]], ranked[f::folds]) for f in range(folds)
+    ]
 
 
-def untuned(
+def untuned_of(
     predictor: Predictor, pool: Pool, name: str, chosen: Sequence[int], kind: str = "semantic"
 ) -> Prompt:
     """The prompt of some pictures as they are; of `Outcome.shown`, under the name there."""
-    nearest = NEAREST if name.startswith("nearest") else None
     examples = [pool.example(i) for i in chosen]
-    return predictor.prompt(examples, kind=kind, nearest=nearest, half=True)
+    nearest = min(NEAREST, len(examples)) if name == NEAR else None
+    prompt = predictor.prompt(examples, kind=kind, nearest=nearest, half=True, thumbnail=False)
+    return replace(prompt, names={i: pool.names[i] for i in prompt.ids})
+
+
+def most_shown(pool: Pool, seed: int) -> list[int]:
+    """Pictures that are shown where all are meant: at most 64, and every id among them."""
+    there = set(pool.showing())
+    order = [i for i in np.random.default_rng((seed, 6)).permutation(len(pool)) if i in there]
+    first = cover(pool, order)
+    rest = [i for i in order if i not in first]
+    return sorted(int(i) for i in (first + rest)[: max(MOST_SHOWN, len(first))])
 
 
 class _Run:
@@ -178,7 +196,8 @@ class _Run:
 
     def _about(self) -> dict[str, Any]:
         """What tells this run from another."""
-        hashed = sha256(self.pool.images.numpy().tobytes() + self.pool.labels.numpy().tobytes())
+        hashed = sha256(self.pool.images.numpy().data)
+        hashed.update(self.pool.labels.numpy().data)
         return {
             "checkpoint": self.predictor.checkpoint, "pictures": hashed.hexdigest()[:16],
             "ids": list(self.pool.ids), "kind": self.kind, **asdict(self.settings),
@@ -196,7 +215,7 @@ class _Run:
         if changed:
             raise InputError(
                 f"{path.parent} holds a run with other settings ({', '.join(changed)}); pass "
-                "another folder, or delete it"
+                "another folder (--run), or delete it"
             )
         return done
 
@@ -213,27 +232,32 @@ class _Run:
         """All stages, those that are done already from the state."""
         untuned: dict[str, list[Counts]] = {}
         tuned: list[list[Counts]] = []
-        curve, stops = [], list[int]()
+        curve = []
         for number, (learn, held) in enumerate(self.folds):
             for name, counts in self._untuned(number, learn, held).items():
                 untuned.setdefault(name, []).append(counts)
             tuner = self._tune(f"fold {number}", number, learn, held)
-            stops = tuner.stops
             tuned.append([counts for _, _, counts in tuner.history])
             curve += [
                 (number, step, loss, _percent(counts)) for step, loss, counts in tuner.history
             ]
+        # A fold that stopped early has fewer states.
         states = [np.concatenate(state) for state in zip(*tuned, strict=False)]
         verdict = decide({n: np.concatenate(c) for n, c in untuned.items()}, states)
         # Once more from all pictures, for as long as did best: none is too many to learn from.
-        every, stop = list(range(len(self.pool))), stops[best_of(states)]
-        tuner = self._tune("all", 0, every, [], stop)
+        every = list(range(len(self.pool)))
+        tuner = self._tune("all", 0, every, [], tuner.stops[best_of(states)])
+        shown = self._shown()
+        prompt = tuner.prompt()
+        if not verdict.helps:
+            best = verdict.best
+            prompt = untuned_of(self.predictor, self.pool, best, shown[best], self.kind)
         small = self._thumbnail() if thumbnail else None
-        prompt = replace(
-            tuner.prompt(), made=self._made(verdict, len(every), True), thumbnail=small
+        tuned_one, used = (
+            replace(one, made=self._made(verdict, len(every), is_tuned), thumbnail=small)
+            for one, is_tuned in ((tuner.prompt(), True), (prompt, verdict.helps))
         )
-        used = prompt if verdict.helps else replace(self._shown(verdict), thumbnail=small)
-        return Outcome(used, prompt, verdict, curve, len(every), self._numbers(), tuner)
+        return Outcome(used, tuned_one, verdict, curve, self.pool, shown, tuner)
 
     def _made(self, verdict: Verdict, pictures: int, tuned: bool) -> dict[str, Any]:
         """What a prompt file says of its making."""
@@ -254,7 +278,7 @@ class _Run:
             found = {}
             for at, (name, chosen) in enumerate(sets.items()):
                 self.tell("judging examples as they are", at, len(sets))
-                prompt = untuned(self.predictor, shown, name, chosen, self.kind)
+                prompt = untuned_of(self.predictor, shown, name, chosen, self.kind)
                 found[name] = torch.from_numpy(judge(self.predictor, prompt, judged))
             self._save(**{stage: found, f"sets {number}": sets})
         return {name: counts.numpy() for name, counts in self.done[stage].items()}
@@ -263,50 +287,36 @@ class _Run:
         """Ways to use examples as they are: name → numbers in the pool."""
         rng = np.random.default_rng((self.settings.seed, 6, number))
         order = [i for i in rng.permutation(len(pool)).tolist() if i in set(pool.showing())]
-        one = cover(pool, order)
-        sets = {"1 example" if len(one) == 1 else "1 example of each id": one}
-        some = sorted(order[:MOST_SHOWN])
+        one, some = cover(pool, order), most_shown(pool, self.settings.seed)
+        sets = {ONE: one, FEW: one, ALL: some, NEAR: some}
         few = pool.subset(some)
         drawn = candidates(few, rng)
         if len(some) > 2 and drawn:
             self.tell("choosing the best few examples", 0, 1)
             best, _, _ = choose(Trials(self.predictor, few, kind=self.kind), drawn, rng)
             sets[FEW] = [some[i] for i in best]
-        if len(order) > len(one):
-            sets["all examples"] = some
-        if len(order) > 2 * NEAREST:
-            sets[f"nearest {NEAREST} of all"] = some
         return sets
 
     def _thumbnail(self) -> Thumbnail:
         shown = self.pool.showing()[:MOST]
         return picture_of([self.pool.example(i) for i in shown], self.pool.colors)
 
-    def _numbers(self) -> dict[str, list[int]]:
-        """Examples of the untuned prompts, by number in the pool: those of the first fold."""
+    def _shown(self) -> dict[str, list[int]]:
+        """Examples of the untuned prompts, by number in the pool."""
         learn = self.folds[0][0]
-        return {name: [learn[i] for i in s] for name, s in self.done["sets 0"].items()}
-
-    def _shown(self, verdict: Verdict) -> Prompt:
-        """The untuned prompt that the verdict recommends."""
-        name = verdict.best
-        chosen = self._numbers()[name]
-        if name.startswith(("all", "nearest")):
-            chosen = self.pool.showing()[:MOST_SHOWN]
-        prompt = untuned(self.predictor, self.pool, name, chosen, self.kind)
-        named = {i: self.pool.names[i] for i in prompt.ids}
-        return replace(prompt, names=named, made=self._made(verdict, len(chosen), False))
+        sets = {name: [learn[i] for i in s] for name, s in self.done["sets 0"].items()}
+        some = most_shown(self.pool, self.settings.seed)
+        return {**sets, ALL: some, NEAR: some}
 
     def _tune(
         self, stage: str, number: int, learn: list[int], held: list[int], until: int | None = None
     ) -> Tuner:
         """One run of tuning, resumed where it stopped; from the best few examples of a fold on."""
         first = self.folds[number][0]
-        few = self.done[f"sets {number}"].get(FEW)
-        start = [learn.index(first[i]) for i in few] if few else None
+        start = [learn.index(first[i]) for i in self.done[f"sets {number}"][FEW]]
         tuner = Tuner(
             self.predictor, self.pool.subset(learn), self.pool.subset(held), self.kind,
-            self.settings, start,
+            self.settings, start, steps_for(self.pool, self.settings),
         )  # fmt: skip
         if stage in self.done:
             tuner.resume(self.done[stage])

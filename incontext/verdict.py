@@ -22,7 +22,7 @@ class Verdict:
     untuned: dict[str, Interval]  # by what was shown
     best: str  # of `untuned`
     tuned: Interval
-    gain: Interval  # of tuning over the best untuned
+    gain: Interval  # of tuning over the best untuned, each chosen by the other half
     chance: Interval  # one id painted everywhere, the one that does best so
     over_chance: Interval  # of tuning over that
     held_out: int
@@ -30,7 +30,13 @@ class Verdict:
     @property
     def helps(self) -> bool:
         """Whether the gain is sure, and not what painting without looking brings as well."""
-        return self.gain.value >= LEAST and self.gain.low > 0 and self.over_chance.low > 0
+        sure = self.gain.low > 0 and self.over_chance.low > 0
+        # Once chosen by one half and judged by the other, once as the table shows it.
+        return sure and min(self.gain.value, self.tuned.value - self._best.value) >= LEAST
+
+    @property
+    def _best(self) -> Interval:
+        return self.untuned[self.best]
 
     def lines(self) -> list[str]:
         """The verdict in words."""
@@ -40,7 +46,7 @@ class Verdict:
         said += [f"  {name:<{width}}  {value}" for name, value in rows.items()]
         gain = f"{self.gain.value:+.1f} [{self.gain.low:+.1f}, {self.gain.high:+.1f}]"
         if self.helps:
-            said.append(f"Tuning helps: {gain} points over {self.best}. Use the tuned prompt.")
+            said.append(f"Tuning helps: {gain} points over the best untuned. Use the tuned prompt.")
         elif self.over_chance.low <= 0 < self.gain.value:
             said.append(
                 "Tuning learned nothing that can be seen in the pictures: it does no better than "
@@ -48,11 +54,14 @@ class Verdict:
             )
         elif self.gain.value > 0:
             said.append(
-                f"Tuning may help, but that is not sure: {gain} points over {self.best}. Use "
+                f"Tuning may help, but that is not sure: {gain} points over the best "
+                "untuned. Use "
                 f"{self.best}, or label more pictures and tune again."
             )
         else:
-            said.append(f"Tuning does not help: {gain} points over {self.best}. Use {self.best}.")
+            said.append(
+                f"Tuning does not help: {gain} points over the best untuned. Use {self.best}."
+            )
         return said
 
 

@@ -62,6 +62,8 @@ def test_tune_refuses(incontext, folder, tmp_path):
         ([folder, "--out", tmp_path / "scene.png"], "NAME.safetensors"),
         ([folder, "--out", out, "--space", "time"], "tokens, pixels"),
         ([folder, "--out", out, "--name", "7=cat"], "no picture shows id 7"),
+        ([folder, "--out", out, "--threshold", 128], "--threshold is for --example"),
+        ([folder, "--out", out, "--rate", "nan"], "positive numbers"),
         ([tmp_path / "none", "--out", out], "no such file or folder"),
         ([folder, "--out", out, "--unlabelled", "perhaps"], "background, unknown"),
     ):
@@ -81,7 +83,7 @@ def test_doctor(incontext, folder, tmp_path, tiny_checkpoint):
                        "--threads", 1)  # fmt: skip
     assert answer.code in (0, 4), answer.err
     assert "12 examples, ids 1" in answer.out
-    assert "0.png and 0 are nearly the same picture." in answer.out
+    assert "0.png and set/0 are nearly the same picture." in answer.out
     assert page.read_text(encoding="utf-8").count("<figure") == 12
     wrong = incontext("doctor", folder, "--out", tmp_path / "report.png")
     assert wrong.code == 2

@@ -7,7 +7,7 @@ import torch
 from incontext import Example, InputError, Predictor
 from incontext.doctor import curve, examine, schedule
 from incontext.doctor_report import lines, page
-from incontext.findings import confused, effects_of, small_ids, twins
+from incontext.findings import asked_for, confused, effects_of, small_ids, twins
 from incontext.model import SIZES, SegGPT
 from incontext.pool import Pool
 from incontext.subsets import candidates, cover
@@ -63,7 +63,7 @@ def test_a_bad_mask_is_named(diagnosis):
 def test_the_report_says_it(diagnosis, tmp_path):
     text = "\n".join(lines(diagnosis))
     assert "example 5 hurts: its mask looks wrong" in text
-    assert "example 1 and example 7 are nearly the same picture." in text
+    assert "example 1 and example 7 are nearly the same picture." in text, text
     assert "1 example " in text
     assert "7 examples" in text
     html = page(diagnosis, tmp_path / "a" / "report.html").read_text(encoding="utf-8")
@@ -74,7 +74,7 @@ def test_the_report_says_it(diagnosis, tmp_path):
 
 
 def test_twins_are_not_shown_to_each_other():
-    trials, whole = schedule(6, np.random.default_rng(0), {(1, 4)})
+    trials, whole = schedule(6, list(range(6)), np.random.default_rng(0), {(1, 4)})
     assert not any({t.query, *t.shown} >= {1, 4} and t.query in (1, 4) for t in trials)
     assert set(trials[whole[1]].shown) == {0, 2, 3, 5}
     assert set(trials[whole[0]].shown) == {1, 2, 3, 4, 5}
@@ -86,7 +86,7 @@ def test_effects_are_recovered():
     """From trials whose mIoU is a query's level plus the mean effect of what is shown."""
     rng = np.random.default_rng(0)
     pool = pool_of(8)
-    trials, whole = schedule(8, rng, set())
+    trials, whole = schedule(8, list(range(8)), rng, set())
     level, effect = rng.uniform(45, 55, 8), np.zeros(8)
     effect[3], level[3] = -30, 10  # a wrong mask
     effect[6] = -20  # unlike the others
@@ -96,9 +96,60 @@ def test_effects_are_recovered():
     assert order[:2] == [3, 6]
     assert [(e.source, e.why) for e in found if e.why] == [("p3", "mask"), ("p6", "unlike")]
     assert found[0].gain == pytest.approx(-30, abs=4)
-    predicted = curve(trials, whole, counts, 8)
+    predicted = curve(trials, whole, counts, 8, 8)
     assert sorted(predicted) == [1, 2, 4, 8]
     assert np.mean(values) in predicted[2]
+
+
+def test_a_rare_id_is_not_blamed():
+    """A model without fault: examples fail only where they do not show what is asked for."""
+    rng = np.random.default_rng(0)
+    examples = []
+    for number in range(11):
+        labels = np.zeros((64, 64), np.uint8)
+        labels[8:24] = 2 if number > 8 else 1  # nine of one id, two of another
+        examples.append(Example(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), labels))
+    pool = Pool.of(examples, 16)
+    trials, _ = schedule(11, list(range(11)), rng, set())
+    index = [2 if n > 8 else 1 for n in range(11)]
+    counts = np.zeros((len(trials), 3, 3), int)
+    for n, trial in enumerate(trials):
+        right = any(index[i] == index[trial.query] for i in trial.shown)
+        counts[n, index[trial.query], index[trial.query] if right else 0] = 100
+    found, _ = effects_of(pool, trials, asked_for(pool, trials, counts))
+    assert not any(e.why for e in found)
+
+
+def test_pictures_without_an_object_are_asked():
+    """They are no examples, but what is painted on them counts against the prediction."""
+    torch.manual_seed(0)
+    predictor = Predictor(SegGPT(SIZES["tiny"]))
+    rng = np.random.default_rng(0)
+    examples = [Example(*disc(rng)) for _ in range(4)]
+    examples += [Example(disc(rng)[0], np.zeros((96, 96), np.uint8)) for _ in range(2)]
+    found = examine(predictor, examples)
+    assert found.given == found.looked_at == 6
+    assert max(found.curve) == 4
+    assert len(found.effects) == 4
+
+
+def test_one_picture_of_each_id():
+    """No smaller set has every id: all examples are proposed."""
+    torch.manual_seed(0)
+    predictor = Predictor(SegGPT(SIZES["tiny"]))
+    rng = np.random.default_rng(0)
+    examples = [Example(p, m * index) for index in (1, 2, 3) for p, m in [disc(rng)]]
+    found = examine(predictor, examples)
+    assert len(found.best) == 3
+    assert found.best_gain.value == 0
+
+
+@pytest.mark.parametrize("count", [3, 4, 6])
+def test_joint_attention(count):
+    torch.manual_seed(0)
+    predictor = Predictor(SegGPT(SIZES["tiny"]))
+    rng = np.random.default_rng(0)
+    assert examine(predictor, [Example(*disc(rng)) for _ in range(count)]).curve
 
 
 def test_confused_ids():
@@ -116,10 +167,12 @@ def test_small_ids():
 
 
 def test_twins_with_other_masks():
+    """Two small masks apart agree on most pixels, but not on what they mark."""
     rng = np.random.default_rng(0)
     picture, mask = disc(rng)
     other = disc(np.random.default_rng(5))
-    examples = [Example(picture, mask), Example(*other), Example(picture, 1 - mask)]
+    moved = np.roll(mask, 40, 0)
+    examples = [Example(picture, mask), Example(*other), Example(picture, moved)]
     assert twins(Pool.of(examples, 32)) == [(0, 2, False)]
 
 

@@ -11,7 +11,7 @@ from incontext import Example, InputError, Predictor
 from incontext.model import SIZES, SegGPT
 from incontext.pool import Pool
 from incontext.tuner import Settings, Tuner
-from incontext.tuning import frozen, split, tune
+from incontext.tuning import frozen, most_shown, split, tune
 
 QUICK = Settings(steps=6, judged=3, examples=3)
 
@@ -118,7 +118,7 @@ def test_noise_is_not_learned():
     predictor = Predictor.from_pretrained()
     rng = np.random.default_rng(0)
     pool = Pool.of([scene(rng, noise=True) for _ in range(14)], predictor.size)
-    outcome = tune(predictor, pool, settings=replace(QUICK, steps=3, queries=1))
+    outcome = tune(predictor, pool, settings=replace(QUICK, steps=8, rate=0.1))
     verdict = outcome.verdict
     assert not verdict.helps
     assert "Use " + verdict.best in verdict.lines()[-1]
@@ -135,7 +135,51 @@ def test_few_pictures_are_cross_validated(predictor, count):
     assert all(not set(learn) & set(held) for learn, held in folds)
     outcome = tune(predictor, pool, settings=replace(QUICK, steps=4, judged=2))
     assert outcome.verdict.held_out == count
-    assert outcome.learned_from == count
+    assert len(outcome.pool) == count
+
+
+def test_few_pictures_with_ids_of_their_own(predictor):
+    """Folds that show different ids are judged under the same names."""
+    rng = np.random.default_rng(0)
+    examples = [scene(rng) for _ in range(4)] + [scene(rng, ids=3) for _ in range(2)]
+    outcome = tune(predictor, examples, settings=replace(QUICK, steps=4, judged=2))
+    assert outcome.verdict.held_out == 6
+    assert outcome.tuned.ids == (1, 2, 3)
+    assert {len(curve) for curve in outcome.shown.values()} <= set(range(1, 7))
+
+
+@pytest.mark.parametrize(("showing", "empty"), [(2, 7), (2, 12), (12, 9)])
+def test_pictures_without_an_object_are_shared_out(showing, empty):
+    """Every part to learn from and every part to judge by shows an object."""
+    rng = np.random.default_rng(0)
+    examples = [scene(rng) for _ in range(showing)]
+    examples += [Example(scene(rng).image, np.zeros((32, 32))) for _ in range(empty)]
+    pool = Pool.of(examples, 32)
+    there = set(pool.showing())
+    for seed in range(4):
+        folds = split(pool, seed)
+        assert all(there & set(learn) and there & set(held) for learn, held in folds)
+        if len(folds) > 1:
+            assert sorted(i for _, held in folds for i in held) == list(range(len(pool)))
+
+
+def test_unknown_pictures_do_not_shift_numbers(predictor):
+    """What all of which is unknown is left out; numbers go with the pool of the outcome."""
+    rng = np.random.default_rng(0)
+    blank = Example(scene(rng).image, np.full((32, 32), 9), ignore=9)
+    outcome = tune(predictor, [blank, *(scene(rng) for _ in range(3))],
+                   settings=replace(QUICK, steps=2, judged=1))  # fmt: skip
+    assert outcome.pool.sources == ("example 2", "example 3", "example 4")
+    assert max(i for shown in outcome.shown.values() for i in shown) == 2
+
+
+def test_all_examples_show_every_id():
+    """Of more pictures than can be shown, rare ids are among those that are."""
+    rng = np.random.default_rng(0)
+    pool = Pool.of([scene(rng) for _ in range(80)] + [scene(rng, ids=2)], 32)
+    some = most_shown(pool, 0)
+    assert len(some) == 64
+    assert 80 in some
 
 
 def test_every_id_is_learned():
