@@ -23,7 +23,8 @@ from incontext.pictures import IGNORE
 from incontext.pool import Pool
 from incontext.prompt import Prompt
 from incontext.tuner import Settings
-from incontext.tuning import tune, untuned_of
+from incontext.tuning import tune
+from incontext.untuned import prompt_of
 
 MOST_LEARNED, MOST_TESTED = 64, 40  # pictures of a set
 COMMAND = "python -m eval tuned --data ../shared/data/validation --out prompts"
@@ -84,7 +85,7 @@ def one(
 
         outcome = tune(predictor, pool, state, settings=settings, thumbnail=False, tell=tell)
     plain = {
-        name: test(predictor, untuned_of(predictor, outcome.pool, name, chosen), data, tested)
+        name: test(predictor, prompt_of(predictor, outcome.pool, name, chosen), data, tested)
         for name, chosen in outcome.shown.items()
     }
     tuned = test(predictor, outcome.tuned, data, tested)

@@ -122,13 +122,7 @@ def segment(
         **({"prompt": file_hash(prompt)} if prompt else shown.described()),
     }  # fmt: skip
     manifest = Manifest.open(out, settings, used, overwrite)
-    failures = _segment(predictor, used, found, manifest, batch_size=batch_size, tile=tile,
-                        chunk=chunk)  # fmt: skip
-    if failures:
-        typer.echo(
-            f"{failures} of {len(found)} pictures failed; see {out / 'results.json'}", err=True
-        )
-        raise typer.Exit(1)
+    _segment(predictor, used, found, manifest, batch_size=batch_size, tile=tile, chunk=chunk)
 
 
 @app.command(cls=PairCommand)
@@ -184,8 +178,8 @@ def _check_options(out: Path, tile: int | None, batch_size: int, chunk: int | No
 def _segment(
     predictor: "Predictor", prompt: "Prompt", found: "list[Target]", manifest: "Manifest",
     **options: Any,
-) -> int:  # fmt: skip
-    """Segment what is not finished, print a summary of all; the number of failures."""
+) -> None:  # fmt: skip
+    """Segment what is not finished, print a summary of all; exit with 1 where some failed."""
     from incontext.batch import segment_files
 
     todo = [t for t in found if not manifest.finished(t)]
@@ -197,7 +191,10 @@ def _segment(
     )
     done = [t.name for t in found if t.name in manifest.results]
     _summary(prompt, {name: manifest.results[name] for name in done}, manifest.folder)
-    return failures
+    if failures:
+        where = manifest.folder / "results.json"
+        typer.echo(f"{failures} of {len(found)} pictures failed; see {where}", err=True)
+        raise typer.Exit(1)
 
 
 def _run(work: Any, total: int) -> int:

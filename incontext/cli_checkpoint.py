@@ -60,6 +60,8 @@ def _prompt_info(path: Path, thumbnail: Path | None) -> None:
     if thumbnail and prompt.thumbnail is None:
         raise InputError(f"{path} was made without a thumbnail")
     if thumbnail and prompt.thumbnail is not None:
+        if thumbnail.suffix.lower() != ".png":
+            raise InputError(f"--thumbnail {thumbnail}; accepted: NAME.png")
         Image.fromarray(prompt.thumbnail).save(thumbnail)
 
 

@@ -75,7 +75,7 @@ def tune(
     from incontext.prompt import prompt_path
     from incontext.tuner import Settings
     from incontext.tuning import tune as learn
-    from incontext.tuning_report import check_drawing, write
+    from incontext.tuning_report import check_drawing, summary, write
 
     path, folder = prompt_path(out), run or out.with_suffix(".run")
     check_drawing()
@@ -91,15 +91,9 @@ def tune(
         )  # fmt: skip
     outcome.prompt.save(path)
     write(outcome, folder)
-    typer.echo(f"learned from {len(outcome.pool)} pictures")
-    lost = [i for i in pool.ids if i not in outcome.tuned.ids]
-    if lost:
-        typer.echo(f"ids {', '.join(map(str, lost))} are left out: at {pool.size} × {pool.size} "
-                   "pixels nothing is left of them")  # fmt: skip
-    for line in outcome.verdict.lines():
+    for line in summary(outcome):
         typer.echo(line)
-    what = "the tuned prompt" if outcome.verdict.helps else f"untuned: {outcome.verdict.best}"
-    typer.echo(f"wrote {path} ({what}, {path.stat().st_size / 1e6:.1f} MB), {folder / 'curve.png'}")
+    typer.echo(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB), {folder / 'curve.png'}")
     if not outcome.verdict.helps:
         raise typer.Exit(NOT_SHOWN)
 

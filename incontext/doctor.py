@@ -69,19 +69,9 @@ def examine(
         InputError: fewer than three examples that show an object.
     """
     pool = Pool.gather(examples, predictor.size, names)
-    given = len(pool)
+    given, rng = len(pool), np.random.default_rng(seed)
+    pool = _looked_at(pool, rng)
     usable = pool.showing()
-    if len(usable) < FEWEST:
-        raise InputError(
-            f"{len(usable)} examples show an object of a pixel or more at {pool.size} × "
-            f"{pool.size}; the doctor needs {FEWEST} or more"
-        )
-    rng = np.random.default_rng(seed)
-    if len(usable) > MOST:
-        usable = rng.choice(usable, MOST, replace=False).tolist()
-    # Pictures that are known to show nothing are asked too: what is painted on them is wrong.
-    empty = [i for i in pool.known() if i not in pool.showing()]
-    pool = pool.subset(sorted(usable + rng.permutation(empty)[: len(usable) // 2].tolist()))
     pairs = twins(pool)
     # Where most are alike, as from a fixed camera, new pictures will be too: nothing is flattered.
     alike = len(pairs) > len(pool) * (len(pool) - 1) / 4
@@ -110,6 +100,24 @@ def examine(
         confused(pool, total), small_ids(pool, patch), tuple(order),
         tuple(pool.sources[i] for i in best), gain,
     )  # fmt: skip
+
+
+def _looked_at(pool: Pool, rng: np.random.Generator) -> Pool:
+    """At most 64 examples, and half as many pictures that are known to show nothing: what is
+    painted on those is wrong.
+
+    Raises:
+        InputError: see `examine`.
+    """
+    usable = pool.showing()
+    if len(usable) < FEWEST:
+        raise InputError(
+            f"{len(usable)} examples show an object of a pixel or more at {pool.size} × "
+            f"{pool.size}; the doctor needs {FEWEST} or more"
+        )
+    empty = [i for i in pool.known() if i not in set(usable)]
+    usable = rng.permutation(usable)[:MOST].tolist()
+    return pool.subset(sorted(usable + rng.permutation(empty)[: len(usable) // 2].tolist()))
 
 
 def schedule(

@@ -1,6 +1,6 @@
 """Tuning: from a pool of labelled pictures to a prompt, and a verdict on whether it pays."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -19,20 +19,17 @@ from incontext.model.int8 import Int8Linear
 from incontext.pool import Pool
 from incontext.predictor import Predictor
 from incontext.prompt import KINDS, Prompt
-from incontext.subsets import candidates, choose, cover
+from incontext.subsets import cover
 from incontext.thumbnail import MOST, Thumbnail
 from incontext.thumbnail import thumbnail as picture_of
-from incontext.trial import Trials, judge
+from incontext.trial import judge
 from incontext.tuner import Settings, Tuner, steps_for
+from incontext.untuned import ALL, FEW, NEAR, most_shown, prompt_of, ways
 from incontext.verdict import Verdict, best_of, decide
 
 SPLIT_FROM = 10  # pictures; fewer are judged by cross-validation
 FOLDS = 3  # of cross-validation
 HELD_SHARE, MOST_HELD = 0.25, 32  # of the pictures, to judge by
-MOST_SHOWN = 64  # examples of an untuned prompt
-NEAREST = 4
-ONE, FEW, ALL = "1 example of each id", "the best few", "all examples"
-NEAR = f"the {NEAREST} nearest of all"
 STATE = "state.pt"
 
 DEFAULTS = Settings()
@@ -156,25 +153,6 @@ def split(pool: Pool, seed: int) -> list[tuple[list[int], list[int]]]:
     ]
 
 
-def untuned_of(
-    predictor: Predictor, pool: Pool, name: str, chosen: Sequence[int], kind: str = "semantic"
-) -> Prompt:
-    """The prompt of some pictures as they are; of `Outcome.shown`, under the name there."""
-    examples = [pool.example(i) for i in chosen]
-    nearest = min(NEAREST, len(examples)) if name == NEAR else None
-    prompt = predictor.prompt(examples, kind=kind, nearest=nearest, half=True, thumbnail=False)
-    return replace(prompt, names={i: pool.names[i] for i in prompt.ids})
-
-
-def most_shown(pool: Pool, seed: int) -> list[int]:
-    """Pictures that are shown where all are meant: at most 64, and every id among them."""
-    there = set(pool.showing())
-    order = [i for i in np.random.default_rng((seed, 6)).permutation(len(pool)) if i in there]
-    first = cover(pool, order)
-    rest = [i for i in order if i not in first]
-    return sorted(int(i) for i in (first + rest)[: max(MOST_SHOWN, len(first))])
-
-
 class _Run:
     """The stages of `tune`, each kept in the state once it is done."""
 
@@ -251,19 +229,19 @@ class _Run:
         prompt = tuner.prompt()
         if not verdict.helps:
             best = verdict.best
-            prompt = untuned_of(self.predictor, self.pool, best, shown[best], self.kind)
+            prompt = prompt_of(self.predictor, self.pool, best, shown[best], self.kind)
         small = self._thumbnail() if thumbnail else None
-        tuned_one, used = (
-            replace(one, made=self._made(verdict, len(every), is_tuned), thumbnail=small)
-            for one, is_tuned in ((tuner.prompt(), True), (prompt, verdict.helps))
+        used, tuned_one = (
+            replace(one, made=self._made(verdict, is_tuned), thumbnail=small)
+            for one, is_tuned in ((prompt, verdict.helps), (tuner.prompt(), True))
         )
         return Outcome(used, tuned_one, verdict, curve, self.pool, shown, tuner)
 
-    def _made(self, verdict: Verdict, pictures: int, tuned: bool) -> dict[str, Any]:
+    def _made(self, verdict: Verdict, tuned: bool) -> dict[str, Any]:
         """What a prompt file says of its making."""
         said = {name: str(value) for name, value in verdict.untuned.items()}
         return {
-            "by": "tune", "pictures": pictures, "held_out": verdict.held_out,
+            "by": "tune", "pictures": len(self.pool), "held_out": verdict.held_out,
             "used": "tuned" if tuned else verdict.best,
             "miou": {**said, "tuned": str(verdict.tuned)}, "gain": str(verdict.gain),
             "settings": asdict(self.settings),
@@ -274,28 +252,16 @@ class _Run:
         stage = f"untuned {number}"
         if stage not in self.done:
             shown, judged = self.pool.subset(learn), self.pool.subset(held)
-            sets = self._sets(shown, number)
+            self.tell("choosing the best few examples", 0, 1)
+            rng = np.random.default_rng((self.settings.seed, 6, number))
+            sets = ways(self.predictor, shown, self.kind, rng)
             found = {}
             for at, (name, chosen) in enumerate(sets.items()):
                 self.tell("judging examples as they are", at, len(sets))
-                prompt = untuned_of(self.predictor, shown, name, chosen, self.kind)
+                prompt = prompt_of(self.predictor, shown, name, chosen, self.kind)
                 found[name] = torch.from_numpy(judge(self.predictor, prompt, judged))
             self._save(**{stage: found, f"sets {number}": sets})
         return {name: counts.numpy() for name, counts in self.done[stage].items()}
-
-    def _sets(self, pool: Pool, number: int) -> dict[str, list[int]]:
-        """Ways to use examples as they are: name → numbers in the pool."""
-        rng = np.random.default_rng((self.settings.seed, 6, number))
-        order = [i for i in rng.permutation(len(pool)).tolist() if i in set(pool.showing())]
-        one, some = cover(pool, order), most_shown(pool, self.settings.seed)
-        sets = {ONE: one, FEW: one, ALL: some, NEAR: some}
-        few = pool.subset(some)
-        drawn = candidates(few, rng)
-        if len(some) > 2 and drawn:
-            self.tell("choosing the best few examples", 0, 1)
-            best, _, _ = choose(Trials(self.predictor, few, kind=self.kind), drawn, rng)
-            sets[FEW] = [some[i] for i in best]
-        return sets
 
     def _thumbnail(self) -> Thumbnail:
         shown = self.pool.showing()[:MOST]
@@ -305,7 +271,7 @@ class _Run:
         """Examples of the untuned prompts, by number in the pool."""
         learn = self.folds[0][0]
         sets = {name: [learn[i] for i in s] for name, s in self.done["sets 0"].items()}
-        some = most_shown(self.pool, self.settings.seed)
+        some = most_shown(self.pool, np.random.default_rng((self.settings.seed, 6)))
         return {**sets, ALL: some, NEAR: some}
 
     def _tune(

@@ -17,6 +17,19 @@ def check_drawing() -> None:
         ) from None
 
 
+def summary(outcome: Outcome) -> list[str]:
+    """What came of it, in words."""
+    pool, said = outcome.pool, [f"learned from {len(outcome.pool)} pictures"]
+    lost = [str(i) for i in pool.ids if i not in outcome.tuned.ids]
+    if lost:
+        said.append(
+            f"ids {', '.join(lost)} are left out: at {pool.size} × {pool.size} pixels nothing is "
+            "left of them"
+        )
+    what = "the tuned prompt" if outcome.verdict.helps else f"untuned, {outcome.verdict.best}"
+    return [*said, *outcome.verdict.lines(), f"the file holds {what}"]
+
+
 def write(outcome: Outcome, folder: Path) -> None:
     """Write the three files."""
     folder.mkdir(parents=True, exist_ok=True)

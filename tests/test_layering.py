@@ -72,9 +72,10 @@ ARROWS = {
         "color", "confusion", "errors", "labels", "learned", "objective", "pool", "predictor",
         "prompt", "trial", "views",
     },
+    "untuned": {"pool", "predictor", "prompt", "subsets", "trial"},
     "tuning": {
-        "color", "color_mask", "confusion", "errors", "example", "labels", "model.int8", "pool",
-        "predictor", "prompt", "subsets", "thumbnail", "trial", "tuner", "verdict",
+        "color", "color_mask", "confusion", "errors", "example", "model.int8", "pool", "predictor",
+        "prompt", "subsets", "thumbnail", "trial", "tuner", "untuned", "verdict",
     },
     "tuning_report": {"errors", "tuning"},
     "batch": {"errors", "image", "predictor", "prompt", "segmentation"},

@@ -11,7 +11,8 @@ from incontext import Example, InputError, Predictor
 from incontext.model import SIZES, SegGPT
 from incontext.pool import Pool
 from incontext.tuner import Settings, Tuner
-from incontext.tuning import frozen, most_shown, split, tune
+from incontext.tuning import frozen, split, tune
+from incontext.untuned import most_shown
 
 QUICK = Settings(steps=6, judged=3, examples=3)
 
@@ -177,7 +178,7 @@ def test_all_examples_show_every_id():
     """Of more pictures than can be shown, rare ids are among those that are."""
     rng = np.random.default_rng(0)
     pool = Pool.of([scene(rng) for _ in range(80)] + [scene(rng, ids=2)], 32)
-    some = most_shown(pool, 0)
+    some = most_shown(pool, np.random.default_rng(0))
     assert len(some) == 64
     assert 80 in some
 

@@ -182,6 +182,12 @@ class Encoder(nn.Module):
             return target
         return torch.where(hidden[..., None], self.mask_token.to(target.dtype), target)
 
+    def _targets(self, shown: Shown, hidden: Tensor | None, grid: tuple[int, int]) -> Tensor:
+        """Target tokens of examples (P, some, h, w, C); what is hidden or unknown is hidden."""
+        target = self.embed(shown.targets.flatten(0, 1)).unflatten(0, shown.targets.shape[:2])
+        target = self._hide(target, None if hidden is None else hidden[:, None])
+        return self._hide(target, None if shown.known is None else ~any_of(shown.known, grid))
+
     def encode(
         self,
         examples: Iterable[Shown],
@@ -214,20 +220,16 @@ class Encoder(nn.Module):
         def tokens() -> Iterator[tuple[Tensor, Tensor, Kept | None]]:
             nonlocal count, size, grid
             for shown in examples:
-                images, targets = shown.images, shown.targets
-                seen = self.see(images.flatten(0, 1))
-                target = self.embed(targets.flatten(0, 1)).unflatten(0, images.shape[:2])
-                image = seen.tokens.unflatten(0, images.shape[:2])
-                size, grid = _pair(images.shape[-2:]), _pair(image.shape[-3:-1])
-                target = self._hide(target, None if hidden is None else hidden[:, None])
-                if shown.known is not None:
-                    target = self._hide(target, ~any_of(shown.known, grid))
+                seen = self.see(shown.images.flatten(0, 1))
+                image = seen.tokens.unflatten(0, shown.images.shape[:2])
+                size, grid = _pair(shown.images.shape[-2:]), _pair(image.shape[-3:-1])
+                target = self._targets(shown, hidden, grid)
                 if self.copy_path:
                     cells = _pair(seen.skips[1].shape[-2:])
-                    match = self.copy_path.remember(seen.skips, _blank(targets, hidden))
+                    match = self.copy_path.remember(seen.skips, _blank(shown.targets, hidden))
                     matches.append(match.thinned(self._chosen(shown, cells, share, count)))
                 chosen = self._chosen(shown, grid, share, count)
-                count += images.shape[1]
+                count += shown.images.shape[1]
                 yield (
                     self._place(image, self.segment_image, semantic, False),
                     self._place(target, self.segment_target, semantic, False),

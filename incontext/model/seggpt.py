@@ -89,7 +89,8 @@ class SegGPT(nn.Module):
         """`encode` for examples that come some at a time, images and targets (P, some, 3, H, W).
 
         A third tensor (P, some, H, W) bool, in all parts or in none, says which pixels of a target
-        are known: patches without any are hidden, queries do not look at them.
+        are known: patches without any are hidden; with independent examples queries do not look at
+        them at all.
 
         Args:
             parts: where joint attention keeps their tokens, None: in memory. Together with
