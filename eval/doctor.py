@@ -54,6 +54,12 @@ def draw(data: LabelledSet, index: int, count: int, seed: int) -> list[int]:
     return shows[:count]
 
 
+def class_of(data: LabelledSet, count: int, seed: int) -> int:
+    """One of the classes that so many pictures show."""
+    classes = [c for c in sorted(data.holders) if len(draw(data, c, count, seed)) >= count]
+    return classes[seed % len(classes)]
+
+
 def pool_of(data: LabelledSet, index: int, chosen: Sequence[int], size: int) -> Pool:
     """One class against the rest."""
     return Pool.of(
@@ -64,7 +70,7 @@ def pool_of(data: LabelledSet, index: int, chosen: Sequence[int], size: int) -> 
 
 def planted(predictor: Predictor, data: LabelledSet, kind: str, seed: int) -> tuple[bool, bool]:
     """Whether the planted mask was named first, and whether it was called harmful."""
-    index = sorted(data.holders)[seed % len(data.holders)]
+    index = class_of(data, GOOD + 2, seed)
     chosen = draw(data, index, GOOD + 2, seed)
     pool = pool_of(data, index, chosen[: GOOD + 1], predictor.size)
     last = pool_of(data, index, chosen[-1:], predictor.size)
@@ -73,16 +79,16 @@ def planted(predictor: Predictor, data: LabelledSet, kind: str, seed: int) -> tu
     spoiled = fault(kind, truth, last.example(0).labels.ids)
     examples = [pool.example(i) for i in range(len(pool))]
     examples[at] = Example.of(examples[at].image, Labels(spoiled))
-    bad = Pool.of(examples, predictor.size)
+    bad = Pool.of(examples, predictor.size, sources=pool.sources)
     diagnosis = examine(predictor, bad)
-    return diagnosis.order[0] == at, any(e.source == bad.sources[at] for e in diagnosis.bad)
+    first = diagnosis.effects[0].source == pool.sources[at]
+    return first, any(e.source == pool.sources[at] for e in diagnosis.bad)
 
 
 def word(predictor: Predictor, data: LabelledSet, seed: int) -> tuple[Diagnosis, float]:
     """A diagnosis of ten good examples, and what they reach on other pictures."""
-    classes = [c for c in sorted(data.holders) if len(draw(data, c, 99, seed)) >= GOOD + 10]
-    chosen = draw(data, classes[seed % len(classes)], GOOD + QUERIES, seed)
-    index = classes[seed % len(classes)]
+    index = class_of(data, GOOD + 10, seed)
+    chosen = draw(data, index, GOOD + QUERIES, seed)
     pool = pool_of(data, index, chosen[:GOOD], predictor.size)
     rest = pool_of(data, index, chosen[GOOD:], predictor.size)
     prompt = predictor.prompt([pool.example(i) for i in range(len(pool))])
