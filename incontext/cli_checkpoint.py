@@ -42,8 +42,6 @@ def info(
 
 def _prompt_info(path: Path, thumbnail: Path | None) -> None:
     """Print what a prompt file says of itself."""
-    import json
-
     from PIL import Image
 
     from incontext.prompt import Prompt
@@ -56,7 +54,10 @@ def _prompt_info(path: Path, thumbnail: Path | None) -> None:
         shown = "#{:02x}{:02x}{:02x}".format(*prompt.colors[index])
         typer.echo(f"id {index:<9}{prompt.names[index]}, {shown}")
     for key, value in prompt.made.items():
-        typer.echo(f"{key:<12}{value if isinstance(value, (str, int)) else json.dumps(value)}")
+        parts = value.items() if isinstance(value, dict) else ()
+        said = ", ".join(f"{name} {one}" for name, one in parts) or value
+        if said is not None and said is not False:
+            typer.echo(f"{key:<12}{said}")
     if thumbnail and prompt.thumbnail is None:
         raise InputError(f"{path} was made without a thumbnail")
     if thumbnail and prompt.thumbnail is not None:

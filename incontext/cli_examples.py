@@ -36,7 +36,7 @@ Unlabelled = Annotated[
     typer.Option(help="What mask value 0 means: background, or unknown (partly labelled)."),
 ]
 Negative = Annotated[
-    int | None,
+    list[int] | None,
     typer.Option(help='Mask id that means "not this": known background.'),
 ]
 Crop = Annotated[
@@ -66,7 +66,7 @@ class Shown:
     @classmethod
     def parse(
         cls, example: list[str] | None, color: list[str] | None, name: list[str] | None,
-        ignore: str | None, threshold: float | None, unlabelled: str, negative: int | None,
+        ignore: str | None, threshold: float | None, unlabelled: str, negative: list[int] | None,
         kind: str, crop: bool = False, nearest: int | None = None,
     ) -> "Shown":  # fmt: skip
         """From the options' texts.

@@ -84,6 +84,8 @@ def tune(
     shown = Shown.parse(example, color, name, ignore, threshold, unlabelled, negative, kind)
     predictor = open_predictor(locate(checkpoint), device, name=checkpoint)
     pool = read_pool(shown, sets, predictor.size)
+    if (folder / "state.pt").is_file():
+        typer.echo(f"going on with the run in {folder}", err=True)
     with Progress() as progress:
         outcome = learn(
             predictor, pool, folder, kind=kind, settings=settings, thumbnail=thumbnail,

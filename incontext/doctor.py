@@ -24,7 +24,7 @@ SINGLES = 15  # examples that each picture is asked for with alone
 SUBSETS = 2  # drawn for each picture and each number of examples
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
     """What `examine` found; figures are mIoU in percent at the model's size."""
 
@@ -39,8 +39,16 @@ class Diagnosis:
     confused: list[tuple[int, int, float]]  # id, what it is taken for, share
     small: list[tuple[int, float, float]]  # id, its median pixels at the model's size, in a tile
     order: tuple[int, ...]  # numbers of the examples in the pool, worst first
+    without: Interval | None  # predicted without the examples that hurt
     best: tuple[str, ...]  # the subset proposed
     best_gain: Interval  # against all examples
+
+    def __repr__(self) -> str:
+        most = max(self.curve)
+        return (
+            f"Diagnosis({self.looked_at} examples, {len(self.bad)} of them hurt, predicted mIoU "
+            f"with {most}: {self.curve[most]})"
+        )
 
     @property
     def bad(self) -> list[Effect]:
@@ -98,6 +106,7 @@ def examine(
         pool, len(pool), given, curve(trials, whole, counts, len(pool), len(usable)), found,
         effects, alike, [(pool.sources[a], pool.sources[b], same) for a, b, same in pairs],
         confused(pool, total), small_ids(pool, patch), tuple(order),
+        without(lab, {i for i, e in zip(order, effects, strict=True) if e.why}, one),
         tuple(pool.sources[i] for i in best), gain,
     )  # fmt: skip
 
@@ -171,6 +180,17 @@ def curve(
         sums = np.einsum("rt,tab->rab", asked * shown, counts[which].astype(float))
         found[size] = around(float(miou(counts[which])), miou(sums[:, None]), examples)
     return found
+
+
+def without(lab: Trials, bad: set[int], tell: Callable[[int], None]) -> Interval | None:
+    """mIoU predicted with all examples but those that hurt, asked for by each other; None where
+    none does, or too few are left."""
+    pool = lab.examples
+    good = [i for i in pool.showing() if i not in bad]
+    if not bad or len(good) < FEWEST:
+        return None
+    trials = [Trial(q, tuple(i for i in good if i != q)) for q in good]
+    return interval(asked_for(pool, trials, lab.run(trials, tell)))
 
 
 def best_subset(

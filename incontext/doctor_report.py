@@ -24,6 +24,8 @@ def lines(found: Diagnosis) -> list[str]:
     """The report in plain text."""
     said = [_size(found), "Predicted mIoU on new pictures like these, with 90 % intervals:"]
     said += [f"  {_examples(n):<13} {value}" for n, value in found.curve.items()]
+    if found.without:
+        said.append(f"  without those that hurt {found.without}")
     if len(found.classes) > 1:
         said.append("IoU of each id, all examples shown:")
         said += [f"  {_id(found.pool, i)}: {value:.1f}" for i, value in found.classes.items()]
@@ -80,6 +82,8 @@ def _why(effect: Effect) -> str:
 
 def _proposal(found: Diagnosis) -> str:
     gain = found.best_gain
+    if gain.high - gain.low > 100:
+        return f"Best small subset: {', '.join(found.best)} (too few pictures to say how good)."
     return (
         f"Best small subset: {', '.join(found.best)} ({gain.value:+.1f} "
         f"[{gain.low:+.1f}, {gain.high:+.1f}] points against all examples; chosen by these very "
@@ -99,6 +103,8 @@ def page(found: Diagnosis, path: Path) -> Path:
         f'<circle cx="{2 + 2 * value.value:.0f}" cy="7" r="5"/></svg></td></tr>'
         for n, value in found.curve.items()
     )
+    if found.without:
+        curve += f"<tr><td>without those that hurt</td><td colspan=3>{found.without}</td></tr>"
     problems = "".join(f"<li>{escape(text)}</li>" for text in _problems(found))
     # Worst first, as `effects` stand.
     cards = "".join(

@@ -1,5 +1,6 @@
 """Example: a picture and its labels."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ class Example:
         threshold: for soft masks: at or above it is id 1.
         unlabelled: what pixels of value 0 mean: "background", or "unknown" where only a part of
             the picture was labelled. What is unknown is not shown to the model as anything.
-        negative: an id that means "not this": background that was looked at, which counts beside
-            `unlabelled="unknown"` as well. It is no id of the prompt.
+        negative: an id, or several, that means "not this": background that was looked at, which
+            counts beside `unlabelled="unknown"` as well. It is no id of the prompt.
 
     Raises:
         InputError: what cannot be read, or can be read in two ways.
@@ -38,7 +39,7 @@ class Example:
         ignore: int | str | None = None,
         threshold: int | float | None = None,
         unlabelled: str = "background",
-        negative: int | None = None,
+        negative: int | Sequence[int] | None = None,
     ) -> None:
         self.image: Image.Image = read_image(image)
         name = Path(image).name if isinstance(image, (str, Path)) else None

@@ -64,13 +64,14 @@ def effects_of(pool: Pool, trials: list[Trial], counts: Counts) -> tuple[list[Ef
     ])  # fmt: skip
     shown, asked = (_deviation(x, x[examples]) for x in (effect, level))
     odd = np.minimum(shown, 0) * 2 + np.minimum(asked, 0)
-    # Pictures without an object are asked only.
-    order = [i for i in np.argsort(odd, kind="stable").tolist() if i in set(examples)]
+    hurts = (effect < -HARM) & (odd < -BAD)
+    # Those that hurt first; pictures without an object are asked only.
+    rank = np.where(hurts, odd - 1e6, effect)
+    order = [i for i in np.argsort(rank, kind="stable").tolist() if i in set(examples)]
     usual = float(np.nanmedian(agreement[examples]))
     found = []
     for i in order:
-        hurts = effect[i] < -HARM and odd[i] < -BAD
-        why = ("mask" if asked[i] < -1 else "unlike") if hurts else ""
+        why = ("mask" if asked[i] < -1 else "unlike") if hurts[i] else ""
         found.append(Effect(pool.sources[i], float(effect[i]), float(agreement[i]), usual, why))
     return found, order
 

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,18 @@ def read_pairs(source: Path, unlabelled: bool = False) -> Iterator[tuple[str, Im
     parts = 1 if bare else 2
     whole = {name: pair for name, pair in sorted(pairs.items()) if len(pair) == parts}
     if not whole:
-        raise InputError(f"{source}: no picture under images/ has labels of its name in labels/")
+        names = sorted(name for name, pair in pairs.items() if "images" in pair)
+        wanted = f", such as labels/{names[0]}.png" if names else ""
+        raise InputError(
+            f"{source}: no picture under images/ has labels of its name in labels/{wanted}"
+        )
+    alone = sorted(name for name, pair in pairs.items() if parts == 2 and "labels" not in pair)
+    if alone:
+        warnings.warn(
+            f"{source}: {len(alone)} of {len(alone) + len(whole)} pictures have no labels and are "
+            f"left out: {', '.join(alone[:5])}{' …' if len(alone) > 5 else ''}",
+            stacklevel=2,
+        )
     for name, pair in whole.items():
         try:
             stored = Image.open(io.BytesIO(pair["images"]))

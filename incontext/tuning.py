@@ -1,5 +1,6 @@
 """Tuning: from a pool of labelled pictures to a prompt, and a verdict on whether it pays."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +37,7 @@ DEFAULTS = Settings()
 Tell = Callable[[str, int, int], None]  # what is being done, how far, of how much
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """What tuning came to.
 
@@ -52,6 +53,9 @@ class Outcome:
     pool: Pool
     shown: dict[str, list[int]]
     tuner: Tuner
+
+    def __repr__(self) -> str:
+        return f"Outcome({self.verdict.lines()[-1]})"
 
     def recolored(self, colors: Mapping[int, Rgb]) -> Prompt:
         """The tuned prompt under other colors, {id: (r, g, b)}: what was learned goes with any.
@@ -101,7 +105,7 @@ def tune(
         raise InputError("tuning computes in float32; load the checkpoint with that dtype")
     pool = Pool.gather(examples, predictor.size, names)
     pool = pool.subset(_usable(pool))
-    with frozen(predictor):
+    with frozen(predictor), alone_in(folder):
         return _Run(predictor, pool, kind, settings, folder, tell).outcome(thumbnail)
 
 
@@ -130,6 +134,29 @@ def frozen(predictor: Predictor) -> Iterator[None]:
     finally:
         for parameter, want in zip(predictor.model.parameters(), wanted, strict=True):
             parameter.requires_grad_(want)
+
+
+@contextmanager
+def alone_in(folder: str | Path | None) -> Iterator[None]:
+    """One run at a time in a folder, where the system has file locks.
+
+    Raises:
+        InputError: another run is using it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        folder = None
+    if folder is None:
+        yield
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with (Path(folder) / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"another run is using {folder}; wait for it, or stop it") from None
+        yield
 
 
 def split(pool: Pool, seed: int) -> list[tuple[list[int], list[int]]]:
@@ -202,7 +229,7 @@ class _Run:
         if not self.path:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{STATE}.part")
+        draft = self.path.with_name(f".{STATE}.{os.getpid()}.part")
         torch.save(self.done, draft)
         draft.replace(self.path)
 

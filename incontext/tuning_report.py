@@ -26,7 +26,11 @@ def summary(outcome: Outcome) -> list[str]:
             f"ids {', '.join(lost)} are left out: at {pool.size} × {pool.size} pixels nothing is "
             "left of them"
         )
-    what = "the tuned prompt" if outcome.verdict.helps else f"untuned, {outcome.verdict.best}"
+    what = "the tuned prompt"
+    if not outcome.verdict.helps:
+        shown = [pool.sources[i] for i in outcome.shown[outcome.verdict.best]]
+        names = ", ".join(shown[:8]) + (" …" if len(shown) > 8 else "")
+        what = f"untuned, {outcome.verdict.best}: {names}"
     return [*said, *outcome.verdict.lines(), f"the file holds {what}"]
 
 

@@ -43,6 +43,7 @@ def test_tune_then_segment(incontext, folder, tmp_path, tiny_checkpoint):
     before = out.read_bytes()
     again = incontext("tune", folder, "--out", out, *quick)
     assert again.out == first.out
+    assert "going on with the run" in again.err
     assert out.read_bytes() == before
     done = incontext("segment", "--prompt", out, "--checkpoint", tiny_checkpoint, "--out",
                      tmp_path / "res", folder / "images")  # fmt: skip
@@ -85,6 +86,9 @@ def test_doctor(incontext, folder, tmp_path, tiny_checkpoint):
     assert "12 examples, ids 1" in answer.out
     assert "0.png and set/0 are nearly the same picture." in answer.out
     assert page.read_text(encoding="utf-8").count("<figure") == 12
+    (folder / "labels/3.png").unlink()
+    answer = incontext("doctor", folder, "--out", page, "--checkpoint", tiny_checkpoint)
+    assert "1 of 10 pictures have no labels and are left out: 3" in answer.err
     wrong = incontext("doctor", folder, "--out", tmp_path / "report.png")
     assert wrong.code == 2
     assert "NAME.html" in wrong.err

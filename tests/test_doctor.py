@@ -63,6 +63,9 @@ def test_a_bad_mask_is_named(diagnosis):
 def test_the_report_says_it(diagnosis, tmp_path):
     text = "\n".join(lines(diagnosis))
     assert "example 5 hurts: its mask looks wrong" in text
+    assert diagnosis.without.value > max(v.value for v in diagnosis.curve.values())
+    assert f"without those that hurt {diagnosis.without}" in text
+    assert "7 examples, 1 of them hurt" in repr(diagnosis)
     assert "example 1 and example 7 are nearly the same picture." in text, text
     assert "1 example " in text
     assert "7 examples" in text

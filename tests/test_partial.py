@@ -143,6 +143,8 @@ def test_negative_is_background(predictor):
     partly = Example(image, labels, negative=7, unlabelled="unknown")
     assert set(np.unique(partly.labels.ids)) == {U, 0, 1}
     assert (partly.labels.ids[20:28, 8:16] == 0).all()
+    several = Example(image, labels, negative=[1, 7])
+    assert not several.labels.ids.any()
     prompt = predictor.prompt(partly)
     assert prompt.ids == (1,)
     assert set(predictor.predict(picture(rng), prompt).presence) == {1}
@@ -154,6 +156,7 @@ def test_negative_is_background(predictor):
         ({"unlabelled": "maybe"}, "accepted: background, unknown"),
         ({"negative": 0}, "accepted: an id, 1"),
         ({"negative": True}, "accepted: an id, 1"),
+        ({"negative": [3, 70_000]}, "accepted: an id, 1"),
     ],
 )
 def test_refused(options, message):

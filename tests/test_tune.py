@@ -245,6 +245,19 @@ def test_any_coloring(predictor, space):
         outcome.recolored({1: (0, 0, 255)})
 
 
+def test_one_run_at_a_time(predictor, tmp_path):
+    """Killed and started again while the first is still there: said, not mixed up."""
+
+    def tell(what, done, total):
+        with pytest.raises(InputError, match="another run is using"):
+            tune(predictor, pool_of(4), tmp_path, settings=QUICK)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(predictor, pool_of(4), tmp_path, settings=QUICK, tell=tell)
+    tune(predictor, pool_of(4), tmp_path, settings=replace(QUICK, steps=2, judged=1))
+
+
 def test_refused(predictor):
     for settings in ({"space": "time"}, {"steps": 0}, {"rate": -1.0}):
         with pytest.raises(InputError):
