@@ -58,17 +58,16 @@ def effects_of(pool: Pool, trials: list[Trial], counts: Counts) -> tuple[list[Ef
     level, effect = solved[:size], solved[size:]
     examples = pool.showing()
     effect = effect - np.median(effect[examples])
-    agreement = np.array([
-        np.nanmean([values[n] for n in known if trials[n].query == i] or [np.nan])
-        for i in range(size)
-    ])  # fmt: skip
+    asks = [[values[n] for n in known if trials[n].query == i] for i in range(size)]
+    agreement = np.array([np.mean(asked) if asked else np.nan for asked in asks])
     shown, asked = (_deviation(x, x[examples]) for x in (effect, level))
     odd = np.minimum(shown, 0) * 2 + np.minimum(asked, 0)
     hurts = (effect < -HARM) & (odd < -BAD)
     # Those that hurt first; pictures without an object are asked only.
     rank = np.where(hurts, odd - 1e6, effect)
     order = [i for i in np.argsort(rank, kind="stable").tolist() if i in set(examples)]
-    usual = float(np.nanmedian(agreement[examples]))
+    told = [agreement[i] for i in examples if asks[i]]
+    usual = float(np.median(told)) if told else float("nan")
     found = []
     for i in order:
         why = ("mask" if asked[i] < -1 else "unlike") if hurts[i] else ""

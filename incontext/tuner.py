@@ -23,7 +23,7 @@ from incontext.views import crop, render, tones
 
 @dataclass(frozen=True)
 class Settings:
-    """How a prompt is tuned; the defaults are what validated best, see `prompts/README.md`."""
+    """How a prompt is tuned; what the defaults bring: `prompts/README.md`."""
 
     space: str = "tokens"  # or "pixels", see `incontext.learned`
     steps: int = 160  # for each painting that a query takes

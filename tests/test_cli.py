@@ -634,6 +634,8 @@ class TestProcess:
         with subprocess.Popen(
             [sys.executable, "-m", "incontext", *map(str, arguments)], stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # Shells and test runners in the background hand on that it be ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         ) as process:  # fmt: skip
             while process.poll() is None and not list((tmp_path / "out").glob("*.overlay.jpg")):
                 time.sleep(0.01)
