@@ -114,12 +114,11 @@ def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
         tune(predictor, pool, tmp_path, settings=QUICK)
 
 
-def test_noise_is_not_learned():
+def test_noise_is_not_learned(predictor):
     """Labels that nothing in the pictures tells: the verdict says so and names what to use."""
-    predictor = Predictor.from_pretrained()
     rng = np.random.default_rng(0)
     pool = Pool.of([scene(rng, noise=True) for _ in range(14)], predictor.size)
-    outcome = tune(predictor, pool, settings=replace(QUICK, steps=8, rate=0.1))
+    outcome = tune(predictor, pool, settings=replace(QUICK, steps=40, rate=0.1))
     verdict = outcome.verdict
     assert not verdict.helps
     assert "Use " + verdict.best in verdict.lines()[-1]
