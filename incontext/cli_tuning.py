@@ -29,6 +29,13 @@ Sets = Annotated[
     list[Path] | None,
     typer.Argument(help="Folders (or .tar) of images/ + labels/, 8-bit ids, 255 unknown."),
 ]
+Space = Annotated[
+    str, typer.Option(help="What is learned: tokens, or pixels of example and target.")
+]
+Steps = Annotated[
+    int, typer.Option(help="Optimizer steps for each painting that a query takes.", min=1)
+]
+Seed = Annotated[int, typer.Option(help="Which pictures are drawn, and all chance.", min=0)]
 NOT_SHOWN = 3  # exit code: tuning is not shown to help
 HURT = 4  # exit code: some examples hurt
 
@@ -49,16 +56,10 @@ def tune(
     threshold: Threshold = None,
     unlabelled: Unlabelled = "background",
     negative: Negative = None,
-    space: Annotated[
-        str, typer.Option(help="What is learned: tokens, or pixels of example and target.")
-    ] = "tokens",
-    steps: Annotated[
-        int, typer.Option(help="Optimizer steps for each painting that a query takes.", min=1)
-    ] = 160,
+    space: Space = "tokens",
+    steps: Steps = 160,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 0.02,
-    seed: Annotated[
-        int, typer.Option(help="Which pictures are held out, and all chance.", min=0)
-    ] = 0,
+    seed: Seed = 0,
     thumbnail: Annotated[bool, typer.Option(help="Keep a small picture in the file.")] = True,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
@@ -112,7 +113,7 @@ def doctor(
     threshold: Threshold = None,
     unlabelled: Unlabelled = "background",
     negative: Negative = None,
-    seed: Annotated[int, typer.Option(help="All chance.", min=0)] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.", min=1)] = 2,
 ) -> None:

@@ -138,16 +138,13 @@ class Predictor:
             classes_per_pass: more ids than this are painted in several passes.
             crop: show examples cropped around their labels: fits queries cut into tiles.
             chunk: examples encoded at once; None: `SegGPT.examples_at_once`.
-            nearest: each query sees only so many of the examples, those most like it; None, or as
-                many as there are: all.
+            nearest: each query sees so many of the examples, those most like it; None: all.
             thin_to: a query looks at as many tokens as so many whole examples have; of more
-                examples evenly spread tokens are kept, so that cost stays the same. None keeps
-                all, as joint attention always does: its examples go along with the query.
+                examples evenly spread ones are kept. None keeps all, as joint attention does.
             half: keep the prompt in float16, half the size.
-            spill: keep tokens of joint attention in temporary files (True: in the system's
-                folder, which should be on a disk, or in the one given), so that memory does not
-                grow with the examples.
-            thumbnail: keep a small picture of the first examples with the prompt.
+            spill: keep tokens of joint attention in temporary files, so that memory does not grow
+                with the examples; True: in the system's folder, or in the one given.
+            thumbnail: keep a small picture of the first examples.
 
         Raises:
             InputError: no example, none with an object, or one of the options off.
@@ -167,13 +164,13 @@ class Predictor:
                 parts=parts.empty(), settle=seen_at_once == len(examples),
             )  # fmt: skip
             passes.append(Pass(part, encoded.to(torch.float16) if half else encoded))
-        gallery = self._gallery(examples, maps, colorings, chunk, seen_at_once)
         colors = display_colors(maps, ids)
         shown = [Example.of(e.image, m) for e, m in zip(examples, maps, strict=True)][:MOST]
+        made = {"by": "prompt", "nearest": nearest, "crop": crop}
         return Prompt(
             tuple(ids), colors, check_names(names, ids), kind, len(examples), tuple(passes),
-            self.checkpoint, gallery, self.name, {"by": "prompt", "nearest": nearest, "crop": crop},
-            picture_of(shown, colors) if thumbnail else None,
+            self.checkpoint, self._gallery(examples, maps, colorings, chunk, seen_at_once),
+            self.name, made, picture_of(shown, colors) if thumbnail else None,
         )  # fmt: skip
 
     @torch.no_grad()

@@ -32,12 +32,7 @@ class Trials:
         kind: see `Predictor.prompt`.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        examples: Pool,
-        kind: str = "semantic",
-    ) -> None:
+    def __init__(self, predictor: Predictor, examples: Pool, kind: str = "semantic") -> None:
         self.predictor, self.examples, self.kind = predictor, examples, kind
         self.prompts: dict[int, Prompt] = {}
 

@@ -182,9 +182,8 @@ class Tuner:
         self,
         values: Sequence[Tensor] | None = None,
         colorings: Sequence[Coloring] | None = None,
-        half: bool = True,
     ) -> Prompt:
-        """The prompt with these learned values, None: those that judged best.
+        """The prompt with these learned values in float16, None: those that judged best.
 
         `colorings`: of the passes' ids in their order, None: the default ones.
         """
@@ -192,8 +191,7 @@ class Tuner:
         self._put(self.kept if values is None else values)
         passes = []
         for coloring, learned in zip(colorings or self.colorings, self.passes, strict=True):
-            encoded = learned.encode(coloring)
-            passes.append(Pass(coloring, encoded.to(torch.float16) if half else encoded))
+            passes.append(Pass(coloring, learned.encode(coloring).to(torch.float16)))
         self._put(before)
         ids = sorted({i for c in self.colorings for i in c.ids})
         colors = {i: self.learn.colors[i] for i in ids}
