@@ -12,8 +12,13 @@ from incontext.checkpoint import save
 from incontext.cli import main
 from incontext.model import SIZES, SegGPT
 
-torch.set_num_threads(1)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """A command that ran in this process may have left others; sums differ with their number."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
