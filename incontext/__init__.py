@@ -13,18 +13,19 @@ if TYPE_CHECKING:
     from incontext.prompt import Prompt
     from incontext.segmentation import Segmentation
     from incontext.tuning import tune
+    from incontext.video import VideoPredictor
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Example", "InputError", "Palette", "Pool", "Predictor", "Prompt", "Segmentation", "examine",
-    "tune",
+    "Example", "InputError", "Palette", "Pool", "Predictor", "Prompt", "Segmentation",
+    "VideoPredictor", "examine", "tune",
 ]  # fmt: skip
 
 _HOMES = {
     "Example": "example", "InputError": "errors", "Palette": "color", "Predictor": "predictor",
     "Prompt": "prompt", "Segmentation": "segmentation", "Pool": "pool", "examine": "doctor",
-    "tune": "tuning",
+    "VideoPredictor": "video", "tune": "tuning",
 }  # fmt: skip
 
 

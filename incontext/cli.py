@@ -28,6 +28,7 @@ from incontext.cli_examples import (
 )
 from incontext.cli_training import finetune, train
 from incontext.cli_tuning import doctor, tune
+from incontext.cli_video import video
 from incontext.errors import InputError, check_count
 
 if TYPE_CHECKING:
@@ -241,6 +242,7 @@ app.command()(train)
 app.command()(finetune)
 app.command(cls=PairCommand)(tune)
 app.command(cls=PairCommand)(doctor)
+app.command(cls=PairCommand)(video)
 
 
 def main() -> None:

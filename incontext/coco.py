@@ -12,6 +12,21 @@ import numpy as np
 from incontext.errors import InputError
 
 
+def _coco() -> Any:
+    """faster-coco-eval's mask functions.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        from faster_coco_eval import mask
+    except ImportError:
+        raise InputError(
+            "COCO masks need faster-coco-eval: pip install 'incontext-seg[coco]'"
+        ) from None
+    return mask
+
+
 def is_whole(value: Any) -> bool:
     """Whether a value is an integer, which True and False are not."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
@@ -93,12 +108,7 @@ def decode_rle(rle: Any, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.b
     Raises:
         InputError: the package is missing, malformed data, another size than (width, height).
     """
-    try:
-        from faster_coco_eval import mask as coco
-    except ImportError:
-        raise InputError(
-            "COCO masks need faster-coco-eval: pip install 'incontext-seg[coco]'"
-        ) from None
+    coco = _coco()
     width, height = size
     _check_segmentation(rle, size)
     try:
@@ -113,6 +123,20 @@ def decode_rle(rle: Any, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.b
         raise
     except Exception as error:  # the extension raises what its C++ code happens to raise
         raise InputError(f"malformed segmentation ({type(error).__name__}: {error})") from None
+
+
+def encode_rle(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
+    """(H, W) bool → {"size": [H, W], "counts": text}, which `decode_rle` reads.
+
+    Raises:
+        InputError: the package is missing.
+    """
+    rle = _coco().encode(np.asfortranarray(mask.astype(np.uint8)))
+    counts = rle["counts"]
+    return {
+        "size": [int(n) for n in rle["size"]],
+        "counts": counts.decode() if isinstance(counts, bytes) else counts,
+    }
 
 
 def _check_segmentation(rle: Any, size: tuple[int, int]) -> None:
@@ -151,8 +175,7 @@ def _is_polygon(points: Any, size: tuple[int, int]) -> bool:
 
 def _decode_compressed(packed: bytes, height: int, width: int) -> np.ndarray[Any, Any]:
     """Compressed counts → mask; the runs are summed first, since the C++ decoder trusts them."""
-    from faster_coco_eval import mask as coco
-
+    coco = _coco()
     total, value, shift, runs = 0, 0, 0, list[int]()
     for byte in packed:
         code = byte - 48

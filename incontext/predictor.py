@@ -185,6 +185,7 @@ class Predictor:
         chunk: int | None = None,
         parts: Parts | None = None,
         settle: bool = True,
+        start: int = 0,
     ) -> Encoded:
         """Examples under one coloring as the model keeps them: the step below `prompt`.
 
@@ -194,8 +195,8 @@ class Predictor:
         pairs = self._pairs(list(examples), maps or [e.labels for e in examples], coloring, chunk)
         semantic = torch.tensor([kind == "semantic"], device=self.device)
         return self.model.encode_parts(
-            pairs, semantic, chunk=chunk, parts=parts, settle=settle, share=share
-        )
+            pairs, semantic, chunk=chunk, parts=parts, settle=settle, share=share, start=start,
+        )  # fmt: skip
 
     def _parts(self, spill: bool | str | Path) -> Parts:
         """Where tokens of joint attention are kept."""
@@ -217,7 +218,7 @@ class Predictor:
             InputError: not a prompt file, or made with another checkpoint.
         """
         prompt = Prompt.load(path, self.device)
-        self._check_prompt(prompt, f"{path}: ")
+        self.check_prompt(prompt, f"{path}: ")
         return prompt
 
     def _pairs(
@@ -262,7 +263,7 @@ class Predictor:
         """RGB pictures in the model's numbers: (M, 3, size, size)."""
         return self._to_device(torch.stack([self.normalizer.image(p, self.size) for p in pictures]))
 
-    def _check_prompt(self, prompt: Prompt, where: str = "") -> None:
+    def check_prompt(self, prompt: Prompt, where: str = "") -> None:
         """Raise InputError unless the prompt was made with this checkpoint."""
         if prompt.checkpoint != self.checkpoint:
             theirs, ours = (f"{name}, " if name else "" for name in (prompt.model_name, self.name))
@@ -320,7 +321,7 @@ class Predictor:
     ) -> Iterator[Segmentation]:
         if not isinstance(prompt, Prompt):
             raise InputError(f"{type(prompt).__name__} as prompt; make it with .prompt(examples)")
-        self._check_prompt(prompt)
+        self.check_prompt(prompt)
         prompt = prompt.to(self.device)
         check_count("batch_size", batch_size)
         check_count("tile", tile)

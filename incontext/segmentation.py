@@ -1,7 +1,7 @@
 """Segmentation: what a predictor answers, in the query's own size and the caller's own ids."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,29 +56,12 @@ class Segmentation:
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """The picture with every id in its color, borders drawn at full strength."""
-        rgb = np.array(self.picture)
-        for index, color in self.colors.items():
-            mask = self.labels == index
-            if not mask.any():
-                continue
-            for channel, value in enumerate(color):
-                plane = rgb[..., channel]
-                # A table of the 256 results: huge pictures never become floats.
-                mixed = np.arange(256) * (1 - opacity) + value * opacity
-                plane[mask] = mixed.astype(np.uint8)[plane[mask]]
-            rgb[_border(mask)] = color
-        return Image.fromarray(rgb)
+        return overlay(self.picture, self.labels, self.colors, opacity)
 
     def label_image(self) -> Image.Image:
         """Labels as a PNG-ready picture: mode P with the ids' colors, I;16 for ids over 255."""
-        if self.labels.max(initial=0) > 255 or max(self.presence) > 255:
-            return Image.fromarray(self.labels.astype(np.uint16))
-        image = Image.fromarray(self.labels.astype(np.uint8))
-        table = np.zeros((256, 3), np.uint8)
-        for index, color in self.colors.items():
-            table[index] = color
-        image.putpalette(table.tobytes())
-        return image
+        wide = max(self.presence, default=0) > 255
+        return label_image(self.labels, self.colors, wide)
 
     def save(self, folder: str | Path, name: str) -> dict[str, Path]:
         """Write NAME.png (labels), NAME.confidence.png (0–255) and NAME.overlay.jpg.
@@ -100,6 +83,36 @@ class Segmentation:
             write_image(make(), path)
             written[what] = path
         return written
+
+
+def overlay(
+    picture: Image.Image, labels: IdMap, colors: Mapping[int, Rgb], opacity: float = 0.5
+) -> Image.Image:
+    """An RGB picture with every id in its color, borders drawn at full strength."""
+    rgb = np.array(picture)
+    for index, color in colors.items():
+        mask = labels == index
+        if not mask.any():
+            continue
+        for channel, value in enumerate(color):
+            plane = rgb[..., channel]
+            # A table of the 256 results: huge pictures never become floats.
+            mixed = np.arange(256) * (1 - opacity) + value * opacity
+            plane[mask] = mixed.astype(np.uint8)[plane[mask]]
+        rgb[_border(mask)] = color
+    return Image.fromarray(rgb)
+
+
+def label_image(labels: IdMap, colors: Mapping[int, Rgb], wide: bool = False) -> Image.Image:
+    """Labels as a picture: mode P with the ids' colors; I;16 if `wide`, or for ids over 255."""
+    if wide or labels.max(initial=0) > 255:
+        return Image.fromarray(labels.astype(np.uint16))
+    image = Image.fromarray(labels.astype(np.uint8))
+    table = np.zeros((256, 3), np.uint8)
+    for index, color in colors.items():
+        table[index] = color
+    image.putpalette(table.tobytes())
+    return image
 
 
 def write_image(image: Image.Image, path: Path) -> None:

@@ -78,6 +78,21 @@ ARROWS = {
         "prompt", "subsets", "thumbnail", "trial", "tuner", "untuned", "verdict",
     },
     "tuning_report": {"errors", "tuning"},
+    "frames": {"errors", "image"},
+    "movie": {"errors", "frames", "image"},
+    "sources": {"errors", "frames", "image", "movie"},
+    "memory": {
+        "color", "color_mask", "errors", "example", "image", "labels", "model.encoder", "partial",
+        "predictor", "prompt", "segmentation",
+    },
+    "video": {
+        "checkpoint", "errors", "example", "frames", "labels", "memory", "predictor", "prompt",
+        "segmentation", "sources",
+    },
+    "drift": {"segmentation"},
+    "video_run": {
+        "coco", "color_mask", "drift", "errors", "frames", "movie", "segmentation", "video",
+    },
     "batch": {"errors", "image", "predictor", "prompt", "segmentation"},
     "scenes": set(),
     "canvas": set(),
@@ -108,9 +123,13 @@ ARROWS = {
         "arguments", "checkpoint", "cli_device", "cli_examples", "doctor", "doctor_report",
         "errors", "example", "pictures", "pool", "prompt", "tuner", "tuning", "tuning_report",
     },
+    "cli_video": {
+        "arguments", "batch", "checkpoint", "cli_device", "cli_examples", "errors", "frames",
+        "memory", "sources", "video", "video_run",
+    },
     "cli": {
         "arguments", "batch", "checkpoint", "cli_checkpoint", "cli_device", "cli_examples",
-        "cli_training", "cli_tuning", "errors", "predictor", "prompt", "tiles",
+        "cli_training", "cli_tuning", "cli_video", "errors", "predictor", "prompt", "tiles",
     },
 }  # fmt: skip
 

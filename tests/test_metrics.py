@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from eval.metrics import FewShotIoU
+from eval.metrics import FewShotIoU, JandF, outline, statistics
 
 
 def test_few_shot_protocol(shared):
@@ -31,3 +31,35 @@ def test_by_hand():
     assert meter.fb_iou() == 50.0
     meter.add(3, yes, no, ignored=np.array([[False, True, False]]))
     assert meter.per_class() == {3: 100 * 2 / 3}
+
+
+def test_davis_2017(shared):
+    expected = json.loads((shared / "parity/metrics.json").read_text())["davis2017_semi_supervised"]
+    maps = np.load(shared / "parity/metrics.npz")
+    meter = JandF()
+    meter.add(maps["davis_truth"], maps["davis_prediction"])
+    assert len(meter.objects) == len(expected["per_object"])
+    for ours, theirs in zip(meter.objects, expected["per_object"], strict=True):
+        for name in ("J", "F"):
+            np.testing.assert_allclose(ours[name], theirs[f"{name}_frames"], rtol=0, atol=1e-9)
+            np.testing.assert_allclose(statistics(ours[name]), theirs[name], rtol=0, atol=1e-9)
+    means = meter.means()
+    for ours, theirs in (("J", "J_mean"), ("F", "F_mean"), ("J&F", "J&F")):
+        assert abs(means[ours] - expected[theirs]) <= 1e-9
+
+
+def test_empty_masks_by_hand():
+    truth = np.zeros((4, 8, 8), np.uint8)
+    truth[:2, 2:5, 2:5] = 1  # gone in frame 2
+    meter = JandF()
+    meter.add(truth, truth)
+    assert meter.means() == {"J": 1.0, "F": 1.0, "J&F": 1.0}
+    meter = JandF()
+    meter.add(truth, np.zeros_like(truth))
+    assert meter.objects == [{"J": [0.0, 1.0], "F": [0.0, 1.0]}]
+
+
+def test_outline_of_one_pixel():
+    mask = np.zeros((3, 3), bool)
+    mask[1, 1] = True
+    assert outline(mask).tolist() == [[True, True, False], [True, True, False], [False] * 3]

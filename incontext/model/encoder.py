@@ -54,6 +54,26 @@ class Encoded:
             Matches(**matches) if matches else None,
         )  # fmt: skip
 
+    @classmethod
+    def joined(cls, several: "Sequence[Encoded]") -> "Encoded":
+        """Prompts of the same model, P and kind as one, in which every example weighs alike.
+
+        The tensors' dtype is that of the last. With joint attention none may be settled.
+        """
+        if len(several) == 1:
+            return several[0]
+        first = several[0]
+        known: JointKnown | IndependentKnown
+        if isinstance(first.known, JointKnown):
+            known = JointKnown.joined([x.known for x in several if isinstance(x.known, JointKnown)])
+        else:
+            same = [x.known for x in several if isinstance(x.known, IndependentKnown)]
+            known = IndependentKnown.joined(same)
+        matches = [one.matches for one in several if one.matches]
+        together = Matches.joined(matches) if matches else None
+        count = sum(one.count for one in several)
+        return cls(count, first.size, first.semantic, known, together)
+
     @property
     def nbytes(self) -> int:
         """Size of all that is kept."""
@@ -198,6 +218,7 @@ class Encoder(nn.Module):
         parts: Parts | None = None,
         settle: bool = True,
         share: float = 1.0,
+        start: int = 0,
     ) -> Encoded:
         """Examples → what every query of this prompt can reuse.
 
@@ -211,6 +232,7 @@ class Encoder(nn.Module):
             settle: queries will have nothing of their target shown, so that the target stream can
                 be computed here where it does not depend on them.
             share: of the keys and values of each example that are kept, where they are.
+            start: number of the first example: which tokens are kept differs by number.
         """
         # In joint attention all tokens go along with the query; nothing can be left out.
         share = share if self.independent else 1.0
@@ -227,8 +249,8 @@ class Encoder(nn.Module):
                 if self.copy_path:
                     cells = _pair(seen.skips[1].shape[-2:])
                     match = self.copy_path.remember(seen.skips, _blank(shown.targets, hidden))
-                    matches.append(match.thinned(self._chosen(shown, cells, share, count)))
-                chosen = self._chosen(shown, grid, share, count)
+                    matches.append(match.thinned(self._chosen(shown, cells, share, start + count)))
+                chosen = self._chosen(shown, grid, share, start + count)
                 count += shown.images.shape[1]
                 yield (
                     self._place(image, self.segment_image, semantic, False),

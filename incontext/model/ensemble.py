@@ -237,6 +237,17 @@ class JointKnown:
             shown = target.step(block, shown)
         return replace(self, target=target.examples, shown=shown)
 
+    @classmethod
+    def joined(cls, several: "Sequence[JointKnown]") -> "JointKnown":
+        """Those of several prompts as one; none of them settled."""
+        assert all(one.shown is None for one in several), "what is settled cannot be added to"
+        image, target = several[0].image.empty(), several[0].target.empty()
+        for one in several:
+            for parts, more in ((image, one.image), (target, one.target)):
+                for part in each(more):
+                    parts.append(part)
+        return cls(image, target)
+
     def select(self, which: Tensor) -> "JointKnown":
         """Other examples for each query: `which` (B, k) of the N; P must be 1, unsettled."""
         assert self.shown is None, "the target stream of all examples is no sum over some of them"

@@ -15,7 +15,7 @@ from incontext.model.attention import Group, grouped_attention
 from incontext.model.ensemble import merge_streams
 from incontext.model.layers import Block, join_heads, split_heads
 from incontext.model.parts import moved, numbered
-from incontext.model.thinning import Kept
+from incontext.model.thinning import Kept, joined_weights
 
 STREAMS = ("image", "target", "merged")
 
@@ -108,6 +108,40 @@ class IndependentKnown:
     def from_tensors(cls, named: dict[str, Tensor]) -> "IndependentKnown":
         """What `tensors` answered, together again."""
         return cls({name: numbered(named, name) for name in STREAMS}, named.get("weight"))
+
+    @classmethod
+    def joined(cls, several: "Sequence[IndependentKnown]") -> "IndependentKnown":
+        """Those of several prompts as one, in which every example weighs alike.
+
+        Where all keep as many tokens of an example, N grows; otherwise all tokens become those of
+        one example, whose weights say what they count for.
+        """
+        even = len({one.shape[2] for one in several}) == 1
+        if not even:
+            total = math.log(sum(one.shape[1] for one in several))
+            several = [one._flat(total) for one in several]
+        memory = {
+            name: [
+                torch.cat([x.to(same[-1].dtype) for x in same], 3 if even else 4)
+                for same in zip(*(one.memory[name] for one in several), strict=True)
+            ]
+            for name in STREAMS
+        }
+        weights, shapes = [one.weight for one in several], [one.shape for one in several]
+        return cls(memory, joined_weights(weights, shapes, 1 if even else 2))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(P, N, K)."""
+        first = self.memory[STREAMS[0]][0].shape
+        return first[0], first[3], first[4]
+
+    def _flat(self, total: float) -> "IndependentKnown":
+        """All tokens as those of one example that stands for exp(`total`) of them."""
+        device = self.memory[STREAMS[0]][0].device
+        weight = torch.zeros(self.shape, device=device) if self.weight is None else self.weight
+        flat = weight.flatten(1)[:, None] - total
+        return self._each(lambda x: x.flatten(3, 4).unsqueeze(3), flat)
 
     def select(self, which: Tensor) -> "IndependentKnown":
         """Other examples for each query: `which` (B, k) of the N; P must be 1."""

@@ -85,6 +85,7 @@ class SegGPT(nn.Module):
         parts: Parts | None = None,
         settle: bool = True,
         share: float = 1.0,
+        start: int = 0,
     ) -> Encoded:
         """`encode` for examples that come some at a time, images and targets (P, some, 3, H, W).
 
@@ -98,13 +99,14 @@ class SegGPT(nn.Module):
             settle: also compute what of the query's target stream is the same for all queries
                 whose target is hidden whole.
             share: of the keys and values of each example to keep; independent attention only.
+            start: number of the first of these examples, see `Encoder.encode`.
 
         Raises:
             ValueError: see `encode`; no example.
         """
         encoded = self.encoder.encode(
             self._checked(examples), semantic, hidden=hidden, chunk=chunk, parts=parts,
-            settle=settle, share=share,
+            settle=settle, share=share, start=start,
         )  # fmt: skip
         if not encoded.count:
             raise ValueError("a prompt needs one example or more")

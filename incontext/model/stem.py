@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from incontext.model.attention import Group, grouped_attention
 from incontext.model.parts import moved
-from incontext.model.thinning import Kept
+from incontext.model.thinning import Kept, joined_weights
 
 COPY_STRIDE = 4
 
@@ -72,12 +72,21 @@ class Matches:
 
     @classmethod
     def joined(cls, several: "Sequence[Matches]") -> "Matches":
-        """Those of more and more examples as one."""
-        weights = [m.weight for m in several if m.weight is not None]
-        return cls(
-            torch.cat([m.keys for m in several], 2), torch.cat([m.values for m in several], 2),
-            torch.cat(weights, 1) if weights else None,
+        """Those of several prompts as one; N grows where all keep as many cells of an example,
+        otherwise all cells become those of one."""
+        shapes = [(len(m.keys), *m.keys.shape[2:4]) for m in several]
+        even = len({kept for _, _, kept in shapes}) == 1
+        weights: list[Tensor | None] = [m.weight for m in several]
+        if not even:
+            weights = [None if w is None else w.flatten(1)[:, None] for w in weights]
+            shapes = [(prompts, 1, count * kept) for prompts, count, kept in shapes]
+        kind = several[-1].keys.dtype
+        keys, values = (
+            torch.cat([x.to(kind) if even else x.to(kind).flatten(2, 3)[:, :, None] for x in same],
+                      2 if even else 3)
+            for same in ([m.keys for m in several], [m.values for m in several])
         )  # fmt: skip
+        return cls(keys, values, joined_weights(weights, shapes, 1 if even else 2))
 
     def thinned(self, kept: Kept | None) -> "Matches":
         """Only the cells that are kept, None: all."""

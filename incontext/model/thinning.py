@@ -3,6 +3,7 @@
 Letters: P prompts, N examples, L tokens of an example, K of them kept, d channels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +73,20 @@ def _choose_known(marked: Tensor, share: float, start: int, known: Tensor) -> Ke
     each = torch.where(flat, many / taken, few / rest).log().masked_fill(~sure, NOTHING)
     weight = each.gather(2, where).float()
     return Kept(where.to(marked.device), weight.to(marked.device))
+
+
+def joined_weights(
+    several: Sequence[Tensor | None], shapes: Sequence[tuple[int, int, int]], dim: int
+) -> Tensor | None:
+    """Weights of several prompts side by side along `dim`: those of whole examples are 0.
+
+    `shapes`: (P, N, K) of each. None where all are whole.
+    """
+    given = next((w for w in several if w is not None), None)
+    if given is None:
+        return None
+    pairs = zip(several, shapes, strict=True)
+    return torch.cat([given.new_zeros(shape) if w is None else w for w, shape in pairs], dim)
 
 
 def with_objects(targets: Tensor, background: tuple[float, ...], grid: tuple[int, int]) -> Tensor:

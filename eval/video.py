@@ -1,0 +1,84 @@
+"""Video: J&F against the number of frames remembered, with our rule and the official one."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from eval.clips import Clip
+from eval.metrics import JandF
+from incontext import Predictor, VideoPredictor
+from incontext.memory import Official, Rule, Trusted
+
+RULES: dict[str, type[Rule]] = {"ours": Trusted, "official": Official}
+
+
+def answers(video: VideoPredictor, clip: Clip) -> list[np.ndarray[Any, Any]]:
+    """Ids of every frame, (H, W) each; nothing before the first labels."""
+    maps: list[np.ndarray[Any, Any]] = [np.zeros((0, 0))] * len(clip.frames)
+    for index, result in video.track(
+        clip.frames, clip.given, direction="forward", ignore="none", **clip.reading
+    ):
+        maps[index] = result.labels
+    for index in range(min(clip.given)):
+        maps[index] = np.zeros_like(maps[min(clip.given)])
+    return maps
+
+
+def score(video: VideoPredictor, clips: Iterable[Clip], done: dict[str, Any], save: Any) -> None:
+    """J and F of every object of clips that are not in `done` yet."""
+    for clip in clips:
+        if clip.name in done or clip.truth is None:
+            continue
+        started, meter = time.perf_counter(), JandF()
+        meter.add(clip.truth, np.stack(answers(video, clip)))
+        seconds = time.perf_counter() - started
+        means = [{m: float(np.mean(o[m])) for m in ("J", "F")} for o in meter.objects]
+        done[clip.name] = {"objects": means, "rate": len(clip.frames) / seconds}
+        save()
+
+
+def run(
+    clips: Sequence[Clip], checkpoint: str, keeps: Sequence[int], rules: Sequence[str], kind: str,
+    out: Path | None,
+) -> None:  # fmt: skip
+    """Print a table of J, F and J&F in percent, a row for each rule and K."""
+    predictor = Predictor.from_pretrained(checkpoint)
+    path = out / "video.json" if out else None
+    kept: dict[str, Any] = json.loads(path.read_text()) if path and path.is_file() else {}
+
+    def save() -> None:
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(kept, indent=1))
+
+    print(
+        "| rule | K | J | F | J&F | clips | frames/s |\n|---|---|---|---|---|---|---|", flush=True
+    )
+    for name in rules:
+        for keep in keeps:
+            if keep == 0 and name != rules[0]:
+                continue  # no rule without a memory
+            rule = RULES[name](keep)
+            done = kept.setdefault(f"{name} {keep} {kind} {checkpoint}", {})
+            score(VideoPredictor(predictor, rule=rule, kind=kind), clips, done, save)
+            wanted = [done[c.name] for c in clips if c.name in done]
+            every = [o for entry in wanted for o in entry["objects"]]
+            j, f = (100 * float(np.mean([o[m] for o in every])) for m in ("J", "F"))
+            rate = float(np.median([entry["rate"] for entry in wanted]))
+            print(f"| {name if keep else '–'} | {keep} | {j:.1f} | {f:.1f} | {(j + f) / 2:.1f} | "
+                  f"{len(wanted)} | {rate:.1f} |", flush=True)  # fmt: skip
+
+
+def write(clips: Iterable[Clip], checkpoint: str, keep: int, kind: str, out: Path) -> None:
+    """Palette PNGs of every frame, OUT/Annotations/CLIP/FRAME.png, for an evaluation server."""
+    video = VideoPredictor.from_pretrained(checkpoint, rule=Trusted(keep), kind=kind)
+    for clip in clips:
+        target = out / "Annotations" / clip.name
+        target.mkdir(parents=True, exist_ok=True)
+        for frame, ids in zip(clip.frames, answers(video, clip), strict=True):
+            Image.fromarray(ids.astype(np.uint8)).save(target / f"{Path(frame).stem}.png")

@@ -1,0 +1,196 @@
+"""The command for videos. Parse, call, print."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from incontext.arguments import DEFAULT
+from incontext.cli_device import Checkpoint, Device, Dtype, open_predictor
+from incontext.cli_examples import (
+    Colors,
+    Ignore,
+    Names,
+    Negative,
+    Pairs,
+    Shown,
+    Threshold,
+    Unlabelled,
+)
+from incontext.errors import InputError
+
+if TYPE_CHECKING:
+    from incontext.frames import Frames
+    from incontext.video_run import Summary, VideoRun
+
+RULES = ("ours", "official")
+DIRECTIONS = ("auto", "forward", "backward", "both")
+SHOWN = 10  # frames worth a look that are printed
+
+
+def video(
+    source: Annotated[Path, typer.Argument(help="Video file, folder of frames, or TIFF stack.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(help="Mask of the first frame; FRAME=MASK for another; repeat for more."),
+    ] = None,
+    prompt: Annotated[
+        Path | None, typer.Option(help="Prompt file to go along, or instead of labels.")
+    ] = None,
+    example: Pairs = None,
+    keep: Annotated[int, typer.Option(help="Predicted frames remembered, K.", min=0)] = 4,
+    rule: Annotated[str, typer.Option(help="Which are remembered: ours, official.")] = "ours",
+    direction: Annotated[
+        str, typer.Option(help="auto, forward, backward, both (from the labelled frames).")
+    ] = "auto",
+    kind: Annotated[
+        str, typer.Option(help="instance: the very objects; semantic: all of their class.")
+    ] = "instance",
+    rate: Annotated[
+        float | None, typer.Option(help="Frames a second of the overlay, for folders.")
+    ] = None,
+    overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
+    checkpoint: Checkpoint = DEFAULT,
+    color: Colors = None,
+    name: Names = None,
+    ignore: Ignore = None,
+    threshold: Threshold = None,
+    unlabelled: Unlabelled = "background",
+    negative: Negative = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    overwrite: Annotated[bool, typer.Option(help="Begin anew.")] = False,
+) -> None:
+    """Follow objects through a video: a mask of one frame in, masks of every frame out.
+
+    Writes Annotations/NAME/FRAME.png (DAVIS layout), results.json with RLE masks, and overlay.mp4.
+    A run that was stopped goes on where it was. Exit code: 0 done, 2 the input was wrong.
+    """
+    from incontext.batch import file_hash
+    from incontext.checkpoint import locate
+    from incontext.sources import open_frames
+    from incontext.video_run import VideoRun
+
+    _check(out, rule, direction, rate)
+    shown = Shown.parse(example, color, name, ignore, threshold, unlabelled, negative, kind)
+    if not labels and not prompt and not example:
+        raise InputError("what to look for: --labels MASK, or --prompt FILE, or --example")
+    given = labels_of(labels)
+    frames = open_frames(source)
+    weights = locate(checkpoint)
+    settings = {
+        "source": _described(source), "checkpoint": checkpoint, "weights": file_hash(weights),
+        "labels": {str(i): file_hash(_there(p)) for i, p in given.items()},
+        "prompt": file_hash(_there(prompt)) if prompt else None, "keep": keep, "rule": rule,
+        "direction": direction, "dtype": dtype, **shown.described(),
+    }  # fmt: skip
+    run = VideoRun(out, source.stem or source.resolve().name, settings, overwrite)
+    if run.finished:
+        typer.echo(f"finished already: {out / 'results.json'}")
+        return
+    predictor = open_predictor(weights, device, dtype, checkpoint)
+    from incontext.memory import Official, Trusted
+    from incontext.video import VideoPredictor
+
+    made = VideoPredictor(
+        predictor, rule=Official(keep) if rule == "official" else Trusted(keep), kind=kind
+    )
+    track = made.track(
+        frames, given, prompt=predictor.load_prompt(prompt) if prompt else None,
+        examples=shown.read(), names=shown.names,
+        direction=None if direction == "auto" else direction, **shown.labels,
+    )  # fmt: skip
+    _follow(run, track, rate, overlay)
+
+
+def labels_of(texts: list[str] | None) -> dict[int, Path]:
+    """["first.png", "40=later.png"] → {0: first.png, 40: later.png}.
+
+    Raises:
+        InputError: two masks of one frame.
+    """
+    found: dict[int, Path] = {}
+    for text in texts or []:
+        number, equals, path = text.partition("=")
+        here = (int(number), path) if equals and number.isdecimal() else (0, text)
+        if here[0] in found:
+            raise InputError(f"--labels names frame {here[0]} twice")
+        found[here[0]] = Path(here[1])
+    return found
+
+
+def _check(out: Path, rule: str, direction: str, rate: float | None) -> None:
+    """Say what is wrong before any work."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; accepted: a folder")
+    if rule not in RULES:
+        raise InputError(f"--rule {rule!r}; accepted: {', '.join(RULES)}")
+    if direction not in DIRECTIONS:
+        raise InputError(f"--direction {direction!r}; accepted: {', '.join(DIRECTIONS)}")
+    if rate is not None and not 0.1 <= rate <= 1000:
+        raise InputError(f"--rate {rate}; accepted: 0.1 … 1000 frames a second")
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return path
+
+
+def _described(source: Path) -> Any:
+    """What tells a source from an edited one, without reading it."""
+    from incontext.batch import fingerprint
+
+    if source.is_dir():
+        return {"path": str(source), "files": len(list(source.iterdir()))}
+    return fingerprint(_there(source))
+
+
+def _follow(run: "VideoRun", track: Any, rate: float | None, overlay: bool) -> None:
+    """Answer every frame behind a progress bar, draw, print what was found."""
+    from tqdm import tqdm
+
+    with tqdm(unit="frame", disable=None) as bar:
+
+        def tell(what: str, done: int, total: int | None) -> None:
+            if bar.desc != f"{what}: ":
+                bar.reset(total)
+                bar.set_description(what)
+                bar.initial = bar.n = done - 1
+            bar.total = total
+            bar.update(done - bar.n)
+
+        try:
+            summary = run.follow(track, tell)
+            if overlay:
+                run.draw(track.frames, track.memory.colors, _rate(track.frames, rate), tell)
+        except KeyboardInterrupt:
+            bar.write("interrupted; finished frames are kept, run it again to go on")
+            raise typer.Exit(130) from None
+    run.end()
+    _print(run, summary)
+
+
+def _rate(frames: "Frames", wanted: float | None) -> Fraction:
+    """Frames a second: those of a video file; of other frames those asked for, or 24."""
+    own = getattr(frames, "rate", None)
+    if own is not None:
+        return Fraction(own)
+    return Fraction(wanted or 24).limit_denominator(1001)
+
+
+def _print(run: "VideoRun", summary: "Summary") -> None:
+    for index, count in sorted(summary.found.items()):
+        typer.echo(f"id {index} ({summary.names[index]}): in {count} of {summary.frames} frames")
+    for note in summary.notes:
+        typer.echo(f"note: {note}")
+    if summary.look:
+        typer.echo(f"{len(summary.look)} frames are worth a look, and new labels where wrong "
+                   "(--labels FRAME=MASK):")  # fmt: skip
+        for frame, why in list(summary.look.items())[:SHOWN]:
+            typer.echo(f"  frame {frame}: {why}")
+        if len(summary.look) > SHOWN:
+            typer.echo(f"  … and {len(summary.look) - SHOWN} more, see results.json")
+    typer.echo(f"results: {run.out / 'results.json'}")

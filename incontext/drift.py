@@ -1,0 +1,80 @@
+"""Drift: which frames of a video are worth a look, from what was answered for them alone."""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from incontext.segmentation import Segmentation
+
+BEFORE = 8  # frames that a frame is compared with
+JUMP = 2.0  # times larger or smaller than before
+UNSURE = 0.6  # mean confidence over an object's pixels
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One object in one frame.
+
+    `confidence`: mean over its pixels, 0–1, 0 where there are none; `warning`: why the frame is
+    worth a look, or "".
+    """
+
+    pixels: int
+    presence: float
+    confidence: float
+    warning: str = ""
+
+
+@dataclass
+class Watch:
+    """Looks at frames in the order in which they are answered; what it keeps does not grow."""
+
+    areas: dict[int, deque[float]] = field(default_factory=dict)  # shares of the frame
+
+    def look(self, result: Segmentation, given: bool = False) -> dict[int, Seen]:
+        """What is seen of every id; a frame whose labels were `given` draws no warning."""
+        return {index: self._one(result, index, given) for index in result.presence}
+
+    def _one(self, result: Segmentation, index: int, given: bool) -> Seen:
+        mask = result.labels == index
+        pixels, there = int(mask.sum()), result.presence[index]
+        sure = float(result.confidence[mask].mean()) if pixels else 0.0
+        area, before = pixels / mask.size, self.areas.get(index)
+        usual = float(np.median(before)) if before else None
+        warning = "" if given else _warning(area, usual, there, sure)
+        self._add(index, area)
+        return Seen(pixels, there, sure, warning)
+
+    def recall(self, seen: Mapping[int, Seen], pixels: int) -> None:
+        """A frame of so many pixels that was looked at before."""
+        for index, one in seen.items():
+            self._add(index, one.pixels / pixels)
+
+    def _add(self, index: int, area: float) -> None:
+        self.areas.setdefault(index, deque(maxlen=BEFORE)).append(area)
+
+
+def _warning(area: float, usual: float | None, there: float, sure: float) -> str:
+    if area and sure < UNSURE:
+        return f"unsure, confidence {sure:.2f}"
+    if 0.25 < there < 0.75:
+        return f"there or not, presence {there:.2f}"
+    if usual is None:
+        return ""
+    if not area:
+        return "gone" if usual else ""
+    if usual and max(area / usual, usual / area) > JUMP:
+        return f"{area / usual:.1f} times as large as before"
+    return ""
+
+
+def worth_a_look(warned: dict[int, float], apart: int = 10) -> list[int]:
+    """Frames to annotate anew, of those with warnings {frame: how bad}: the worst ones first,
+    none within `apart` frames of another; ascending."""
+    chosen: list[int] = []
+    for frame in sorted(warned, key=lambda f: (-warned[f], f)):
+        if all(abs(frame - other) >= apart for other in chosen):
+            chosen.append(frame)
+    return sorted(chosen)

@@ -1,0 +1,270 @@
+"""Video: labels on some frames, an answer for every frame, the same ids throughout."""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from incontext import checkpoint
+from incontext.errors import InputError
+from incontext.example import Example
+from incontext.frames import Frames
+from incontext.labels import UNKNOWN, Labels, LabelsLike
+from incontext.memory import Memory, Rule, Trusted, annotation
+from incontext.predictor import Predictor
+from incontext.prompt import KINDS, Prompt
+from incontext.segmentation import Segmentation
+from incontext.sources import open_frames
+
+DIRECTIONS = ("forward", "backward", "both")
+
+
+class VideoPredictor:
+    """Has a `Predictor`, takes frames, answers each with the ids of the labels given.
+
+    Args:
+        rule: which predicted frames are remembered, see `incontext.memory`.
+        kind: "instance" (the very objects) or "semantic" (all of their class).
+
+    Raises:
+        InputError: another kind.
+    """
+
+    def __init__(
+        self, predictor: Predictor, *, rule: Rule | None = None, kind: str = "instance"
+    ) -> None:
+        if kind not in KINDS:
+            raise InputError(f"kind {kind!r}; accepted: {', '.join(KINDS)}")
+        self.predictor, self.rule, self.kind = predictor, rule or Trusted(), kind
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path = checkpoint.DEFAULT, *, rule: Rule | None = None,
+        kind: str = "instance", **options: Any,
+    ) -> "VideoPredictor":  # fmt: skip
+        """With a bundled, local or hub checkpoint; options of `Predictor.from_pretrained`."""
+        return cls(Predictor.from_pretrained(source, **options), rule=rule, kind=kind)
+
+    def track(
+        self,
+        frames: Any,
+        labels: "LabelsLike | Labels | Mapping[int, LabelsLike | Labels] | None" = None,
+        *,
+        prompt: Prompt | None = None,
+        examples: Sequence[Example] = (),
+        names: Mapping[int, str] | None = None,
+        direction: str | None = None,
+        **reading: Any,
+    ) -> "Track":
+        """Follow objects through frames: an iterator of (index, `Segmentation`).
+
+        Args:
+            frames: see `incontext.sources.open_frames`.
+            labels: of the first frame, or {frame number: labels}; see `read_labels`. They are the
+                answer for these frames; where they are unknown the model's prediction is.
+            prompt: of this predictor, to go along with every frame: a tuned one, say.
+            examples: other pictures with labels, to go along likewise. With a prompt or examples
+                labels may be left out.
+            names: of ids.
+            direction: "forward" from the first labelled frame on (without labels: from the first
+                frame), "backward" from the last one down to frame 0, or "both": forward, then from
+                the first labelled frame down. None: "both" where frames come before the first
+                labelled one and can be read again, else "forward".
+            reading: options of `Example` for the labels.
+
+        Raises:
+            InputError: frames or labels that cannot be used.
+        """
+        if direction is not None and direction not in DIRECTIONS:
+            raise InputError(f"direction {direction!r}; accepted: {', '.join(DIRECTIONS)}")
+        if prompt is not None:
+            self.predictor.check_prompt(prompt)
+            prompt = prompt.to(self.predictor.device)
+        memory = Memory(self.predictor, self.rule, self.kind, prompt, examples, names)
+        given = _by_frame(labels)
+        if not given and not memory.ids:
+            raise InputError("nothing to look for: pass labels of a frame, a prompt or examples")
+        return Track(self.predictor, open_frames(frames), memory, given, direction, reading)
+
+
+class Track:
+    """One way through the frames: an iterator of (index, `Segmentation`) that can be talked to.
+
+    Between two frames the one answered last can be corrected, objects can be added and removed;
+    it counts from the next frame on. What was answered stays with the caller, so that stopping at
+    any point loses nothing.
+    """
+
+    def __init__(
+        self, predictor: Predictor, frames: Frames, memory: Memory,
+        labels: "Mapping[int, LabelsLike | Labels]", direction: str | None = None,
+        reading: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.predictor, self.frames, self.memory = predictor, frames, memory
+        self.reading = dict(reading or {})
+        self.direction = _direction(frames, labels, direction)
+        self._waiting = dict(labels)  # of frames that have not been seen yet
+        self._given: dict[int, Labels] = {}  # of those that have, at their own size
+        self._last: tuple[int, Image.Image, Segmentation] | None = None
+        if frames.sought:
+            for index in sorted(labels):
+                self._annotate(index, frames.at(index))
+        self._answers = self._run(min(labels, default=0), max(labels, default=0))
+
+    def __iter__(self) -> "Track":
+        return self
+
+    def __next__(self) -> tuple[int, Segmentation]:
+        return next(self._answers)
+
+    def given(self, index: int) -> bool:
+        """Whether a frame's labels were given."""
+        return index in self._given
+
+    def stop(self) -> None:
+        """End here; the source is closed."""
+        self._answers.close()
+        self.frames.close()
+
+    def resume(self, after: int, state: Mapping[str, Any]) -> None:
+        """Go on behind a frame that was answered before, with what was remembered then.
+
+        `state`: of `Memory.state`; frames must be `sought`.
+        """
+        self.memory.restore(state)
+        first = min(self._given, default=0)
+        self._answers = self._run(first, max(self._given, default=0), after)
+
+    def correct(self, labels: "LabelsLike | Labels", **reading: Any) -> Segmentation:
+        """Labels of the frame answered last, in place of that answer; the new answer.
+
+        Raises:
+            InputError: no frame has been answered, or labels that cannot be used.
+        """
+        index, picture, _ = self._answered()
+        self._waiting[index] = labels
+        self._annotate(index, picture, reading)
+        result = self._answer(index, picture)
+        self._last = (index, picture, result)
+        return result
+
+    def add(self, index: int, mask: Any, name: str | None = None) -> Segmentation:
+        """One more object, or a better mask of one, on the frame answered last; the new answer.
+
+        Args:
+            index: its id, 1 … 65 535.
+            mask: (H, W) bool.
+
+        Raises:
+            InputError: no frame has been answered, an id that is none, or another size.
+        """
+        _, _, result = self._answered()
+        inside = np.asarray(mask, bool)
+        if inside.shape != result.labels.shape:
+            raise InputError(f"a mask of shape {inside.shape}; the frame is {result.labels.shape}")
+        if not inside.any():
+            raise InputError("the mask is empty; to forget an object call remove(id)")
+        ids = np.where(result.labels == index, 0, result.labels)
+        ids[inside] = index
+        if name is not None:
+            self.memory.names[index] = name
+        return self.correct(Labels(ids))
+
+    def remove(self, index: int) -> None:
+        """Look for an object no longer.
+
+        Raises:
+            InputError: no such id, or one of the prompt's.
+        """
+        self.memory.remove(index)
+
+    def _answered(self) -> tuple[int, Image.Image, Segmentation]:
+        if self._last is None:
+            raise InputError("no frame has been answered yet; take one first: next(track)")
+        return self._last
+
+    def _annotate(
+        self, index: int, picture: Image.Image, reading: Mapping[str, Any] | None = None
+    ) -> None:
+        """Read what was given for a frame and remember it."""
+        given = self._waiting.pop(index)
+        try:
+            if isinstance(given, Labels):
+                example = Example.of(picture, given)
+            else:
+                example = Example(picture, given, **{**self.reading, **(reading or {})})
+        except InputError as error:
+            raise InputError(f"labels of frame {index}: {error}") from None
+        labels = example.labels
+        if labels.discovered:  # what a color is called holds for the whole video
+            self.reading.setdefault("colors", dict(labels.colors))
+            labels = Labels(labels.ids, labels.colors)
+        self._given[index] = labels
+        self.memory.annotate(index, Example.of(picture, labels))
+
+    def _order(self, first: int, last: int, after: int | None) -> Iterator[tuple[int, Image.Image]]:
+        """Frames in the order in which they are answered, behind frame `after`."""
+        ahead = self.direction != "backward"
+        if ahead and not (after is not None and after < first):
+            start = first if after is None else after + 1
+            if not (self.frames.total is not None and start >= self.frames.total):
+                yield from self.frames.forward(start)
+            after = None
+        if self.direction == "forward":
+            return
+        start = (first - 1 if ahead else last) if after is None else after - 1
+        if ahead and start == first - 1:
+            self.memory.forget_recent()
+        yield from self.frames.backward(start) if start >= 0 else ()
+
+    def _run(
+        self, first: int, last: int, after: int | None = None
+    ) -> Generator[tuple[int, Segmentation], None, None]:
+        for index, picture in self._order(first, last, after):
+            if index in self._waiting:
+                self._annotate(index, picture)
+            if not self.memory.ids:
+                continue
+            result = self._answer(index, picture)
+            self._last = (index, picture, result)
+            yield index, result
+        if self._waiting:
+            missing = ", ".join(map(str, sorted(self._waiting)[:4]))
+            raise InputError(f"labels of frame {missing}, which never came")
+
+    def _answer(self, index: int, picture: Image.Image) -> Segmentation:
+        """What is given for a frame, or predicted; the latter may be remembered."""
+        prompt = self.memory.prompt()
+        given = self._given.get(index)
+        if given is not None and not (given.ids == UNKNOWN).any():
+            return annotation(prompt, picture, given.ids, None)
+        result = self.predictor.predict(picture, prompt)
+        if given is not None:
+            return annotation(prompt, picture, given.ids, result)
+        self.memory.observe(index, picture, result)
+        return result
+
+
+def _by_frame(labels: Any) -> dict[int, Any]:
+    """{frame: labels}; a COCO annotation is a dictionary too."""
+    if labels is None:
+        return {}
+    if not isinstance(labels, Mapping) or any(isinstance(key, str) for key in labels):
+        return {0: labels}
+    for key in labels:
+        if isinstance(key, bool) or not isinstance(key, (int, np.integer)) or key < 0:
+            raise InputError(f"labels of frame {key!r}; accepted: whole numbers from 0 on")
+    return {int(key): value for key, value in labels.items()}
+
+
+def _direction(frames: Frames, labels: Mapping[int, Any], wanted: str | None) -> str:
+    if wanted is None:
+        return "both" if frames.sought and min(labels, default=0) > 0 else "forward"
+    if wanted != "forward" and not frames.sought:
+        raise InputError(
+            f"direction {wanted!r} needs frames that can be read again: a file, a folder, a list "
+            "or an array, not a stream"
+        )
+    return wanted
