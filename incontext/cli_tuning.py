@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ from incontext.cli_examples import (
     Threshold,
     Unlabelled,
 )
+from incontext.cli_progress import Progress
 from incontext.errors import InputError
 
 if TYPE_CHECKING:
@@ -201,22 +202,3 @@ def _each(shown: Shown, sets: list[Path], sources: list[str]) -> Iterator["Examp
         for name, image, ids in read_pairs(path):
             sources.append(f"{path.stem}/{name}" if len(sets) + len(shown.pairs) > 1 else name)
             yield Example(image, ids.astype(np.int32), ignore=IGNORE, **partly)
-
-
-class Progress:
-    """A progress bar that is told what is being done."""
-
-    def __enter__(self) -> "Progress":
-        from tqdm import tqdm
-
-        self.bar: Any = tqdm(disable=None, bar_format="{desc} |{bar}| {n}/{total} [{elapsed}]")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
-
-    def tell(self, what: str, done: int, total: int) -> None:
-        """Show it."""
-        self.bar.total = total
-        self.bar.n = done
-        self.bar.set_description_str(what)

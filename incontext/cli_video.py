@@ -18,6 +18,7 @@ from incontext.cli_examples import (
     Threshold,
     Unlabelled,
 )
+from incontext.cli_progress import Progress
 from incontext.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ def video(
     """
     from incontext.batch import file_hash
     from incontext.checkpoint import locate
+    from incontext.memory import Official, Trusted
     from incontext.sources import open_frames
+    from incontext.video import VideoPredictor
     from incontext.video_run import VideoRun
 
     _check(out, rule, direction, rate)
@@ -82,7 +85,7 @@ def video(
     weights = locate(checkpoint)
     settings = {
         "source": _described(source), "checkpoint": checkpoint, "weights": file_hash(weights),
-        "labels": {str(i): file_hash(_there(p)) for i, p in given.items()},
+        "given": {str(i): file_hash(_there(p)) for i, p in given.items()},
         "prompt": file_hash(_there(prompt)) if prompt else None, "keep": keep, "rule": rule,
         "direction": direction, "dtype": dtype, **shown.described(),
     }  # fmt: skip
@@ -91,9 +94,6 @@ def video(
         typer.echo(f"finished already: {out / 'results.json'}")
         return
     predictor = open_predictor(weights, device, dtype, checkpoint)
-    from incontext.memory import Official, Trusted
-    from incontext.video import VideoPredictor
-
     made = VideoPredictor(
         predictor, rule=Official(keep) if rule == "official" else Trusted(keep), kind=kind
     )
@@ -150,24 +150,14 @@ def _described(source: Path) -> Any:
 
 def _follow(run: "VideoRun", track: Any, rate: float | None, overlay: bool) -> None:
     """Answer every frame behind a progress bar, draw, print what was found."""
-    from tqdm import tqdm
-
-    with tqdm(unit="frame", disable=None) as bar:
-
-        def tell(what: str, done: int, total: int | None) -> None:
-            if bar.desc != f"{what}: ":
-                bar.reset(total)
-                bar.set_description(what)
-                bar.initial = bar.n = done - 1
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with Progress("frame") as progress:
         try:
-            summary = run.follow(track, tell)
+            summary = run.follow(track, progress.tell)
             if overlay:
-                run.draw(track.frames, track.memory.colors, _rate(track.frames, rate), tell)
+                where = _rate(track.frames, rate)
+                run.draw(track.frames, track.memory.colors, where, progress.tell)
         except KeyboardInterrupt:
-            bar.write("interrupted; finished frames are kept, run it again to go on")
+            typer.echo("interrupted; finished frames are kept, run it again to go on", err=True)
             raise typer.Exit(130) from None
     run.end()
     _print(run, summary)

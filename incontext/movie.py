@@ -147,7 +147,7 @@ class Movie(Frames):
                 container.seek(places[key], stream=stream)
             for index, frame in enumerate(self._decoded(container, stream)):
                 # Without times every frame is counted from the first one on.
-                at = number.get(frame.pts, -1) if exact else index
+                at = number.get(frame.pts or 0, -1) if exact else index
                 if start <= at < end:
                     self.pts = frame.pts
                     yield at, _upright(frame)
@@ -162,7 +162,7 @@ def _said(error: Exception) -> str:
 def _upright(frame: Any) -> Image.Image:
     """A frame as RGB, turned as it is to be shown."""
     picture = frame.to_image()
-    turn = TURNS.get(int(frame.rotation) % 360)  # counterclockwise
+    turn = TURNS.get(frame.rotation % 360)  # counterclockwise
     return picture if turn is None else picture.transpose(turn)
 
 

@@ -118,13 +118,15 @@ ARROWS = {
     "cli_training": {"arguments", "finetune", "train"},
     "cli_examples": {"arguments", "batch", "errors", "example", "predictor", "prompt"},
     "cli_checkpoint": {"checkpoint", "convert", "errors", "prompt"},
+    "cli_progress": set(),
     "cli_device": {"checkpoint", "errors", "predictor"},
     "cli_tuning": {
-        "arguments", "checkpoint", "cli_device", "cli_examples", "doctor", "doctor_report",
-        "errors", "example", "pictures", "pool", "prompt", "tuner", "tuning", "tuning_report",
+        "arguments", "checkpoint", "cli_device", "cli_examples", "cli_progress", "doctor",
+        "doctor_report", "errors", "example", "pictures", "pool", "prompt", "tuner", "tuning", "tuning_report",
     },
     "cli_video": {
-        "arguments", "batch", "checkpoint", "cli_device", "cli_examples", "errors", "frames",
+        "arguments", "batch", "checkpoint", "cli_device", "cli_examples", "cli_progress", "errors",
+        "frames",
         "memory", "sources", "video", "video_run",
     },
     "cli": {
