@@ -10,15 +10,15 @@ from incontext.segmentation import Segmentation
 
 BEFORE = 8  # frames that a frame is compared with
 JUMP = 2.0  # times larger or smaller than before
-UNSURE = 0.6  # mean confidence over an object's pixels
+UNSURE = 0.6  # trust, or mean confidence over an object's pixels
 
 
 @dataclass(frozen=True)
 class Seen:
     """One object in one frame.
 
-    `confidence`: mean over its pixels, 0–1, 0 where there are none; `warning`: why the frame is
-    worth a look, or "".
+    `confidence`: how far its mask can be trusted, 0–1: what the memory's rule found, or else the
+    mean over its pixels; 0 where there are none. `warning`: why the frame is worth a look, or "".
     """
 
     pixels: int
@@ -33,14 +33,17 @@ class Watch:
 
     areas: dict[int, deque[float]] = field(default_factory=dict)  # shares of the frame
 
-    def look(self, result: Segmentation, given: bool = False) -> dict[int, Seen]:
+    def look(
+        self, result: Segmentation, trust: Mapping[int, float], given: bool = False
+    ) -> dict[int, Seen]:
         """What is seen of every id; a frame whose labels were `given` draws no warning."""
-        return {index: self._one(result, index, given) for index in result.presence}
+        return {i: self._one(result, i, trust.get(i), given) for i in result.presence}
 
-    def _one(self, result: Segmentation, index: int, given: bool) -> Seen:
+    def _one(self, result: Segmentation, index: int, trust: float | None, given: bool) -> Seen:
         mask = result.labels == index
         pixels, there = int(mask.sum()), result.presence[index]
         sure = float(result.confidence[mask].mean()) if pixels else 0.0
+        sure = sure if trust is None or not pixels else trust
         area, before = pixels / mask.size, self.areas.get(index)
         usual = float(np.median(before)) if before else None
         warning = "" if given else _warning(area, usual, there, sure)

@@ -6,7 +6,7 @@ What of a predicted frame is remembered says a rule, a small object that can be 
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,23 +31,39 @@ class Rule(ABC):
 
     Args:
         keep: K, how many of them; the oldest makes room. 0: only annotated frames are examples.
+        per_pass: ids that one painting may show.
+        anchor: predicted frames that an annotated one counts as.
     """
 
     keep: int = 4
-
-    per_pass = CLASSES_PER_PASS  # ids that one painting may show
+    per_pass: int = CLASSES_PER_PASS
+    anchor: float = 1.0
 
     def __post_init__(self) -> None:
         if isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < 0:
             raise InputError(f"keep is {self.keep!r}; accepted: whole numbers, 0 or more")
 
     @abstractmethod
-    def labels(self, result: Segmentation, passes: Sequence[Coloring]) -> "IdMap | None":
-        """Labels to remember a frame with, of any size, -1 where unknown; None: not at all.
+    def judge(self, picture: Image.Image, result: Segmentation, memory: "Memory") -> "Judged":
+        """What to answer for a frame, and what to remember of it.
 
         Args:
-            result: what was answered; `result.paintings` has one painting for each of `passes`.
+            picture: the frame.
+            result: what was predicted; `result.paintings` has one for each of `memory.colorings`.
+            memory: what it was predicted from.
         """
+
+
+@dataclass(frozen=True)
+class Judged:
+    """`labels` to remember a frame with, of any size, -1 where unknown; None: not at all.
+
+    `trust`: for ids that were looked into, how far their masks can be trusted, 0–1.
+    """
+
+    result: Segmentation
+    labels: "IdMap | None" = None
+    trust: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,40 +74,72 @@ class Official(Rule):
     So one painting knows one object; several are asked for one after the other.
     """
 
-    per_pass = 1
+    per_pass: int = 1
 
-    def labels(self, result: Segmentation, passes: Sequence[Coloring]) -> IdMap:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.per_pass != 1:
+            raise InputError(f"per_pass is {self.per_pass}; the official rule knows one object")
+
+    def judge(self, picture: Image.Image, result: Segmentation, memory: "Memory") -> Judged:
         """See `Rule`."""
         ids = np.zeros(result.paintings[0].shape[:2], np.int32)
-        for painting, coloring in zip(result.paintings, passes, strict=True):
+        for painting, coloring in zip(result.paintings, memory.colorings, strict=True):
             ids[painting.astype(float).mean(-1) > 128] = coloring.ids[0]
-        return ids
+        return Judged(result, ids)
 
 
 @dataclass(frozen=True)
 class Trusted(Rule):
-    """Frames that show something, surely enough; what is unsure in them is unknown.
+    """Frames that show something, surely, and that give back the annotated frame.
+
+    A frame is asked back: shown alone with what was predicted for it, it must paint the annotated
+    frame nearly as well as that frame does itself. A prediction that has gone astray does not;
+    one that brings nothing back is no object, and its mask is emptied.
 
     Args:
         sure: mean confidence over an object's pixels below which a frame is not remembered.
         doubt: half of the range of presence around 0.5 in which it is not either.
-        known: confidence below which a pixel is unknown.
+        back: how well each object must come back to be remembered: IoU as a share of what the
+            annotated frame gives of itself, 0–1; 0: frames are not asked.
+        absent: share below which there is no such object in the frame.
     """
 
     sure: float = 0.5
     doubt: float = 0.3
-    known: float = 0.5
+    back: float = 0.9
+    absent: float = 0.2
 
-    def labels(self, result: Segmentation, passes: Sequence[Coloring]) -> "IdMap | None":
+    def judge(self, picture: Image.Image, result: Segmentation, memory: "Memory") -> Judged:
         """See `Rule`."""
-        if any(abs(there - 0.5) < self.doubt for there in result.presence.values()):
-            return None
+        trust = {}
+        if self.back and memory.annotated and result.labels.any():
+            back = memory.ask_back(picture, result.labels)
+            trust = {i: share for i, share in back.items() if (result.labels == i).any()}
+        gone = [i for i, share in trust.items() if share < self.absent]
+        result = emptied(result, gone, trust)
         seen = [i for i in result.presence if (result.labels == i).any()]
-        if not seen:
-            return None
-        if min(float(result.confidence[result.labels == i].mean()) for i in seen) < self.sure:
-            return None
-        return np.where(result.confidence < self.known, UNKNOWN, result.labels)
+        sure = [float(result.confidence[result.labels == i].mean()) for i in seen]
+        refused = (
+            not seen or gone or min(sure) < self.sure
+            or any(abs(there - 0.5) < self.doubt for there in result.presence.values())
+            or min((trust[i] for i in seen if i in trust), default=1.0) < self.back
+        )  # fmt: skip
+        return Judged(result, None if refused else result.labels, trust)
+
+
+def emptied(
+    result: Segmentation, ids: Sequence[int], presence: Mapping[int, float]
+) -> Segmentation:
+    """A result without the masks of some ids, whose presence becomes the one given."""
+    if not ids:
+        return result
+    inside = np.isin(result.labels, ids)
+    return replace(
+        result, labels=np.where(inside, 0, result.labels).astype(np.int32),
+        confidence=np.where(inside, 0, result.confidence).astype(np.float32),
+        presence={i: presence[i] if i in ids else p for i, p in result.presence.items()},
+    )  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -135,7 +183,10 @@ class Memory:
         self.recent: deque[_Kept] = deque(maxlen=rule.keep)
         self.encodings = 0  # of frames, in one pass each
         self._fixed: list[Encoded] | None = None  # of annotated frames; None: to be made anew
-        self._colorings: list[Coloring] = []
+        self.colorings: list[Coloring] = []  # of the passes
+        self._itself: dict[int, float] | None = None  # what the annotated frame gives of itself
+        self._asked: _Kept | None = None  # the frame asked back last
+        self._index = 0  # of the frame observed last
 
     @property
     def ids(self) -> list[int]:
@@ -157,25 +208,62 @@ class Memory:
 
     def annotate(self, index: int, example: Example) -> None:
         """A frame whose labels are given; a later annotation of the same frame replaces it."""
+        self.annotated.pop(index, None)  # the frame seen last stands last
         self.annotated[index] = self._small(example)
+        self._itself = None
         self.recent = deque((k for k in self.recent if k.index != index), self.rule.keep)
         self._fixed = None
 
-    def observe(self, index: int, picture: Image.Image, result: Segmentation) -> bool:
-        """A frame that was predicted; whether it is remembered."""
+    def observe(self, index: int, picture: Image.Image, result: Segmentation) -> Judged:
+        """A frame that was predicted: the rule's judgment, which is followed."""
+        self._index, self._asked = index, None
         if not self.rule.keep:
-            return False
-        ids = self.rule.labels(result, self._colorings)
-        if ids is None:
-            return False
-        self.put(index, picture, ids)
-        return True
+            return Judged(result)
+        judged = self.rule.judge(picture, result, self)
+        if judged.labels is not None:
+            self.put(index, picture, judged.labels)
+        return judged
 
     def put(self, index: int, picture: Image.Image, ids: IdMap) -> None:
         """Remember a predicted frame as one with these labels, of any size."""
-        labels = Labels(shrink(ids, self.predictor.size))
-        example = Example.of(self._resized(picture), labels)
-        self.recent.append(_Kept(index, example, []))
+        example, asked = self._example(picture, ids), self._asked
+        self._asked = None
+        # What was encoded to ask it back need not be encoded again.
+        same = asked and np.array_equal(asked.example.labels.ids, example.labels.ids)
+        self.recent.append(_Kept(index, example, asked.encoded if asked and same else []))
+
+    def _example(self, picture: Image.Image, ids: IdMap) -> Example:
+        """A frame at the model's size."""
+        return Example.of(self._resized(picture), Labels(shrink(ids, self.predictor.size)))
+
+    def _kept(self, index: int, example: Example) -> _Kept:
+        """A frame, encoded."""
+        # Each has a pattern of its own of which tokens are kept.
+        number = len(self._shown) + index % max(1, self.rule.keep)
+        encoded = [self._encode([example], coloring, number) for coloring in self.colorings]
+        return _Kept(index, example, encoded)
+
+    def ask_back(self, picture: Image.Image, ids: IdMap) -> dict[int, float]:
+        """How well a frame, shown alone, gives back the annotated frame seen last: IoU of each id
+        there, as a share of what that frame gives of itself, 0–1."""
+        asked = list(self.annotated.values())[-1]
+        if self._itself is None:
+            self._itself = self._gives(self._kept(0, asked), asked)
+        self._asked = self._kept(self._index, self._example(picture, ids))
+        found = self._gives(self._asked, asked)
+        return {i: min(1.0, found[i] / best) for i, best in self._itself.items() if best}
+
+    def _gives(self, shown: "_Kept", asked: Example) -> dict[int, float]:
+        """IoU of the ids of one picture when another is the only example."""
+        pairs = zip(self.colorings, shown.encoded, strict=True)
+        passes = tuple(Pass(coloring, encoded) for coloring, encoded in pairs)
+        prompt = replace(self.prompt(), passes=passes)
+        answer = self.predictor.predict(asked.image, prompt).labels
+        scores = {}
+        for index in asked.labels.present:
+            truth, ours = asked.labels.ids == index, answer == index
+            scores[index] = float((truth & ours).sum() / max(1, (truth | ours).sum()))
+        return scores
 
     def remove(self, index: int) -> None:
         """Forget an id: its pixels are background from here on.
@@ -212,14 +300,11 @@ class Memory:
             self._encode_anew()
         assert self._fixed is not None
         for kept in self.recent:
-            if not kept.encoded:
-                # Each has a pattern of its own of which tokens are kept.
-                number = len(self._shown) + kept.index % max(1, self.rule.keep)
-                kept.encoded = [self._encode([kept.example], c, number) for c in self._colorings]
+            kept.encoded = kept.encoded or self._kept(kept.index, kept.example).encoded
         passes, own = [], self.base.passes if self.base else ()
-        for number, coloring in enumerate(self._colorings):
+        for number, coloring in enumerate(self.colorings):
             parts = [part.encoded for part in own[number : number + 1]]
-            parts += self._fixed[number : number + 1]
+            parts += [x.weighted(self.rule.anchor) for x in self._fixed[number : number + 1]]
             parts += [kept.encoded[number] for kept in self.recent]
             passes.append(Pass(coloring, Encoded.joined(parts)))
         ids, base = self.ids, self.base
@@ -234,10 +319,10 @@ class Memory:
         """Colorings and annotated frames; predicted ones follow when they are asked for."""
         base = self.base
         rest = [i for i in self.ids if not (base and i in base.ids)]
-        self._colorings = [part.coloring for part in base.passes] if base else []
-        self._colorings += group(rest, self.rule.per_pass, None) if rest else []
+        self.colorings = [part.coloring for part in base.passes] if base else []
+        self.colorings += group(rest, self.rule.per_pass, None) if rest else []
         shown = self._shown
-        self._fixed = [self._encode(shown, c, 0) for c in self._colorings if shown]
+        self._fixed = [self._encode(shown, c, 0) for c in self.colorings if shown]
         for kept in self.recent:
             kept.encoded = []
 

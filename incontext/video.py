@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from incontext import checkpoint
+from incontext.color_mask import MAX_ID
 from incontext.errors import InputError
 from incontext.example import Example
 from incontext.frames import Frames
@@ -94,7 +95,8 @@ class Track:
 
     Between two frames the one answered last can be corrected, objects can be added and removed;
     it counts from the next frame on. What was answered stays with the caller, so that stopping at
-    any point loses nothing.
+    any point loses nothing. `trust` says how far the masks of the frame answered last can be
+    trusted, {id: 0–1}, as far as the memory's rule looked into it.
     """
 
     def __init__(
@@ -107,10 +109,12 @@ class Track:
         self.direction = _direction(frames, labels, direction)
         self._waiting = dict(labels)  # of frames that have not been seen yet
         self._given: dict[int, Labels] = {}  # of those that have, at their own size
+        self.trust: dict[int, float] = {}
         self._last: tuple[int, Image.Image, Segmentation] | None = None
         if frames.sought:
             for index in sorted(labels):
                 self._annotate(index, frames.at(index))
+            self.memory.prompt()  # says at once where the labels show no object
         self._answers = self._run(min(labels, default=0), max(labels, default=0))
 
     def __iter__(self) -> "Track":
@@ -161,6 +165,8 @@ class Track:
             InputError: no frame has been answered, an id that is none, or another size.
         """
         _, _, result = self._answered()
+        if isinstance(index, bool) or not 1 <= index <= MAX_ID:
+            raise InputError(f"id {index}; accepted: 1 … {MAX_ID}")
         inside = np.asarray(mask, bool)
         if inside.shape != result.labels.shape:
             raise InputError(f"a mask of shape {inside.shape}; the frame is {result.labels.shape}")
@@ -225,7 +231,7 @@ class Track:
         for index, picture in self._order(first, last, after):
             if index in self._waiting:
                 self._annotate(index, picture)
-            if not self.memory.ids:
+            if not self.memory.ids and self._waiting:  # a stream before its first labels
                 continue
             result = self._answer(index, picture)
             self._last = (index, picture, result)
@@ -236,6 +242,7 @@ class Track:
 
     def _answer(self, index: int, picture: Image.Image) -> Segmentation:
         """What is given for a frame, or predicted; the latter may be remembered."""
+        self.trust = {}
         prompt = self.memory.prompt()
         given = self._given.get(index)
         if given is not None and not (given.ids == UNKNOWN).any():
@@ -243,8 +250,9 @@ class Track:
         result = self.predictor.predict(picture, prompt)
         if given is not None:
             return annotation(prompt, picture, given.ids, result)
-        self.memory.observe(index, picture, result)
-        return result
+        judged = self.memory.observe(index, picture, result)
+        self.trust = judged.trust
+        return judged.result
 
 
 def _by_frame(labels: Any) -> dict[int, Any]:

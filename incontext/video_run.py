@@ -92,7 +92,7 @@ class VideoRun:
             warnings.simplefilter("always")
             with self.lines.open("a", encoding="utf-8") as lines:
                 for index, result in track:
-                    seen = self.watch.look(result, track.given(index))
+                    seen = self.watch.look(result, track.trust, track.given(index))
                     self._keep(track, index, result, seen, lines)
                     tell("segmenting", self.done, track.frames.total)
             notes = sorted({str(w.message) for w in caught if w.category is UserWarning})

@@ -86,8 +86,8 @@ ARROWS = {
         "predictor", "prompt", "segmentation",
     },
     "video": {
-        "checkpoint", "errors", "example", "frames", "labels", "memory", "predictor", "prompt",
-        "segmentation", "sources",
+        "checkpoint", "color_mask", "errors", "example", "frames", "labels", "memory", "predictor",
+        "prompt", "segmentation", "sources",
     },
     "drift": {"segmentation"},
     "video_run": {
@@ -122,7 +122,8 @@ ARROWS = {
     "cli_device": {"checkpoint", "errors", "predictor"},
     "cli_tuning": {
         "arguments", "checkpoint", "cli_device", "cli_examples", "cli_progress", "doctor",
-        "doctor_report", "errors", "example", "pictures", "pool", "prompt", "tuner", "tuning", "tuning_report",
+        "doctor_report", "errors", "example", "pictures", "pool", "prompt", "tuner", "tuning",
+        "tuning_report",
     },
     "cli_video": {
         "arguments", "batch", "checkpoint", "cli_device", "cli_examples", "cli_progress", "errors",

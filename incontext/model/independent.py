@@ -138,10 +138,18 @@ class IndependentKnown:
 
     def _flat(self, total: float) -> "IndependentKnown":
         """All tokens as those of one example that stands for exp(`total`) of them."""
-        device = self.memory[STREAMS[0]][0].device
-        weight = torch.zeros(self.shape, device=device) if self.weight is None else self.weight
-        flat = weight.flatten(1)[:, None] - total
+        flat = self._weights().flatten(1)[:, None] - total
         return self._each(lambda x: x.flatten(3, 4).unsqueeze(3), flat)
+
+    def weighted(self, times: float) -> "IndependentKnown":
+        """Every example counting as so many."""
+        return IndependentKnown(self.memory, self._weights() + math.log(times))
+
+    def _weights(self) -> Tensor:
+        """(P, N, K), also where all tokens are kept."""
+        if self.weight is not None:
+            return self.weight
+        return torch.zeros(self.shape, device=self.memory[STREAMS[0]][0].device)
 
     def select(self, which: Tensor) -> "IndependentKnown":
         """Other examples for each query: `which` (B, k) of the N; P must be 1."""
