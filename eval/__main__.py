@@ -110,7 +110,7 @@ def tuned(
         "out/tuned"
     ),
     space: Annotated[str, typer.Option(help="tokens or pixels.")] = "tokens",
-    steps: int = 160,
+    steps: int = 100,
     threads: int = 2,
 ) -> None:
     """Tuned prompts against the best untuned use of the same pictures, on pictures apart."""

@@ -58,7 +58,7 @@ def tune(
     unlabelled: Unlabelled = "background",
     negative: Negative = None,
     space: Space = "tokens",
-    steps: Steps = 160,
+    steps: Steps = 100,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 0.02,
     seed: Seed = 0,
     thumbnail: Annotated[bool, typer.Option(help="Keep a small picture in the file.")] = True,

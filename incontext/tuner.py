@@ -20,19 +20,23 @@ from incontext.prompt import Pass, Prompt, group
 from incontext.trial import judge
 from incontext.views import crop, render, tones
 
+AREA = 0.8  # of a picture that a query shows, or more
+JITTER = np.float32(0.3)  # of the recoloring in training
+PLAIN = np.array([1, 1, 1, 0, 0, 0], np.float32)  # no recoloring, see `views.TONES`
+
 
 @dataclass(frozen=True)
 class Settings:
     """How a prompt is tuned; what the defaults bring: `prompts/README.md`."""
 
     space: str = "tokens"  # or "pixels", see `incontext.learned`
-    steps: int = 160  # for each painting that a query takes
+    steps: int = 100  # for each painting that a query takes
     rate: float = 0.02  # learning rate, in units of a token's or a picture's spread
     examples: int = 16  # real ones that a prompt starts from
-    worth: float = 1.0  # examples' worth of tokens in a painting; twice with several ids in it
-    queries: int = 2  # a step, at the model's size; smaller crops: as many more
-    judged: int = 8  # times on the way that held-out pictures are judged
-    patience: int = 4  # of these in a row that bring nothing end a run
+    worth: float = 2.0  # examples' worth of tokens in a painting
+    queries: int = 2  # a step
+    judged: int = 5  # times on the way that held-out pictures are judged
+    patience: int = 3  # of these in a row that bring nothing end a run
     average: float = 0.9  # of the learned values over steps
     seed: int = 0
 
@@ -66,7 +70,7 @@ class Tuner:
         self.colorings = colorings_of(learn)
         self.steps = steps or steps_for(learn, settings)
         marks = np.arange(1, settings.judged + 1) / settings.judged
-        self.stops = sorted({max(1, round(self.steps * mark)) for mark in marks.tolist()})
+        self.stops = sorted({0, *(max(1, round(self.steps * mark)) for mark in marks.tolist())})
         shows = shown_by(learn)
         rows = [[learn.ids.index(i) for i in c.ids] for c in self.colorings]
         self.holders = [np.flatnonzero(shows[:, some].any(1)) for some in rows]
@@ -82,8 +86,7 @@ class Tuner:
     def _pass(self, number: int, coloring: Coloring) -> Learned:
         chosen = self.start(coloring)
         joint = self.predictor.model.config.example_attention == "joint"
-        worth = self.settings.worth * min(2, len(coloring.ids))
-        share = 1.0 if joint else min(1.0, worth / len(chosen))
+        share = 1.0 if joint else min(1.0, self.settings.worth / len(chosen))
         make = SPACES[self.settings.space]
         seed = self.settings.seed * 1000 + number
         return make(self.predictor, self.learn.subset(chosen), coloring, self.kind, share, seed)
@@ -150,16 +153,12 @@ class Tuner:
     def _queries(
         self, rng: np.random.Generator, coloring: Coloring, number: int
     ) -> tuple[Tensor, Tensor]:
-        """Random crops of pictures to learn from, (B, 3, V, V) in 0–1 and (B, V, V) labels.
+        """Pictures to learn from, (B, 3, S, S) in 0–1 and (B, S, S) labels, slightly changed.
 
-        Three in four steps look at crops of three fifths of the side at full scale: they cost a
-        third, and independent examples do not mind the query's size.
+        As they will be asked for: nearly whole, little recolored. Crops at full scale cost moles 5
+        points instead of bringing 2.
         """
-        size, patch = self.learn.size, self.predictor.model.config.patch_size
-        view, count, area = size, self.settings.queries, 0.4
-        if self.predictor.model.config.example_attention == "independent" and self.step % 4:
-            view = max(patch, round(0.6 * size / patch) * patch)
-            count, area = max(count, round(0.9 * count * (size / view) ** 2)), 0.2
+        size, count = self.learn.size, self.settings.queries
         table = np.zeros(256, np.uint8)
         table[IGNORE] = IGNORE
         for row, index in enumerate(coloring.ids, 1):
@@ -171,10 +170,10 @@ class Tuner:
             for _ in range(count)
         ]
         ids = table[self.learn.labels[some].numpy()]
-        places = torch.from_numpy(np.stack([crop(rng, one, area) for one in ids]))
-        tone = torch.from_numpy(tones(rng, count))
+        places = torch.from_numpy(np.stack([crop(rng, one, AREA) for one in ids]))
+        tone = torch.from_numpy(PLAIN + JITTER * (tones(rng, count) - PLAIN))
         pictures = self.learn.images[some].float() / 255
-        seen, where = render(pictures, torch.from_numpy(ids), places, tone, view)
+        seen, where = render(pictures, torch.from_numpy(ids), places, tone, size)
         return seen.to(self.predictor.device), where.to(self.predictor.device)
 
     @torch.no_grad()
@@ -213,6 +212,8 @@ class Tuner:
         then.
         """
         last = self.steps if until is None else min(until, self.steps)
+        if not self.step and not self.history:  # what learning has to beat
+            self._judge()
         while self.step < last and not self.tired:
             loss = self.train_step()
             self.losses.append(loss)
@@ -229,7 +230,7 @@ class Tuner:
 
     def _judge(self) -> float | None:
         """Judge the averaged values on the held-out pictures; keep them if they are the best."""
-        loss, self.losses = float(np.mean(self.losses)), []
+        loss, self.losses = float(np.mean(self.losses or [np.nan])), []
         if not len(self.held):
             self.kept = [p.clone() for p in self.average]
             return None

@@ -86,7 +86,7 @@ def tune(
 
     With ten pictures or more a quarter is held out; fewer are judged by cross-validation. The
     prompt is then learned from all of them, for as many steps as did best. It starts from the best
-    few examples.
+    few examples, or from 16 of all.
 
     Args:
         examples: two or more; or a `Pool` of the model's size.
@@ -304,9 +304,12 @@ class _Run:
     def _tune(
         self, stage: str, number: int, learn: list[int], held: list[int], until: int | None = None
     ) -> Tuner:
-        """One run of tuning, resumed where it stopped; from the best few examples of a fold on."""
+        """One run of tuning, resumed where it stopped. It starts from the best few examples of a
+        fold, or from some of all, whichever does better on its held-out pictures."""
         first = self.folds[number][0]
-        start = [learn.index(first[i]) for i in self.done[f"sets {number}"][FEW]]
+        untuned = {n: self.done[f"untuned {number}"][n].numpy() for n in (FEW, ALL)}
+        better = list(untuned)[best_of(list(untuned.values()))]
+        start = [learn.index(first[i]) for i in self.done[f"sets {number}"][better]]
         tuner = Tuner(
             self.predictor, self.pool.subset(learn), self.pool.subset(held), self.kind,
             self.settings, start, steps_for(self.pool, self.settings),

@@ -60,7 +60,7 @@ def test_only_the_prompt_is_learned(predictor, space):
     assert weights_hash(predictor) == before
     assert [p.requires_grad for p in predictor.model.parameters()] == wanted
     assert all(p.grad is None for p in predictor.model.parameters())
-    assert [step for _, step, _, _ in outcome.curve] == [2, 4, 6]
+    assert [step for _, step, _, _ in outcome.curve] == [0, 2, 4, 6]
     assert outcome.tuned.ids == (1, 2)
     assert outcome.tuned.model_name == "toy"
     assert outcome.tuned.made["by"] == "tune"
