@@ -32,12 +32,10 @@ class Rule(ABC):
     Args:
         keep: K, how many of them; the oldest makes room. 0: only annotated frames are examples.
         per_pass: ids that one painting may show.
-        anchor: predicted frames that an annotated one counts as.
     """
 
     keep: int = 4
     per_pass: int = CLASSES_PER_PASS
-    anchor: float = 1.0
 
     def __post_init__(self) -> None:
         if isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < 0:
@@ -304,7 +302,7 @@ class Memory:
         passes, own = [], self.base.passes if self.base else ()
         for number, coloring in enumerate(self.colorings):
             parts = [part.encoded for part in own[number : number + 1]]
-            parts += [x.weighted(self.rule.anchor) for x in self._fixed[number : number + 1]]
+            parts += self._fixed[number : number + 1]
             parts += [kept.encoded[number] for kept in self.recent]
             passes.append(Pass(coloring, Encoded.joined(parts)))
         ids, base = self.ids, self.base

@@ -37,7 +37,7 @@ class Settings:
     queries: int = 2  # a step
     judged: int = 5  # times on the way that held-out pictures are judged
     patience: int = 3  # of these in a row that bring nothing end a run
-    average: float = 0.9  # of the learned values over steps
+    average: float = 0.98  # of the learned values over steps
     seed: int = 0
 
     def __post_init__(self) -> None:

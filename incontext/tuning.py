@@ -84,7 +84,7 @@ def tune(
 ) -> Outcome:
     """Learn a prompt from labelled pictures, the model frozen, and judge it on held-out ones.
 
-    With ten pictures or more a quarter is held out; fewer are judged by cross-validation. The
+    With ten pictures or more a quarter is held out; fewer are judged by cross-validation, and the
     prompt is then learned from all of them, for as many steps as did best. It starts from the best
     few examples, or from 16 of all.
 
@@ -249,9 +249,10 @@ class _Run:
         # A fold that stopped early has fewer states.
         states = [np.concatenate(state) for state in zip(*tuned, strict=False)]
         verdict = decide({n: np.concatenate(c) for n, c in untuned.items()}, states)
-        # Once more from all pictures, for as long as did best: none is too many to learn from.
-        every = list(range(len(self.pool)))
-        tuner = self._tune("all", 0, every, [], tuner.stops[best_of(states)])
+        if len(self.folds) > 1:
+            # Once more from all pictures, for as long as did best: few are too few to leave out.
+            every = list(range(len(self.pool)))
+            tuner = self._tune("all", 0, every, [], tuner.stops[best_of(states)])
         shown = self._shown()
         prompt = tuner.prompt()
         if not verdict.helps:

@@ -83,7 +83,7 @@ def test_the_loss_falls(predictor, space):
 
 
 def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
-    pool = pool_of(12)
+    pool = pool_of(8)
     whole = tune(predictor, pool, settings=QUICK)
 
     class KilledError(Exception):

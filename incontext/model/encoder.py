@@ -74,13 +74,6 @@ class Encoded:
         count = sum(one.count for one in several)
         return cls(count, first.size, first.semantic, known, together)
 
-    def weighted(self, times: float) -> "Encoded":
-        """Every example counting as so many; independent attention only (others: unchanged)."""
-        if isinstance(self.known, JointKnown) or times == 1:
-            return self
-        matches = self.matches.weighted(times) if self.matches else None
-        return replace(self, known=self.known.weighted(times), matches=matches)
-
     @property
     def nbytes(self) -> int:
         """Size of all that is kept."""

@@ -141,10 +141,6 @@ class IndependentKnown:
         flat = self._weights().flatten(1)[:, None] - total
         return self._each(lambda x: x.flatten(3, 4).unsqueeze(3), flat)
 
-    def weighted(self, times: float) -> "IndependentKnown":
-        """Every example counting as so many."""
-        return IndependentKnown(self.memory, self._weights() + math.log(times))
-
     def _weights(self) -> Tensor:
         """(P, N, K), also where all tokens are kept."""
         if self.weight is not None:

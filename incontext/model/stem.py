@@ -4,7 +4,6 @@ Letters: M any leading dimensions, P prompts, B queries, N examples, H W rows an
 stride-4 grid of one picture, n heads, d channels of a head.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,14 +87,6 @@ class Matches:
             for same in ([m.keys for m in several], [m.values for m in several])
         )  # fmt: skip
         return cls(keys, values, joined_weights(weights, shapes, 1 if even else 2))
-
-    def weighted(self, times: float) -> "Matches":
-        """Every example counting as so many."""
-        weight = self.weight
-        if weight is None:
-            shape = (len(self.keys), *self.keys.shape[2:4])
-            weight = torch.zeros(shape, device=self.keys.device)
-        return Matches(self.keys, self.values, weight + math.log(times))
 
     def thinned(self, kept: Kept | None) -> "Matches":
         """Only the cells that are kept, None: all."""
