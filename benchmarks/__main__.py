@@ -14,6 +14,7 @@ ALL: dict[str, tuple[list[str], list[str]]] = {
     "batches": ([], ["--quick"]),
     "startup": ([], ["--quick"]),
     "tiling": ([], ["--quick"]),
+    "video": ([], ["--quick"]),
     "attention": ([], ["--quick"]),
 }
 

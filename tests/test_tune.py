@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
         with pytest.raises(KilledError):
             tune(predictor, pool, tmp_path, settings=QUICK, tell=tell)
     again = tune(predictor, pool, tmp_path, settings=QUICK)
-    assert again.curve == whole.curve
+    np.testing.assert_equal(again.curve, whole.curve)  # no loss yet at step 0: NaN
     assert again.verdict == whole.verdict
     mine, theirs = (o.tuned._tensors() for o in (again, whole))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
