@@ -280,7 +280,7 @@ class Memory:
         for kept in self.recent:
             kept.example = _without(kept.example, index)
         self.names.pop(index, None)
-        self._fixed = None
+        self._fixed = self._itself = None
 
     def forget_recent(self) -> None:
         """Only annotated frames stay."""

@@ -192,6 +192,16 @@ def test_objects_come_and_go(independent):
         memory.prompt()
 
 
+def test_frames_are_asked_back_after_an_object_went(independent):
+    memory = Memory(independent, Trusted(2, back=1e-9, absent=0), "instance")
+    memory.annotate(0, Example.of(frame(0), labels((1, 5), (2, 22))))
+    memory.prompt()
+    assert memory.ask_back(frame(1), labels((1, 5), (2, 22)).ids).keys() <= {1, 2}
+    memory.remove(2)
+    memory.prompt()
+    assert memory.ask_back(frame(1), labels((1, 5)).ids).keys() <= {1}
+
+
 def test_prompt_of_other_pictures_goes_along(independent):
     others = [Example.of(frame(20), labels((7, 5)))]
     base = independent.prompt(others, kind="instance")

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,35 @@ def test_python_snippet_runs(pictures):
     assert len(done.stdout.splitlines()) == 2
 
 
+def clip(folder: Path) -> None:
+    """The files that the pages about video name."""
+    from incontext.movie import writer
+
+    with writer(folder / "clip.mp4", (64, 48), Fraction(25)) as write:
+        for _ in range(10):
+            write(Image.open(folder / "photo.jpg"), None)
+    Image.open(folder / "mask.png").save(folder / "first.png")
+
+
+def test_video_snippet_runs(pictures):
+    clip(pictures)
+    text = (ROOT / "docs/video.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=pictures, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 9
+
+
+def test_video_command_runs(pictures):
+    clip(pictures)
+    [command] = re.findall(r"^incontext (video .*)$", README, re.MULTILINE)
+    assert "id 1 (1): in 10 of 10 frames" in incontext_command(pictures, command)
+    assert (pictures / "results/overlay.mp4").is_file()
+    assert len(list((pictures / "results/Annotations/clip").glob("*.png"))) == 10
+
+
 def incontext_command(folder: Path, command: str, *more: str, code: int = 0) -> str:
     words = [w for w in command.partition("#")[0].split() if w]
     done = subprocess.run(
@@ -59,7 +89,7 @@ def test_commands_run(pictures):
     commands = re.findall(r"^incontext (\w+ .*)$", README, re.MULTILINE)
     names = [command.split()[0] for command in commands]
     assert names == [
-        "segment", "prompt", "segment", "doctor", "tune", "segment", "finetune", "segment",
+        "segment", "prompt", "segment", "doctor", "tune", "segment", "video", "finetune", "segment",
     ]  # fmt: skip
     incontext_command(pictures, commands[0])
     assert (pictures / "results/c.png").is_file()
@@ -73,9 +103,9 @@ def test_commands_run(pictures):
         mask.save(pictures / f"my-set/labels/{i}.png")
         Image.open(pictures / "photo.jpg").save(pictures / f"my-set/images/{i}.jpg")
     quick = ["--steps", "1", "--episodes", "2", "--size", "32", "--threads", "1"]
-    said = incontext_command(pictures, commands[6], *quick)
+    said = incontext_command(pictures, commands[7], *quick)
     assert "learned from 19 pictures, judged by 5 held out" in said
-    incontext_command(pictures, commands[7], "--overwrite")
+    incontext_command(pictures, commands[8], "--overwrite")
     for i in range(4, 24):  # a few will do for these
         (pictures / f"my-set/images/{i}.jpg").unlink()
     said = incontext_command(pictures, commands[3])

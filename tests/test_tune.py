@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
     tune(predictor, pool, tmp_path, settings=QUICK, tell=lambda *a: heard.append(a))
     assert not heard
     with pytest.raises(InputError, match=r"other settings \(steps, rate\)"):
-        tune(predictor, pool, tmp_path, settings=replace(QUICK, steps=7, rate=0.5))
+        tune(predictor, pool, tmp_path, settings=replace(QUICK, steps=8, rate=0.5))
     (tmp_path / "state.pt").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(InputError, match="damaged state"):
         tune(predictor, pool, tmp_path, settings=QUICK)
