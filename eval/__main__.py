@@ -154,7 +154,9 @@ def video(
     split: Annotated[str, typer.Option(help="Of the dataset: val, train, valid.")] = "",
     data: Annotated[Path | None, typer.Option(help="NAME.tar of kind video instead.")] = None,
     keep: Annotated[str, typer.Option(help="Numbers of frames remembered.")] = "0,1,4,8",
-    rules: Annotated[str, typer.Option(help="ours, official.")] = "ours,official",
+    rules: Annotated[
+        str, typer.Option(help="ours, single (ours, an object a painting), official.")
+    ] = "ours,official",
     checkpoint: str = DEFAULT,
     out: Annotated[Path | None, typer.Option(help="Folder for what is done already.")] = None,
     masks: Annotated[Path | None, typer.Option(help="Write masks there, score nothing.")] = None,

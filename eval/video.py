@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from eval.metrics import JandF
 from incontext import Predictor, VideoPredictor
 from incontext.memory import Official, Rule, Trusted
 
-RULES: dict[str, type[Rule]] = {"ours": Trusted, "official": Official}
+RULES: dict[str, Callable[[int], Rule]] = {
+    "ours": Trusted, "single": partial(Trusted, per_pass=1), "official": Official,
+}  # fmt: skip
 
 
 def answers(video: VideoPredictor, clip: Clip) -> list[np.ndarray[Any, Any]]:
@@ -61,7 +64,7 @@ def run(
     )
     for name in rules:
         for keep in keeps:
-            if keep == 0 and name != rules[0]:
+            if keep == 0 and name == "official":
                 continue  # no rule without a memory
             rule = RULES[name](keep)
             done = kept.setdefault(f"{name} {keep} {kind} {checkpoint}", {})
@@ -70,7 +73,7 @@ def run(
             every = [o for entry in wanted for o in entry["objects"]]
             j, f = (100 * float(np.mean([o[m] for o in every])) for m in ("J", "F"))
             rate = float(np.median([entry["rate"] for entry in wanted]))
-            print(f"| {name if keep else '–'} | {keep} | {j:.1f} | {f:.1f} | {(j + f) / 2:.1f} | "
+            print(f"| {name} | {keep} | {j:.1f} | {f:.1f} | {(j + f) / 2:.1f} | "
                   f"{len(wanted)} | {rate:.1f} |", flush=True)  # fmt: skip
 
 

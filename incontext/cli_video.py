@@ -42,6 +42,12 @@ def video(
     ] = None,
     example: Pairs = None,
     keep: Annotated[int, typer.Option(help="Predicted frames remembered, K.", min=0)] = 4,
+    per_pass: Annotated[
+        int | None,
+        typer.Option(
+            help="Objects painted at once: 1 is most exact, and takes most passes.", min=1
+        ),
+    ] = None,
     rule: Annotated[str, typer.Option(help="Which are remembered: ours, official.")] = "ours",
     direction: Annotated[
         str, typer.Option(help="auto, forward, backward, both (from the labelled frames).")
@@ -87,6 +93,7 @@ def video(
         "source": _described(source), "checkpoint": checkpoint, "weights": file_hash(weights),
         "given": {str(i): file_hash(_there(p)) for i, p in given.items()},
         "prompt": file_hash(_there(prompt)) if prompt else None, "keep": keep, "rule": rule,
+        "per_pass": per_pass,
         "direction": direction, "dtype": dtype, **shown.described(),
     }  # fmt: skip
     run = VideoRun(out, source.stem or source.resolve().name, settings, overwrite)
@@ -94,8 +101,9 @@ def video(
         typer.echo(f"finished already: {out / 'results.json'}")
         return
     predictor = open_predictor(weights, device, dtype, checkpoint)
+    known = Official if rule == "official" else Trusted
     made = VideoPredictor(
-        predictor, rule=Official(keep) if rule == "official" else Trusted(keep), kind=kind
+        predictor, rule=known(keep, **({"per_pass": per_pass} if per_pass else {})), kind=kind
     )
     track = made.track(
         frames, given, prompt=predictor.load_prompt(prompt) if prompt else None,

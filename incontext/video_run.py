@@ -5,6 +5,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -60,7 +61,8 @@ class VideoRun:
         self.lines = self.state / "frames.jsonl"
         if overwrite:
             shutil.rmtree(self.state, ignore_errors=True)
-            for path in (out / RESULTS, out / OVERLAY):
+            # Masks too: what is not answered this time must not be drawn into the overlay.
+            for path in (out / RESULTS, out / OVERLAY, *self.folder.glob("*.png")):
                 path.unlink(missing_ok=True)
         before = _settings(self.state / "settings.json") or _settings(out / RESULTS)
         if before is not None and before != self.settings:
@@ -191,11 +193,12 @@ class VideoRun:
         from incontext.movie import Movie, writer
 
         path = self.out / OVERLAY
-        source = iter(frames.forward())
-        index, picture = next(source)
         base = frames.time_base if isinstance(frames, Movie) else None
-        with writer(path, picture.size, rate, base) as write:
-            while True:
+        with warnings.catch_warnings(), ExitStack() as stack:
+            warnings.simplefilter("ignore")  # noted when the frames were answered
+            write = None
+            for index, picture in frames.forward():
+                write = write or stack.enter_context(writer(path, picture.size, rate, base))
                 drawn = picture
                 labels = self.folder / f"{self._name(frames, index)}.png"
                 if labels.is_file():
@@ -203,10 +206,7 @@ class VideoRun:
                         drawn = overlay(picture, np.asarray(image).astype(np.int32), colors)
                 write(drawn, frames.pts if isinstance(frames, Movie) else None)
                 tell("writing the overlay", index + 1, frames.total)
-                try:
-                    index, picture = next(source)
-                except StopIteration:
-                    return path
+        return path
 
     def end(self) -> None:
         """All is done: the state goes."""

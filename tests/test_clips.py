@@ -85,7 +85,7 @@ def test_davis_is_scored(davis, tiny_checkpoint, tmp_path, capsys):
         wanted.append(((truth == 2) & (ours == 2)).sum() / union)
     assert abs(first["J"] - np.mean(wanted)) < 1e-12
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert [r.split(" | ")[0] for r in rows] == ["| rule", "| –", "| ours", "| official"]
+    assert [r.split(" | ")[0] for r in rows] == ["| rule", "| ours", "| ours", "| official"]
     write(listed, str(tiny_checkpoint), 1, "instance", tmp_path / "w")
     names = sorted(p.name for p in (tmp_path / "w/Annotations/bear").iterdir())
     assert names == [f"{t:05d}.png" for t in range(4)]
