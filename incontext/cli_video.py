@@ -45,7 +45,7 @@ def video(
     per_pass: Annotated[
         int | None,
         typer.Option(
-            help="Objects painted at once: 1 is most exact, and takes most passes.", min=1
+            help="Objects painted at once: 1 is most exact, and slowest.", min=1
         ),
     ] = None,
     rule: Annotated[str, typer.Option(help="Which are remembered: ours, official.")] = "ours",
