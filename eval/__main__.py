@@ -186,6 +186,24 @@ def video(
 
 
 @app.command()
+def follow(
+    seed: Annotated[int, typer.Option(help="Of a drawn clip.")] = 7,
+    frames: int = 200,
+    objects: int = 3,
+    keep: Annotated[int, typer.Option(help="Frames remembered.")] = 4,
+    checkpoint: str = DEFAULT,
+    threads: int = 2,
+) -> None:
+    """What becomes of each object of one long clip: seen, mixed up, gone, back."""
+    import torch
+
+    from eval.video import follow as print_story
+
+    torch.set_num_threads(threads)
+    print_story(seed, frames, objects, checkpoint, keep)
+
+
+@app.command()
 def look(
     data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
     out: Annotated[Path, typer.Option(help="Picture to write.")],

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.clips import Clip
-from eval.metrics import JandF
+from eval.clips import Clip, drawn
+from eval.metrics import JandF, jaccard
 from incontext import Predictor, VideoPredictor
 from incontext.memory import Official, Rule, Trusted
 
@@ -75,6 +75,30 @@ def run(
             rate = float(np.median([entry["rate"] for entry in wanted]))
             print(f"| {name} | {keep} | {j:.1f} | {f:.1f} | {(j + f) / 2:.1f} | "
                   f"{len(wanted)} | {rate:.1f} |", flush=True)  # fmt: skip
+
+
+def follow(seed: int, frames: int, objects: int, checkpoint: str, keep: int) -> None:
+    """Print what becomes of each object of one drawn clip: seen, taken for another, gone, back."""
+    clip = drawn(seed, frames, objects)
+    assert clip.truth is not None
+    video = VideoPredictor.from_pretrained(checkpoint, rule=Trusted(keep))
+    maps = np.stack(answers(video, clip))
+    print(f"{clip.name}, {frames} frames, K = {keep}\n")
+    print("| id | frames seen | mean IoU | IoU over 0.5 | pixels under another id | frames absent | "
+          "empty then | mean IoU after its return |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+    for index in range(1, objects + 1):
+        truth, ours = clip.truth == index, maps == index
+        area = truth.sum((1, 2))
+        there, absent = area > area[0] / 4, area == 0
+        ious = np.array([jaccard(o, t) for o, t in zip(ours, truth, strict=True)])
+        swapped = (truth & (maps > 0) & ~ours).sum() / truth.sum()
+        last = np.flatnonzero(absent).max(initial=-1)
+        back = there & (np.arange(frames) > last) & (last >= 0)
+        empty = (ours[absent].sum((1, 2)) == 0).sum()
+        returned = f"{ious[back].mean():.2f}" if back.any() else "–"
+        print(f"| {index} | {there.sum()} | {ious[there].mean():.2f} | "
+              f"{(ious[there] > 0.5).sum()} | {100 * swapped:.1f} % | {absent.sum()} | {empty} | "
+              f"{returned} |")  # fmt: skip
 
 
 def write(clips: Iterable[Clip], checkpoint: str, keep: int, kind: str, out: Path) -> None:

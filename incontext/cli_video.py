@@ -44,9 +44,7 @@ def video(
     keep: Annotated[int, typer.Option(help="Predicted frames remembered, K.", min=0)] = 4,
     per_pass: Annotated[
         int | None,
-        typer.Option(
-            help="Objects painted at once: 1 is most exact, and slowest.", min=1
-        ),
+        typer.Option(help="Objects painted at once: 1 is most exact, and slowest.", min=1),
     ] = None,
     rule: Annotated[str, typer.Option(help="Which are remembered: ours, official.")] = "ours",
     direction: Annotated[
