@@ -68,7 +68,8 @@ def drawn(seed: int, count: int = 30, objects: int | None = None) -> Clip:
             picture[:, left : left + 30], truth[t][:, left : left + 30] = bar, 0
         picture = picture * (1 + light * np.sin(phase + 9 * at)) + rng.normal(0, 3, picture.shape)
         frames.append(np.clip(picture, 0, 255).astype(np.uint8))
-    return Clip(f"drawn-{seed} ({story})", frames, {0: truth[0]}, truth)
+    name = f"drawn-{seed}, {count} frames, {number} objects ({story})"
+    return Clip(name, frames, {0: truth[0]}, truth)
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,12 @@ def davis(folder: Path, year: str = "2017", split: str = "val") -> Iterator[Clip
     for name in dict.fromkeys(names):
         frames = sorted((folder / "JPEGImages/480p" / name).glob("*.jpg"))
         maps = [_ids(p) for p in sorted((folder / "Annotations/480p" / name).glob("*.png"))]
-        if not frames or len(frames) != len(maps):
+        if not frames or len(maps) not in (1, len(frames)):  # test-dev has the first one only
             raise InputError(f"{name}: {len(frames)} frames and {len(maps)} annotations")
-        truth = np.stack(maps)
         if year == "2016":
-            truth = (truth > 0).astype(np.uint8)
-        yield Clip(name, frames, {0: truth[0]}, truth)
+            maps = [(ids > 0).astype(np.uint8) for ids in maps]
+        truth = np.stack(maps) if len(maps) == len(frames) else None
+        yield Clip(name, frames, {0: maps[0]}, truth)
 
 
 def youtube_vos(folder: Path, split: str = "valid") -> Iterator[Clip]:
@@ -190,7 +191,8 @@ def of_set(path: Path) -> Iterator[Clip]:
     for name, ids in groups.items():
         truth = np.stack([read[i][1] for i in ids])
         first = next(n for n, labels in enumerate(truth) if ((labels > 0) & (labels < 255)).any())
-        yield Clip(name, [read[i][0] for i in ids][first:], {0: truth[first]}, truth[first:])
+        frames = [read[i][0] for i in ids][first:]
+        yield Clip(name, frames, {0: truth[first]}, truth[first:], {"ignore": 255})
 
 
 def _ids(path: Path) -> Array:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from eval.clips import Clip, drawn
 from eval.metrics import JandF, jaccard
 from incontext import Predictor, VideoPredictor
-from incontext.memory import Official, Rule, Trusted
+from incontext.color import PALETTE
+from incontext.errors import InputError
+from incontext.rules import Official, Rule, Trusted
+from incontext.segmentation import label_image, write_image
 
 RULES: dict[str, Callable[[int], Rule]] = {
     "ours": Trusted, "single": partial(Trusted, per_pass=1), "official": Official,
@@ -24,7 +26,7 @@ def answers(video: VideoPredictor, clip: Clip) -> list[np.ndarray[Any, Any]]:
     """Ids of every frame, (H, W) each; nothing before the first labels."""
     maps: list[np.ndarray[Any, Any]] = [np.zeros((0, 0))] * len(clip.frames)
     for index, result in video.track(
-        clip.frames, clip.given, direction="forward", ignore="none", **clip.reading
+        clip.frames, clip.given, direction="forward", **{"ignore": "none", **clip.reading}
     ):
         maps[index] = result.labels
     for index in range(min(clip.given)):
@@ -35,8 +37,9 @@ def answers(video: VideoPredictor, clip: Clip) -> list[np.ndarray[Any, Any]]:
 def score(video: VideoPredictor, clips: Iterable[Clip], done: dict[str, Any], save: Any) -> None:
     """J and F of every object of clips that are not in `done` yet."""
     for clip in clips:
-        if clip.name in done or clip.truth is None:
+        if clip.name in done:
             continue
+        assert clip.truth is not None
         started, meter = time.perf_counter(), JandF()
         meter.add(clip.truth, np.stack(answers(video, clip)))
         seconds = time.perf_counter() - started
@@ -50,6 +53,8 @@ def run(
     out: Path | None,
 ) -> None:  # fmt: skip
     """Print a table of J, F and J&F in percent, a row for each rule and K."""
+    if any(clip.truth is None for clip in clips):
+        raise InputError("these clips have no truth; accepted: --masks FOLDER, for their server")
     predictor = Predictor.from_pretrained(checkpoint)
     path = out / "video.json" if out else None
     kept: dict[str, Any] = json.loads(path.read_text()) if path and path.is_file() else {}
@@ -57,7 +62,9 @@ def run(
     def save() -> None:
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(kept, indent=1))
+            draft = path.with_suffix(".part")
+            draft.write_text(json.dumps(kept, indent=1))
+            draft.replace(path)
 
     print(
         "| rule | K | J | F | J&F | clips | frames/s |\n|---|---|---|---|---|---|---|", flush=True
@@ -84,8 +91,8 @@ def follow(seed: int, frames: int, objects: int, checkpoint: str, keep: int) -> 
     video = VideoPredictor.from_pretrained(checkpoint, rule=Trusted(keep))
     maps = np.stack(answers(video, clip))
     print(f"{clip.name}, {frames} frames, K = {keep}\n")
-    print("| id | frames seen | mean IoU | IoU over 0.5 | pixels under another id | frames absent | "
-          "empty then | mean IoU after its return |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+    print("| id | frames seen | mean IoU | IoU over 0.5 | under another id | frames absent | empty "
+          "then | mean IoU after its return |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
     for index in range(1, objects + 1):
         truth, ours = clip.truth == index, maps == index
         area = truth.sum((1, 2))
@@ -107,5 +114,8 @@ def write(clips: Iterable[Clip], checkpoint: str, keep: int, kind: str, out: Pat
     for clip in clips:
         target = out / "Annotations" / clip.name
         target.mkdir(parents=True, exist_ok=True)
-        for frame, ids in zip(clip.frames, answers(video, clip), strict=True):
-            Image.fromarray(ids.astype(np.uint8)).save(target / f"{Path(frame).stem}.png")
+        colors = {i: PALETTE.of(i) for m in clip.given.values() for i in np.unique(m).tolist() if i}
+        for number, ids in enumerate(answers(video, clip)):
+            frame = clip.frames[number]
+            name = frame.stem if isinstance(frame, Path) else f"{number:05d}"
+            write_image(label_image(ids, colors), target / f"{name}.png")

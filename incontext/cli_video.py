@@ -75,20 +75,28 @@ def video(
     """
     from incontext.batch import file_hash
     from incontext.checkpoint import locate
-    from incontext.memory import Official, Trusted
+    from incontext.coco import check_coding
+    from incontext.movie import check_writing
+    from incontext.rules import Official, Trusted
     from incontext.sources import open_frames
     from incontext.video import VideoPredictor
-    from incontext.video_run import VideoRun
+    from incontext.video_run import OVERLAY, VideoRun
 
     _check(out, rule, direction, rate)
     shown = Shown.parse(example, color, name, ignore, threshold, unlabelled, negative, kind)
     if not labels and not prompt and not example:
         raise InputError("what to look for: --labels MASK, or --prompt FILE, or --example")
     given = labels_of(labels)
+    check_coding()
+    if overlay:
+        check_writing()
     frames = open_frames(source)
+    if rate and hasattr(frames, "rate"):
+        raise InputError(f"--rate is for folders; {source} has {float(frames.rate):g} a second")
     weights = locate(checkpoint)
     settings = {
-        "source": _described(source), "checkpoint": checkpoint, "weights": file_hash(weights),
+        "source": _described(source, frames), "checkpoint": checkpoint,
+        "weights": file_hash(weights),
         "given": {str(i): file_hash(_there(p)) for i, p in given.items()},
         "prompt": file_hash(_there(prompt)) if prompt else None, "keep": keep, "rule": rule,
         "per_pass": per_pass,
@@ -97,6 +105,9 @@ def video(
     run = VideoRun(out, source.stem or source.resolve().name, settings, overwrite)
     if run.finished:
         typer.echo(f"finished already: {out / 'results.json'}")
+        if overlay and not (out / OVERLAY).is_file():
+            with Progress("frame") as progress:
+                run.draw(frames, run.colors(), _rate(frames, rate), progress.tell)
         return
     predictor = open_predictor(weights, device, dtype, checkpoint)
     known = Official if rule == "official" else Trusted
@@ -145,13 +156,17 @@ def _there(path: Path) -> Path:
     return path
 
 
-def _described(source: Path) -> Any:
+def _described(source: Path, frames: "Frames") -> Any:
     """What tells a source from an edited one, without reading it."""
+    from hashlib import sha256
+
     from incontext.batch import fingerprint
 
-    if source.is_dir():
-        return {"path": str(source), "files": len(list(source.iterdir()))}
-    return fingerprint(_there(source))
+    if not source.is_dir():
+        return fingerprint(source)
+    files = [fingerprint(Path(frames.where(i) or "")) for i in range(frames.total or 0)]
+    said = sha256(str([{**one, "path": Path(one["path"]).name} for one in files]).encode())
+    return {"path": str(source), "files": len(files), "hash": said.hexdigest()[:16]}
 
 
 def _follow(run: "VideoRun", track: Any, rate: float | None, overlay: bool) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from incontext.errors import InputError
 
 
-def _coco() -> Any:
+def check_coding() -> Any:
     """faster-coco-eval's mask functions.
 
     Raises:
@@ -108,7 +108,7 @@ def decode_rle(rle: Any, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.b
     Raises:
         InputError: the package is missing, malformed data, another size than (width, height).
     """
-    coco = _coco()
+    coco = check_coding()
     width, height = size
     _check_segmentation(rle, size)
     try:
@@ -131,7 +131,7 @@ def encode_rle(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
     Raises:
         InputError: the package is missing.
     """
-    rle = _coco().encode(np.asfortranarray(mask.astype(np.uint8)))
+    rle = check_coding().encode(np.asfortranarray(mask.astype(np.uint8)))
     counts = rle["counts"]
     return {
         "size": [int(n) for n in rle["size"]],
@@ -175,7 +175,7 @@ def _is_polygon(points: Any, size: tuple[int, int]) -> bool:
 
 def _decode_compressed(packed: bytes, height: int, width: int) -> np.ndarray[Any, Any]:
     """Compressed counts → mask; the runs are summed first, since the C++ decoder trusts them."""
-    coco = _coco()
+    coco = check_coding()
     total, value, shift, runs = 0, 0, 0, list[int]()
     for byte in packed:
         code = byte - 48

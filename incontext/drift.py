@@ -29,15 +29,35 @@ class Seen:
 
 @dataclass
 class Watch:
-    """Looks at frames in the order in which they are answered; what it keeps does not grow."""
+    """Looks at frames in the order in which they are answered.
 
+    What it keeps hardly grows: a number for each frame with a warning.
+    """
+
+    bad: dict[int, float] = field(default_factory=dict)  # frames with warnings, and how bad
     areas: dict[int, deque[float]] = field(default_factory=dict)  # shares of the frame
 
     def look(
-        self, result: Segmentation, trust: Mapping[int, float], given: bool = False
+        self, frame: int, result: Segmentation, trust: Mapping[int, float], given: bool = False
     ) -> dict[int, Seen]:
         """What is seen of every id; a frame whose labels were `given` draws no warning."""
-        return {i: self._one(result, i, trust.get(i), given) for i in result.presence}
+        seen = {i: self._one(result, i, trust.get(i), given) for i in result.presence}
+        self._note(frame, seen)
+        return seen
+
+    def turn(self) -> None:
+        """Frames go on elsewhere: what was seen before is no measure."""
+        self.areas.clear()
+
+    def worth_a_look(self) -> list[int]:
+        """See the function of this name, of all frames so far."""
+        return worth_a_look(self.bad)
+
+    def _note(self, frame: int, seen: Mapping[int, Seen]) -> None:
+        self.bad.pop(frame, None)
+        warned = [one for one in seen.values() if one.warning]
+        if warned:
+            self.bad[frame] = sum(2 - one.confidence for one in warned)
 
     def _one(self, result: Segmentation, index: int, trust: float | None, given: bool) -> Seen:
         mask = result.labels == index
@@ -50,8 +70,9 @@ class Watch:
         self._add(index, area)
         return Seen(pixels, there, sure, warning)
 
-    def recall(self, seen: Mapping[int, Seen], pixels: int) -> None:
+    def recall(self, frame: int, seen: Mapping[int, Seen], pixels: int) -> None:
         """A frame of so many pixels that was looked at before."""
+        self._note(frame, seen)
         for index, one in seen.items():
             self._add(index, one.pixels / pixels)
 

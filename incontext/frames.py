@@ -22,8 +22,11 @@ class Frames(ABC):
     """A source of frames: upright RGB pictures with numbers from 0 on.
 
     `total`: how many there are, None where that shows at the end only; `names`: of files, empty
-    where frames have none; `sought`: whether frames can be read from any one on, and backwards.
+    where frames have none; `sought`: whether frames can be read from any one on, and backwards;
+    `notes`: what was found damaged so far.
     """
+
+    notes: Sequence[str] = ()
 
     total: int | None = None
     names: Sequence[str] = ()
@@ -40,6 +43,14 @@ class Frames(ABC):
     def backward(self, start: int) -> Iterator[tuple[int, Image.Image]]:
         """Frames from `start` down to 0; only where `sought`."""
         raise NotImplementedError
+
+    def last(self) -> int:
+        """Number of the last frame; only where `sought`."""
+        return (self.total or 1) - 1
+
+    def where(self, index: int) -> str | Path | None:
+        """The file of a frame; None where it has none by itself."""
+        return None
 
     def at(self, index: int) -> Image.Image:
         """One frame; only where `sought`.
@@ -72,6 +83,11 @@ class Stream(Frames):
         if not self.next:
             raise InputError("a stream without a frame")
 
+    def close(self) -> None:
+        """Close a generator, so that what it holds is given back."""
+        if hasattr(self.source, "close"):
+            self.source.close()
+
 
 class Listed(Frames):
     """Frames that can be asked for by number: pictures, or paths of pictures."""
@@ -89,6 +105,11 @@ class Listed(Frames):
         """See `Frames`."""
         return ((i, self._picture(i)) for i in range(start, -1, -1))
 
+    def where(self, index: int) -> str | Path | None:
+        """See `Frames`."""
+        source = self.pictures[index]
+        return source if isinstance(source, (str, Path)) else None
+
     def _picture(self, index: int) -> Image.Image:
         return _read(self.pictures[index], index)
 
@@ -100,10 +121,7 @@ class Volume(Listed):
         super().__init__(values)
         if np.iscomplexobj(values):
             raise InputError(f"a volume of {values.dtype}; accepted: real numbers")
-        ends = [(float(part.min()), float(part.max())) for part in values]
-        self.low, self.high = min(low for low, _ in ends), max(high for _, high in ends)
-        if not np.isfinite([self.low, self.high]).all():
-            raise InputError("the volume holds NaN or infinite values")
+        self.low, self.high = _ends(values)
 
     def _picture(self, index: int) -> Image.Image:
         values = np.asarray(self.pictures[index], np.float64)
@@ -116,11 +134,13 @@ class Stack(Listed):
 
     def __init__(self, path: Path) -> None:
         self.image = _opened(path)
-        self.path, self.total, self.limits = path, getattr(self.image, "n_frames", 1), None
+        self.path, self.limits = path, None
+        try:
+            self.total = getattr(self.image, "n_frames", 1)
+        except Exception as error:  # see `_page`
+            raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from None
         if self.image.mode.startswith("I") or self.image.mode == "F":
-            pages = (np.asarray(self._page(i)) for i in range(self.total))
-            ends = [(float(page.min()), float(page.max())) for page in pages]
-            self.limits = (min(low for low, _ in ends), max(high for _, high in ends))
+            self.limits = _ends(np.asarray(self._page(i)) for i in range(self.total))
         self.pictures = range(self.total)
 
     def _page(self, index: int) -> Image.Image:
@@ -151,6 +171,23 @@ def _read(picture: Any, index: int) -> Image.Image:
         return read_image(picture)
     except InputError as error:
         raise InputError(f"frame {index}: {error}") from None
+
+
+def _ends(parts: Iterable[Array]) -> tuple[float, float]:
+    """The lowest and the highest number in all parts.
+
+    Raises:
+        InputError: no numbers, or some that are none.
+    """
+    low, high = np.inf, -np.inf
+    for part in parts:
+        if not part.size:
+            raise InputError(f"a volume whose slices have shape {part.shape}: nothing to see")
+        ends = float(part.min()), float(part.max())  # NaN if any number is
+        if not np.isfinite(ends).all():
+            raise InputError("the volume holds NaN or infinite values")
+        low, high = min(low, ends[0]), max(high, ends[1])
+    return low, high
 
 
 def _opened(path: Path) -> Image.Image:

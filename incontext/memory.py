@@ -1,18 +1,14 @@
-"""Memory: annotated frames and the last predicted ones, as examples for the frames to come.
+"""Memory: annotated frames and the last predicted ones, as examples for the frames to come."""
 
-What of a predicted frame is remembered says a rule, a small object that can be replaced.
-"""
-
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from incontext.color import Coloring
+from incontext.color import PALETTE, Coloring
 from incontext.color_mask import Rgb
 from incontext.errors import InputError
 from incontext.example import Example
@@ -20,124 +16,10 @@ from incontext.image import resize_nearest
 from incontext.labels import UNKNOWN, IdMap, Labels
 from incontext.model.encoder import Encoded
 from incontext.partial import shrink
-from incontext.predictor import CLASSES_PER_PASS, THIN_TO, Predictor
-from incontext.prompt import Pass, Prompt, align, display_colors, group
+from incontext.predictor import THIN_TO, Predictor
+from incontext.prompt import Pass, Prompt, align, check_palettes, group
+from incontext.rules import Judged, Official, Rule
 from incontext.segmentation import Segmentation
-
-
-@dataclass(frozen=True)
-class Rule(ABC):
-    """Which predicted frames are remembered, and as what.
-
-    Args:
-        keep: K, how many of them; the oldest makes room. 0: only annotated frames are examples.
-        per_pass: ids that one painting may show.
-    """
-
-    keep: int = 4
-    per_pass: int = CLASSES_PER_PASS
-
-    def __post_init__(self) -> None:
-        if isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < 0:
-            raise InputError(f"keep is {self.keep!r}; accepted: whole numbers, 0 or more")
-
-    @abstractmethod
-    def judge(self, picture: Image.Image, result: Segmentation, memory: "Memory") -> "Judged":
-        """What to answer for a frame, and what to remember of it.
-
-        Args:
-            picture: the frame.
-            result: what was predicted; `result.paintings` has one for each of `memory.colorings`.
-            memory: what it was predicted from.
-        """
-
-
-@dataclass(frozen=True)
-class Judged:
-    """`labels` to remember a frame with, of any size, -1 where unknown; None: not at all.
-
-    `trust`: for ids that were looked into, how far their masks can be trusted, 0–1.
-    """
-
-    result: Segmentation
-    labels: "IdMap | None" = None
-    trust: dict[int, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Official(Rule):
-    """The rule of SegGPT's released video script: every frame is remembered, and its painting is
-    made white where the mean of RGB is over 128, black elsewhere (official `inference_video`).
-
-    So one painting knows one object; several are asked for one after the other.
-    """
-
-    per_pass: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.per_pass != 1:
-            raise InputError(f"per_pass is {self.per_pass}; the official rule knows one object")
-
-    def judge(self, picture: Image.Image, result: Segmentation, memory: "Memory") -> Judged:
-        """See `Rule`."""
-        ids = np.zeros(result.paintings[0].shape[:2], np.int32)
-        for painting, coloring in zip(result.paintings, memory.colorings, strict=True):
-            ids[painting.astype(float).mean(-1) > 128] = coloring.ids[0]
-        return Judged(result, ids)
-
-
-@dataclass(frozen=True)
-class Trusted(Rule):
-    """Frames that show something, surely, and that give back the annotated frame.
-
-    A frame is asked back: shown alone with what was predicted for it, it must paint the annotated
-    frame nearly as well as that frame does itself. A prediction that has gone astray does not;
-    one that brings nothing back is no object, and its mask is emptied.
-
-    Args:
-        sure: mean confidence over an object's pixels below which a frame is not remembered.
-        doubt: half of the range of presence around 0.5 in which it is not either.
-        back: how well each object must come back to be remembered: IoU as a share of what the
-            annotated frame gives of itself, 0–1; 0: frames are not asked.
-        absent: share below which there is no such object in the frame.
-    """
-
-    sure: float = 0.5
-    doubt: float = 0.3
-    back: float = 0.9
-    absent: float = 0.2
-
-    def judge(self, picture: Image.Image, result: Segmentation, memory: "Memory") -> Judged:
-        """See `Rule`."""
-        trust = {}
-        if self.back and memory.annotated and result.labels.any():
-            back = memory.ask_back(picture, result.labels)
-            trust = {i: share for i, share in back.items() if (result.labels == i).any()}
-        gone = [i for i, share in trust.items() if share < self.absent]
-        result = emptied(result, gone, trust)
-        seen = [i for i in result.presence if (result.labels == i).any()]
-        sure = [float(result.confidence[result.labels == i].mean()) for i in seen]
-        refused = (
-            not seen or gone or min(sure) < self.sure
-            or any(abs(there - 0.5) < self.doubt for there in result.presence.values())
-            or min((trust[i] for i in seen if i in trust), default=1.0) < self.back
-        )  # fmt: skip
-        return Judged(result, None if refused else result.labels, trust)
-
-
-def emptied(
-    result: Segmentation, ids: Sequence[int], presence: Mapping[int, float]
-) -> Segmentation:
-    """A result without the masks of some ids, whose presence becomes the one given."""
-    if not ids:
-        return result
-    inside = np.isin(result.labels, ids)
-    return replace(
-        result, labels=np.where(inside, 0, result.labels).astype(np.int32),
-        confidence=np.where(inside, 0, result.confidence).astype(np.float32),
-        presence={i: presence[i] if i in ids else p for i, p in result.presence.items()},
-    )  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -169,7 +51,8 @@ class Memory:
         self, predictor: Predictor, rule: Rule, kind: str, base: Prompt | None = None,
         examples: Sequence[Example] = (), names: Mapping[int, str] | None = None,
     ) -> None:  # fmt: skip
-        self.predictor, self.rule, self.kind, self.base = predictor, rule, kind, base
+        self.predictor, self.rule, self.base = predictor, rule, base
+        self.kind = base.kind if base else kind
         self.names = dict(names or {})
         if base:
             _check_base(base, rule)
@@ -177,12 +60,17 @@ class Memory:
         self.examples = [
             self._small(Example.of(e.image, m)) for e, m in zip(examples, maps, strict=True)
         ]
+        self.maps = maps  # of the examples, at their own size
         self.annotated: dict[int, Example] = {}
+        # Ids of annotated frames, also those without a pixel at the model's size.
+        self._present: dict[int, list[int]] = {}
+        self._colors: dict[int, Rgb] = {}
         self.recent: deque[_Kept] = deque(maxlen=rule.keep)
+        self.changes = 0  # of the predicted frames
         self.encodings = 0  # of frames, in one pass each
         self._fixed: list[Encoded] | None = None  # of annotated frames; None: to be made anew
         self.colorings: list[Coloring] = []  # of the passes
-        self._itself: dict[int, float] | None = None  # what the annotated frame gives of itself
+        self._itself: dict[int, dict[int, float]] = {}  # what annotated frames give of themselves
         self._asked: _Kept | None = None  # the frame asked back last
         self._index = 0  # of the frame observed last
 
@@ -190,7 +78,8 @@ class Memory:
     def ids(self) -> list[int]:
         """Of the base, the examples and the annotated frames, ascending."""
         found = set(self.base.ids if self.base else ())
-        return sorted(found.union(*(e.labels.present for e in self._shown)))
+        found = found.union(*self._present.values(), *(e.labels.present for e in self.examples))
+        return sorted(found)
 
     @property
     def _shown(self) -> list[Example]:
@@ -199,17 +88,30 @@ class Memory:
 
     @property
     def colors(self) -> dict[int, Rgb]:
-        """For people, of every id."""
-        maps = [example.labels for example in self._shown]
-        table = display_colors(maps, self.ids)
-        return {**table, **(self.base.colors if self.base else {})}
+        """For people, of every id: the base's or the labels' own, else one that is free; an id
+        keeps its color."""
+        known = {i: c for e in self._shown for i, c in e.labels.colors.items()}
+        known |= self.base.colors if self.base else {}
+        for index in self.ids:
+            if index not in self._colors:
+                taken = {*self._colors.values(), *known.values()}
+                free = [c for c in PALETTE.colors[1:] if c not in taken]  # white left out
+                own = known.get(index)
+                self._colors[index] = own or (free[0] if free else PALETTE.of(index))
+        return {index: self._colors[index] for index in self.ids}
 
     def annotate(self, index: int, example: Example) -> None:
-        """A frame whose labels are given; a later annotation of the same frame replaces it."""
-        self.annotated.pop(index, None)  # the frame seen last stands last
+        """A frame whose labels are given; a later annotation of the same frame replaces it.
+
+        Raises:
+            InputError: an id has one color in one palette and another in another.
+        """
+        check_palettes([*self.maps, *(e.labels for e in self.annotated.values()), example.labels])
         self.annotated[index] = self._small(example)
-        self._itself = None
+        self._present[index] = example.labels.present
+        self._itself.pop(index, None)
         self.recent = deque((k for k in self.recent if k.index != index), self.rule.keep)
+        self.changes += 1
         self._fixed = None
 
     def observe(self, index: int, picture: Image.Image, result: Segmentation) -> Judged:
@@ -229,6 +131,7 @@ class Memory:
         # What was encoded to ask it back need not be encoded again.
         same = asked and np.array_equal(asked.example.labels.ids, example.labels.ids)
         self.recent.append(_Kept(index, example, asked.encoded if asked and same else []))
+        self.changes += 1
 
     def _example(self, picture: Image.Image, ids: IdMap) -> Example:
         """A frame at the model's size."""
@@ -242,24 +145,35 @@ class Memory:
         return _Kept(index, example, encoded)
 
     def ask_back(self, picture: Image.Image, ids: IdMap) -> dict[int, float]:
-        """How well a frame, shown alone, gives back the annotated frame seen last: IoU of each id
-        there, as a share of what that frame gives of itself, 0–1."""
-        asked = list(self.annotated.values())[-1]
-        if self._itself is None:
-            self._itself = self._gives(self._kept(0, asked), asked)
-        self._asked = self._kept(self._index, self._example(picture, ids))
-        found = self._gives(self._asked, asked)
-        return {i: min(1.0, found[i] / best) for i, best in self._itself.items() if best}
+        """How well a frame, shown alone, gives back annotated frames: for each of its ids the IoU
+        on the nearest one that shows it, as a share of what that one gives of itself, 0–1. Ids
+        that no annotated frame shows are left out."""
+        wanted: dict[int, list[int]] = {}
+        for index in np.unique(ids[ids > 0]).tolist():
+            shows = [n for n, e in self.annotated.items() if (e.labels.ids == index).any()]
+            if shows:
+                near = min(shows, key=lambda number: abs(number - self._index))
+                wanted.setdefault(near, []).append(index)
+        if wanted:
+            self._asked = self._kept(self._index, self._example(picture, ids))
+        shares: dict[int, float] = {}
+        for number, several in wanted.items():
+            asked = self.annotated[number]
+            if number not in self._itself:
+                self._itself[number] = self._gives(self._kept(0, asked), asked)
+            best, found = self._itself[number], self._gives(self._asked, asked)
+            shares |= {i: min(1.0, found[i] / best[i]) for i in several if best.get(i)}
+        return shares
 
-    def _gives(self, shown: "_Kept", asked: Example) -> dict[int, float]:
-        """IoU of the ids of one picture when another is the only example."""
+    def _gives(self, shown: "_Kept | None", asked: Example) -> dict[int, float]:
+        """IoU of the ids of one picture, where they are known, with another as the only example."""
+        assert shown is not None
         pairs = zip(self.colorings, shown.encoded, strict=True)
         passes = tuple(Pass(coloring, encoded) for coloring, encoded in pairs)
-        prompt = replace(self.prompt(), passes=passes)
-        answer = self.predictor.predict(asked.image, prompt).labels
-        scores = {}
+        answer = self.predictor.predict(asked.image, self._prompt_of(passes, 1)).labels
+        scores, known = {}, asked.labels.ids != UNKNOWN
         for index in asked.labels.present:
-            truth, ours = asked.labels.ids == index, answer == index
+            truth, ours = asked.labels.ids == index, (answer == index) & known
             scores[index] = float((truth & ours).sum() / max(1, (truth | ours).sum()))
         return scores
 
@@ -275,16 +189,21 @@ class Memory:
             )
         if index not in self.ids:
             raise InputError(f"no id {index} here; there are {self.ids}")
+        if self.ids == [index]:
+            raise InputError(f"id {index} is all there is to look for; stop() ends the track")
         self.annotated = {n: _without(e, index) for n, e in self.annotated.items()}
         self.examples = [_without(example, index) for example in self.examples]
         for kept in self.recent:
             kept.example = _without(kept.example, index)
+        self._present = {n: [i for i in p if i != index] for n, p in self._present.items()}
         self.names.pop(index, None)
-        self._fixed = self._itself = None
+        self.changes += 1
+        self._fixed, self._itself = None, {}
 
     def forget_recent(self) -> None:
         """Only annotated frames stay."""
         self.recent.clear()
+        self.changes += 1
 
     def prompt(self) -> Prompt:
         """All of it as a prompt.
@@ -305,12 +224,15 @@ class Memory:
             parts += self._fixed[number : number + 1]
             parts += [kept.encoded[number] for kept in self.recent]
             passes.append(Pass(coloring, Encoded.joined(parts)))
-        ids, base = self.ids, self.base
-        names = {i: str(i) for i in ids} | (base.names if base else {}) | self.names
+        others = self.base.examples if self.base else 0
+        return self._prompt_of(tuple(passes), len(self._shown) + len(self.recent) + others)
+
+    def _prompt_of(self, passes: tuple[Pass, ...], examples: int) -> Prompt:
+        """Something encoded as a prompt of this memory's ids."""
+        names = {i: str(i) for i in self.ids} | (self.base.names if self.base else {}) | self.names
         return Prompt(
-            tuple(ids), self.colors, names, self.kind,
-            len(self._shown) + len(self.recent) + (base.examples if base else 0),
-            tuple(passes), self.predictor.checkpoint, model_name=self.predictor.name,
+            tuple(self.ids), self.colors, names, self.kind, examples, passes,
+            self.predictor.checkpoint, model_name=self.predictor.name,
         )  # fmt: skip
 
     def _encode_anew(self) -> None:
@@ -367,9 +289,11 @@ def _check_base(base: Prompt, rule: Rule) -> None:
         raise InputError(
             "a prompt made with nearest=… sees other examples in every frame; make it without"
         )
-    if rule.per_pass < max(len(part.coloring.ids) for part in base.passes):
+    painted = [part.coloring.colors for part in base.passes]
+    if isinstance(rule, Official) and any(colors != ((255, 255, 255),) for colors in painted):
         raise InputError(
-            f"{type(rule).__name__} knows {rule.per_pass} id a painting, the prompt more"
+            "the official rule knows one object a painting, in white; make the prompt with "
+            "classes_per_pass=1"
         )
     settled = any("known.shown" in part.encoded.tensors() for part in base.passes)
     if settled:

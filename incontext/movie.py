@@ -18,6 +18,7 @@ from incontext.image import MAX_PIXELS
 if TYPE_CHECKING:
     import av
 
+SQUARE = Fraction(1)  # pixels
 CHUNK = 24  # frames held at once when a file is read backwards
 TURNS: dict[int, Image.Transpose] = {
     90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180,
@@ -25,7 +26,7 @@ TURNS: dict[int, Image.Transpose] = {
 }  # fmt: skip
 
 
-def _av() -> Any:
+def check_writing() -> Any:
     """PyAV.
 
     Raises:
@@ -44,8 +45,8 @@ def _av() -> Any:
 class Movie(Frames):
     """Frames of a video file, turned as its display matrix says.
 
-    `times` of `forward`: what `pts` and `time_base` of the last frame were, for a file that is
-    to be shown in step with this one.
+    `rate` frames a second on average; `pts` of the frame read last, in units of `time_base`; None
+    where the file says no times. `aspect`: width of a pixel over its height, as stored.
 
     Raises:
         InputError: PyAV is missing, or the file holds no video.
@@ -54,20 +55,24 @@ class Movie(Frames):
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._opened() as (_, stream):
-            self.total = stream.frames or None
+            if stream.codec_context is None:
+                raise InputError(f"{path}: a video of a kind that cannot be decoded here")
+            self.total = self._announced = stream.frames or None
+            self.aspect = Fraction(stream.sample_aspect_ratio or 1)
             self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
             self.time_base = Fraction(stream.time_base or 1 / self.rate)
             wide = stream.codec_context.width * stream.codec_context.height
         if wide > MAX_PIXELS:
             raise InputError(f"{path}: frames of {wide // 10**6} megapixels are too large")
         self.pts: int | None = None
+        self.notes: list[str] = []
         self._places: list[int] = []  # pts of every frame, once they were asked for
         self._keys: list[int] = []
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, Any]]:
         """The file and its first video stream."""
-        av = _av()
+        av = check_writing()
         try:
             container = av.open(str(self.path))
         except (av.error.FFmpegError, OSError) as error:
@@ -82,7 +87,7 @@ class Movie(Frames):
 
     def _decoded(self, container: Any, stream: Any) -> Iterator["av.VideoFrame"]:
         """Frames from where the file stands; what is damaged is left out, with a warning."""
-        av, bad = _av(), 0
+        av, bad = check_writing(), 0
         packets = container.demux(stream)
         while True:
             try:
@@ -90,14 +95,33 @@ class Movie(Frames):
             except StopIteration:
                 break
             except av.error.FFmpegError as error:
-                warnings.warn(f"{self.path}: ends early, damaged ({_said(error)})", stacklevel=2)
+                self._note(f"ends early, damaged ({_said(error)})")
                 break
             try:
                 yield from packet.decode()
             except av.error.FFmpegError:
                 bad += 1
         if bad:
-            warnings.warn(f"{self.path}: {bad} damaged pieces are left out", stacklevel=2)
+            self._note(f"{bad} damaged pieces are left out")
+
+    def _note(self, text: str) -> None:
+        """Say once what is damaged."""
+        said = f"{self.path}: {text}"
+        if said not in self.notes:
+            self.notes.append(said)
+            warnings.warn(said, stacklevel=3)
+
+    def _counted(self, count: int) -> None:
+        """All frames were read.
+
+        Raises:
+            InputError: there were none.
+        """
+        if not count:
+            raise InputError(f"{self.path}: no frame can be read; the file is damaged or empty")
+        if self._announced and count < self._announced:
+            self._note(f"ends after {count} of {self._announced} frames; it is cut off or damaged")
+        self.total = count
 
     def forward(self, start: int = 0) -> Iterator[tuple[int, Image.Image]]:
         """See `Frames`."""
@@ -109,14 +133,11 @@ class Movie(Frames):
             for index, frame in enumerate(self._decoded(container, stream)):
                 self.pts = frame.pts
                 yield index, _upright(frame)
-        if index < 0:
-            raise InputError(f"{self.path}: no frame can be read; the file is damaged or empty")
-        if self.total and index + 1 < self.total:
-            warnings.warn(
-                f"{self.path}: ends after {index + 1} of {self.total} frames; it is cut off or "
-                "damaged", stacklevel=2,
-            )  # fmt: skip
-        self.total = index + 1
+        self._counted(index + 1)
+
+    def last(self) -> int:
+        """See `Frames`; the whole file is decoded for it once."""
+        return len(self._index()) - 1
 
     def backward(self, start: int) -> Iterator[tuple[int, Image.Image]]:
         """See `Frames`; some are decoded at a time, from the key frame before them on."""
@@ -126,14 +147,11 @@ class Movie(Frames):
     def _index(self) -> list[int]:
         """pts of every frame; the whole file is decoded for it once."""
         if not self._places:
-            with warnings.catch_warnings(), self._opened() as (container, stream):
-                warnings.simplefilter("ignore")  # said when frames are read
+            with self._opened() as (container, stream):
                 for index, frame in enumerate(self._decoded(container, stream)):
                     self._places.append(-1 if frame.pts is None else frame.pts)
                     self._keys += [index] if frame.key_frame else []
-            if not self._places:
-                raise InputError(f"{self.path}: no frame can be read; the file is damaged or empty")
-            self.total = len(self._places)
+            self._counted(len(self._places))
         return self._places
 
     def _between(self, start: int, end: int) -> Iterator[tuple[int, Image.Image]]:
@@ -168,7 +186,11 @@ def _upright(frame: Any) -> Image.Image:
 
 @contextmanager
 def writer(
-    path: Path, size: tuple[int, int], rate: Fraction, time_base: Fraction | None = None
+    path: Path,
+    size: tuple[int, int],
+    rate: Fraction,
+    time_base: Fraction | None = None,
+    aspect: Fraction = SQUARE,
 ) -> Iterator[Callable[[Image.Image, int | None], None]]:
     """Write an H.264 MP4 that appears whole or not at all.
 
@@ -177,12 +199,14 @@ def writer(
     Args:
         size: (width, height).
         rate: frames a second.
-        time_base: of the `pts` that frames come with; None: they follow each other at `rate`.
+        time_base: of the `pts` that frames come with; None: they follow each other at `rate`. A
+            frame whose pts is None, or not after the one before, follows at `rate` as well.
+        aspect: width of a pixel over its height.
 
     Yields:
         What takes a picture of that size and its pts.
     """
-    av = _av()
+    av = check_writing()
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     width, height = size
     even = (width + width % 2, height + height % 2)
@@ -192,19 +216,21 @@ def writer(
             stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
             stream.width, stream.height = even
             stream.pix_fmt = "yuv420p"
-            stream.codec_context.time_base = time_base or 1 / rate
-            count = 0
+            base = time_base or 1 / rate
+            stream.codec_context.time_base = base
+            stream.codec_context.sample_aspect_ratio = aspect
+            step, last = max(1, round(1 / (rate * base))), -1
 
             def write(picture: Image.Image, pts: int | None = None) -> None:
-                nonlocal count
+                nonlocal last
                 if picture.size != size:
                     picture = picture.resize(size)
                 pad = ((0, height % 2), (0, width % 2), (0, 0))
                 pixels = np.pad(np.asarray(picture), pad, "edge")
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                frame.pts = count if time_base is None else pts
-                frame.time_base = time_base or 1 / rate
-                count += 1
+                after = 0 if last < 0 else last + step
+                last = pts if time_base and pts is not None and pts > last else after
+                frame.pts, frame.time_base = last, base
                 container.mux(stream.encode(frame))
 
             yield write

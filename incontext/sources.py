@@ -45,12 +45,13 @@ def open_frames(source: Any) -> Frames:
 
 def natural(name: str) -> list[Any]:
     """Sorts `frame2` before `frame10`."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))]
 
 
 def _of_path(path: Path) -> Frames:
     if path.is_dir():
-        inside = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
+        shown = [p for p in path.iterdir() if not p.name.startswith(".") and p.is_file()]
+        inside = [p for p in shown if p.suffix.lower() in SUFFIXES]
         if not inside:
             raise InputError(f"{path}: no picture in this folder")
         several = sorted(inside, key=lambda p: natural(p.name))

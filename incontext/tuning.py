@@ -16,6 +16,7 @@ from incontext.color_mask import Rgb, check_colors
 from incontext.confusion import Counts, miou
 from incontext.errors import InputError, first_line
 from incontext.example import Example
+from incontext.lock import alone_in
 from incontext.model.int8 import Int8Linear
 from incontext.pool import Pool
 from incontext.predictor import Predictor
@@ -134,29 +135,6 @@ def frozen(predictor: Predictor) -> Iterator[None]:
     finally:
         for parameter, want in zip(predictor.model.parameters(), wanted, strict=True):
             parameter.requires_grad_(want)
-
-
-@contextmanager
-def alone_in(folder: str | Path | None) -> Iterator[None]:
-    """One run at a time in a folder, where the system has file locks.
-
-    Raises:
-        InputError: another run is using it.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        folder = None
-    if folder is None:
-        yield
-        return
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with (Path(folder) / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another run is using {folder}; wait for it, or stop it") from None
-        yield
 
 
 def split(pool: Pool, seed: int) -> list[tuple[list[int], list[int]]]:
@@ -317,7 +295,7 @@ class _Run:
         )  # fmt: skip
         if stage in self.done:
             tuner.resume(self.done[stage])
-        end = until or tuner.steps
+        end = tuner.steps if until is None else until
 
         def heard(loss: float, score: float | None) -> None:
             said = f"tuning ({stage}): loss {loss:.3f}"

@@ -1,6 +1,7 @@
 """Video: labels on some frames, an answer for every frame, the same ids throughout."""
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,15 @@ from PIL import Image
 
 from incontext import checkpoint
 from incontext.color_mask import MAX_ID
+from incontext.drift import Seen, Watch
 from incontext.errors import InputError
 from incontext.example import Example
 from incontext.frames import Frames
 from incontext.labels import UNKNOWN, Labels, LabelsLike
-from incontext.memory import Memory, Rule, Trusted, annotation
+from incontext.memory import Memory, annotation
 from incontext.predictor import Predictor
-from incontext.prompt import KINDS, Prompt
+from incontext.prompt import KINDS, Prompt, check_names
+from incontext.rules import Rule, Trusted
 from incontext.segmentation import Segmentation
 from incontext.sources import open_frames
 
@@ -26,7 +29,7 @@ class VideoPredictor:
     """Has a `Predictor`, takes frames, answers each with the ids of the labels given.
 
     Args:
-        rule: which predicted frames are remembered, see `incontext.memory`.
+        rule: which predicted frames are remembered, see `incontext.rules`.
         kind: "instance" (the very objects) or "semantic" (all of their class).
 
     Raises:
@@ -95,8 +98,10 @@ class Track:
 
     Between two frames the one answered last can be corrected, objects can be added and removed;
     it counts from the next frame on. What was answered stays with the caller, so that stopping at
-    any point loses nothing. `trust` says how far the masks of the frame answered last can be
-    trusted, {id: 0–1}, as far as the memory's rule looked into it.
+    any point loses nothing.
+
+    `seen` says of the frame answered last what was seen of each id (`incontext.drift.Seen`): how
+    far its mask can be trusted, and why the frame is worth a look, if it is.
     """
 
     def __init__(
@@ -109,13 +114,19 @@ class Track:
         self.direction = _direction(frames, labels, direction)
         self._waiting = dict(labels)  # of frames that have not been seen yet
         self._given: dict[int, Labels] = {}  # of those that have, at their own size
-        self.trust: dict[int, float] = {}
+        self.watch, self.seen = Watch(), dict[int, Seen]()
+        table = {i: c for m in memory.maps if m.discovered for i, c in m.colors.items()}
+        if table and self.reading.get("colors") is None:
+            self.reading["colors"] = table
         self._last: tuple[int, Image.Image, Segmentation] | None = None
         if frames.sought:
             for index in sorted(labels):
                 self._annotate(index, frames.at(index))
             self.memory.prompt()  # says at once where the labels show no object
-        self._answers = self._run(min(labels, default=0), max(labels, default=0))
+            check_names(memory.names, memory.ids)
+        self._first = min(labels, default=0)
+        self._end = max(labels, default=frames.last() if self.direction == "backward" else 0)
+        self._answers = self._run()
 
     def __iter__(self) -> "Track":
         return self
@@ -123,9 +134,9 @@ class Track:
     def __next__(self) -> tuple[int, Segmentation]:
         return next(self._answers)
 
-    def given(self, index: int) -> bool:
-        """Whether a frame's labels were given."""
-        return index in self._given
+    def worth_a_look(self) -> list[int]:
+        """Frames so far that should be looked at, and annotated anew where they are wrong."""
+        return self.watch.worth_a_look()
 
     def stop(self) -> None:
         """End here; the source is closed."""
@@ -138,8 +149,7 @@ class Track:
         `state`: of `Memory.state`; frames must be `sought`.
         """
         self.memory.restore(state)
-        first = min(self._given, default=0)
-        self._answers = self._run(first, max(self._given, default=0), after)
+        self._answers = self._run(after)
 
     def correct(self, labels: "LabelsLike | Labels", **reading: Any) -> Segmentation:
         """Labels of the frame answered last, in place of that answer; the new answer.
@@ -150,9 +160,7 @@ class Track:
         index, picture, _ = self._answered()
         self._waiting[index] = labels
         self._annotate(index, picture, reading)
-        result = self._answer(index, picture)
-        self._last = (index, picture, result)
-        return result
+        return self._answer(index, picture)
 
     def add(self, index: int, mask: Any, name: str | None = None) -> Segmentation:
         """One more object, or a better mask of one, on the frame answered last; the new answer.
@@ -182,9 +190,12 @@ class Track:
         """Look for an object no longer.
 
         Raises:
-            InputError: no such id, or one of the prompt's.
+            InputError: no such id, one of the prompt's, or the only one.
         """
         self.memory.remove(index)
+        for frame, labels in self._given.items():
+            ids = np.where(labels.ids == index, 0, labels.ids)
+            self._given[frame] = replace(labels, ids=ids)
 
     def _answered(self) -> tuple[int, Image.Image, Segmentation]:
         if self._last is None:
@@ -200,18 +211,39 @@ class Track:
             if isinstance(given, Labels):
                 example = Example.of(picture, given)
             else:
-                example = Example(picture, given, **{**self.reading, **(reading or {})})
+                # COCO annotations are looked up by the name of the frame's file.
+                shown = self.frames.where(index) or picture if _is_json(given) else picture
+                example = Example(shown, given, **{**self.reading, **(reading or {})})
+            if example.labels.ids.shape != (picture.height, picture.width):
+                raise InputError(
+                    f"labels of shape {example.labels.ids.shape}; the frame is "
+                    f"{(picture.height, picture.width)}"
+                )
+            labels = self._with_known_colors(example.labels)
+            self.memory.annotate(index, Example.of(picture, labels))
         except InputError as error:
             raise InputError(f"labels of frame {index}: {error}") from None
-        labels = example.labels
-        if labels.discovered:  # what a color is called holds for the whole video
-            self.reading.setdefault("colors", dict(labels.colors))
-            labels = Labels(labels.ids, labels.colors)
         self._given[index] = labels
-        self.memory.annotate(index, Example.of(picture, labels))
 
-    def _order(self, first: int, last: int, after: int | None) -> Iterator[tuple[int, Image.Image]]:
+    def _with_known_colors(self, labels: Labels) -> Labels:
+        """What a color of a color mask is called holds for the whole video.
+
+        Raises:
+            InputError: colors beside ids that something else brings.
+        """
+        if not labels.discovered:
+            return labels
+        if self.memory.ids:
+            raise InputError(
+                "a color mask beside ids that the other labels, examples or the prompt bring: "
+                "which is which is unknown; pass colors={id: (r, g, b)} (--color)"
+            )
+        self.reading["colors"] = dict(labels.colors)
+        return Labels(labels.ids, labels.colors)
+
+    def _order(self, after: int | None) -> Iterator[tuple[int, Image.Image]]:
         """Frames in the order in which they are answered, behind frame `after`."""
+        first = self._first
         ahead = self.direction != "backward"
         if ahead and not (after is not None and after < first):
             start = first if after is None else after + 1
@@ -220,39 +252,44 @@ class Track:
             after = None
         if self.direction == "forward":
             return
-        start = (first - 1 if ahead else last) if after is None else after - 1
+        start = (first - 1 if ahead else self._end) if after is None else after - 1
         if ahead and start == first - 1:
             self.memory.forget_recent()
+            self.watch.turn()
         yield from self.frames.backward(start) if start >= 0 else ()
 
-    def _run(
-        self, first: int, last: int, after: int | None = None
-    ) -> Generator[tuple[int, Segmentation], None, None]:
-        for index, picture in self._order(first, last, after):
+    def _run(self, after: int | None = None) -> Generator[tuple[int, Segmentation], None, None]:
+        for index, picture in self._order(after):
             if index in self._waiting:
                 self._annotate(index, picture)
             if not self.memory.ids and self._waiting:  # a stream before its first labels
                 continue
             result = self._answer(index, picture)
-            self._last = (index, picture, result)
             yield index, result
+            self._given.pop(index, None)  # they are an example by now
         if self._waiting:
             missing = ", ".join(map(str, sorted(self._waiting)[:4]))
             raise InputError(f"labels of frame {missing}, which never came")
 
     def _answer(self, index: int, picture: Image.Image) -> Segmentation:
         """What is given for a frame, or predicted; the latter may be remembered."""
-        self.trust = {}
-        prompt = self.memory.prompt()
-        given = self._given.get(index)
+        prompt, given, trust = self.memory.prompt(), self._given.get(index), dict[int, float]()
         if given is not None and not (given.ids == UNKNOWN).any():
-            return annotation(prompt, picture, given.ids, None)
-        result = self.predictor.predict(picture, prompt)
-        if given is not None:
-            return annotation(prompt, picture, given.ids, result)
-        judged = self.memory.observe(index, picture, result)
-        self.trust = judged.trust
-        return judged.result
+            result = annotation(prompt, picture, given.ids, None)
+        else:
+            result = self.predictor.predict(picture, prompt)
+            if given is not None:
+                result = annotation(prompt, picture, given.ids, result)
+            else:
+                judged = self.memory.observe(index, picture, result)
+                result, trust = judged.result, judged.trust
+        self.seen = self.watch.look(index, result, trust, given is not None)
+        self._last = (index, picture, result)
+        return result
+
+
+def _is_json(labels: Any) -> bool:
+    return isinstance(labels, (str, Path)) and Path(labels).suffix.lower() == ".json"
 
 
 def _by_frame(labels: Any) -> dict[int, Any]:

@@ -16,9 +16,10 @@ from PIL import Image
 
 from incontext.coco import encode_rle
 from incontext.color_mask import Rgb
-from incontext.drift import Seen, Watch, worth_a_look
+from incontext.drift import Seen
 from incontext.errors import InputError
 from incontext.frames import Frames
+from incontext.lock import alone_in
 from incontext.segmentation import Segmentation, overlay, write_image
 from incontext.video import Track
 
@@ -42,65 +43,74 @@ class VideoRun:
     """OUT/Annotations/CLIP/FRAME.png in DAVIS layout, OUT/results.json, OUT/overlay.mp4.
 
     Each file appears whole or not at all. What a run needs to go on lies in OUT/.run until it is
-    done: a line for every finished frame, and the memory after the last one.
+    done: a line for every finished frame, and what was remembered after one of the last.
 
     Args:
         settings: what decides the results; a folder that holds others is refused.
         overwrite: begin anew.
 
     Raises:
-        InputError: the folder holds results of other settings.
+        InputError: the folder holds results of other settings, or a results.json of something else.
     """
 
     def __init__(
         self, out: Path, clip: str, settings: Mapping[str, Any], overwrite: bool = False
     ) -> None:
-        self.out, self.state = out, out / STATE
+        self.out, self.state, self.overwrite = out, out / STATE, overwrite
         self.settings = json.loads(json.dumps(settings))
         self.folder = out / "Annotations" / clip
         self.lines = self.state / "frames.jsonl"
-        if overwrite:
-            shutil.rmtree(self.state, ignore_errors=True)
-            # Masks too: what is not answered this time must not be drawn into the overlay.
-            for path in (out / RESULTS, out / OVERLAY, *self.folder.glob("*.png")):
-                path.unlink(missing_ok=True)
-        before = _settings(self.state / "settings.json") or _settings(out / RESULTS)
-        if before is not None and before != self.settings:
-            keys = self.settings.keys() | before.keys()
-            changed = [k for k in sorted(keys) if before.get(k) != self.settings.get(k)]
-            raise InputError(
-                f"{out} holds results made with other settings ({', '.join(changed)}); pass "
-                "--overwrite, or another folder"
-            )
+        self.done = 0
+        for path in () if overwrite else (self.state / "settings.json", out / RESULTS):
+            before = _settings(path)
+            if before is not None and before != self.settings:
+                keys = self.settings.keys() | before.keys()
+                changed = [k for k in sorted(keys) if before.get(k) != self.settings.get(k)]
+                raise InputError(
+                    f"{out} holds results made with other settings ({', '.join(changed)}); pass "
+                    "--overwrite, or another folder"
+                )
 
     @property
     def finished(self) -> bool:
-        """Whether all of it was done before."""
-        return (self.out / RESULTS).is_file() and not self.state.is_dir()
+        """Whether all frames were answered before."""
+        there = (self.out / RESULTS).is_file() and not self.state.is_dir()
+        return there and not self.overwrite
 
     def follow(self, track: Track, tell: Tell = lambda what, done, total: None) -> Summary:
-        """Answer what is not answered yet, then write the rest.
+        """Answer what is not answered yet, then write results.json.
 
         Raises:
-            InputError: frames or labels that cannot be used; what was finished stays.
+            InputError: frames or labels that cannot be used, a damaged state, or another run is
+                writing here; what was finished stays.
             OSError: results cannot be written; what was finished stays.
         """
+        if self.overwrite:
+            shutil.rmtree(self.state, ignore_errors=True)
+            # Masks too: what is not answered this time must not be drawn into the overlay.
+            for path in (self.out / RESULTS, self.out / OVERLAY, *self.folder.glob("*.png")):
+                path.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.state.mkdir(parents=True, exist_ok=True)
-        _write(self.state / "settings.json", json.dumps({"settings": self.settings}).encode())
-        self.watch, self.done = Watch(), 0
-        self.done = self._go_on(track)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            with self.lines.open("a", encoding="utf-8") as lines:
-                for index, result in track:
-                    seen = self.watch.look(result, track.trust, track.given(index))
-                    self._keep(track, index, result, seen, lines)
-                    tell("segmenting", self.done, track.frames.total)
-            notes = sorted({str(w.message) for w in caught if w.category is UserWarning})
-        if not self.done:
-            raise InputError("no frame was answered: none comes after the first labels")
-        return self._close(track, notes)
+        with alone_in(self.state):
+            _write(self.state / "settings.json", json.dumps({"settings": self.settings}).encode())
+            self.done = self._go_on(track)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("once")
+                self._follow(track, tell)
+            if not self.done:
+                raise InputError("no frame was answered: none comes after the first labels")
+            said = {str(w.message) for w in caught if w.category is UserWarning}
+            return self._close(track, sorted(said | set(track.frames.notes)))
+
+    def _follow(self, track: Track, tell: Tell) -> None:
+        known = track.memory.changes if self.done else -1
+        with self.lines.open("a", encoding="utf-8") as lines:
+            for index, result in track:
+                changed = track.memory.changes != known
+                self._keep(track, index, result, changed, lines)
+                if changed:
+                    known = track.memory.changes
+                tell("segmenting", self.done, track.frames.total)
 
     def _go_on(self, track: Track) -> int:
         """Take up the state of an earlier run; how many frames it finished."""
@@ -109,43 +119,61 @@ class VideoRun:
             self.lines.unlink(missing_ok=True)
             return 0
         try:
-            state = dict(np.load(memory))
-            after, finished = int(state.pop("after")), int(state.pop("finished"))
-            kept = self.lines.read_text(encoding="utf-8").splitlines()[:finished]
-            entries = [json.loads(line) for line in kept]
-            if len(entries) != finished:
-                raise ValueError(f"{len(entries)} lines for {finished} frames")
-        except (OSError, ValueError, KeyError) as error:
+            with np.load(memory) as file:
+                state = dict(file)
+            finished, size, after = self._finished_lines(int(state.pop("finished")), track)
+        except Exception as error:  # zip, numpy and json have errors of their own
             raise InputError(
-                f"{self.state}: damaged ({error}); pass --overwrite to begin anew"
+                f"{self.state}: damaged ({type(error).__name__}: {error}); pass --overwrite to "
+                "begin anew"
             ) from None
-        # A frame that was written after the memory was is done again, to the same result.
-        _write(self.lines, "".join(f"{line}\n" for line in kept).encode())
-        for entry in entries[-64:]:
-            width, height = entry["size"]
-            several = {int(i): Seen(**one["seen"]) for i, one in entry["objects"].items()}
-            self.watch.recall(several, width * height)
+        os.truncate(self.lines, size)
         track.resume(after, state)
         return finished
 
+    def _finished_lines(self, sure: int, track: Track) -> tuple[int, int, int]:
+        """How many lines count, how many bytes they are, and the frame of the last one.
+
+        Behind the `sure` ones, which the memory that was kept knows of, those count that did not
+        change it. A frame that did, when its memory could not be written any more, is done again,
+        to the same result.
+        """
+        count, size, after = 0, 0, -1
+        with self.lines.open("rb") as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):  # cut off
+                    break
+                entry = json.loads(line)
+                if count >= sure and entry["remembered"]:
+                    break
+                count, size, after = count + 1, size + len(line), entry["index"]
+                width, height = entry["size"]
+                several = {int(i): Seen(**one["seen"]) for i, one in entry["objects"].items()}
+                track.watch.recall(after, several, width * height)
+        if count < sure or not count:
+            raise ValueError(f"{count} of {sure} frames")
+        return count, size, after
+
     def _keep(
-        self, track: Track, index: int, result: Segmentation, seen: Mapping[int, Seen], lines: Any
+        self, track: Track, index: int, result: Segmentation, changed: bool, lines: Any
     ) -> None:
-        """Write one frame: labels, its line, the memory behind it; in this order."""
+        """Write one frame: labels, its line, and the memory where it changed; in this order."""
         path = self.folder / f"{self._name(track.frames, index)}.png"
         write_image(result.label_image(), path)
         objects = {
             str(i): {"rle": encode_rle(result.labels == i), "seen": asdict(one)}
-            for i, one in seen.items()
+            for i, one in track.seen.items()
         }
         entry = {
             "index": index, "file": str(path.relative_to(self.out)),
-            "size": [result.picture.width, result.picture.height], "objects": objects,
+            "size": [result.picture.width, result.picture.height], "remembered": changed,
+            "objects": objects,
         }  # fmt: skip
         lines.write(json.dumps(entry) + "\n")
         lines.flush()
         self.done += 1
-        _save_memory(self.state / "memory.npz", track, index, self.done)
+        if changed:
+            _save_memory(self.state / "memory.npz", track, self.done)
 
     @staticmethod
     def _name(frames: Frames, index: int) -> str:
@@ -153,7 +181,8 @@ class VideoRun:
 
     def _close(self, track: Track, notes: list[str]) -> Summary:
         """results.json from the lines, one at a time: there may be very many."""
-        prompt, names = track.memory.prompt(), track.memory.prompt().names
+        prompt = track.memory.prompt()
+        names = prompt.names
         findings = _Findings(names)
         order = []
         with self.lines.open("rb") as lines:
@@ -161,7 +190,7 @@ class VideoRun:
             for line in lines:
                 order.append((findings.add(json.loads(line)), at))
                 at += len(line)
-        look = findings.look()
+        look = {frame: findings.why[frame] for frame in track.worth_a_look()}
         head = {
             "settings": self.settings, "notes": notes,
             "ids": {str(i): {"name": names[i], "color": prompt.colors[i]} for i in prompt.ids},
@@ -193,12 +222,16 @@ class VideoRun:
         from incontext.movie import Movie, writer
 
         path = self.out / OVERLAY
-        base = frames.time_base if isinstance(frames, Movie) else None
+        base, aspect = None, Fraction(1)
+        if isinstance(frames, Movie):
+            base, aspect = frames.time_base, frames.aspect
         with warnings.catch_warnings(), ExitStack() as stack:
             warnings.simplefilter("ignore")  # noted when the frames were answered
             write = None
             for index, picture in frames.forward():
-                write = write or stack.enter_context(writer(path, picture.size, rate, base))
+                if write is None:
+                    made = writer(path, picture.size, rate, base, aspect)
+                    write = stack.enter_context(made)
                 drawn = picture
                 labels = self.folder / f"{self._name(frames, index)}.png"
                 if labels.is_file():
@@ -207,6 +240,11 @@ class VideoRun:
                 write(drawn, frames.pts if isinstance(frames, Movie) else None)
                 tell("writing the overlay", index + 1, frames.total)
         return path
+
+    def colors(self) -> dict[int, Rgb]:
+        """Of the ids, as results.json says."""
+        found = json.loads((self.out / RESULTS).read_text(encoding="utf-8"))["ids"]
+        return {int(i): tuple(one["color"]) for i, one in found.items()}
 
     def end(self) -> None:
         """All is done: the state goes."""
@@ -218,32 +256,35 @@ class _Findings:
 
     def __init__(self, names: Mapping[int, str]) -> None:
         self.names, self.found = names, dict.fromkeys(names, 0)
-        self.why: dict[int, list[str]] = {}
-        self.bad: dict[int, float] = {}
+        self.why: dict[int, str] = {}
 
     def add(self, entry: Mapping[str, Any]) -> int:
         """One frame; its number."""
-        number = int(entry["index"])
+        number, said = int(entry["index"]), []
         for text, one in entry["objects"].items():
             index, seen = int(text), one["seen"]
             self.found[index] = self.found.get(index, 0) + (seen["pixels"] > 0)
             if seen["warning"]:
-                said = f"{self.names.get(index, text)}: {seen['warning']}"
-                self.why.setdefault(number, []).append(said)
-                self.bad[number] = self.bad.get(number, 0) + 2 - seen["confidence"]
+                said.append(f"{self.names.get(index, text)}: {seen['warning']}")
+        if said:
+            self.why[number] = "; ".join(said)
         return number
-
-    def look(self) -> dict[int, str]:
-        """Frames worth annotating anew, with the reasons."""
-        return {frame: "; ".join(self.why[frame]) for frame in worth_a_look(self.bad)}
 
 
 def _settings(path: Path) -> dict[str, Any] | None:
-    """What a run was made with, None where there is none or it cannot be told."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
+    """What a run was made with; None where there is none.
+
+    Raises:
+        InputError: the file says nothing of it.
+    """
+    if not path.is_file():
         return None
+    try:
+        found: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8"))["settings"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path}: damaged, or not of `incontext video`; pass --overwrite, or another folder"
+        ) from None
     return found
 
 
@@ -256,11 +297,11 @@ def _write(path: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _save_memory(path: Path, track: Track, after: int, finished: int) -> None:
+def _save_memory(path: Path, track: Track, finished: int) -> None:
     draft = path.with_name(f".{path.name}.part")
     try:
         with draft.open("wb") as file:
-            np.savez(file, after=after, finished=finished, **track.memory.state())
+            np.savez(file, finished=finished, **track.memory.state())
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)

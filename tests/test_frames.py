@@ -132,3 +132,18 @@ def test_bad_frames_are_named(tmp_path):
     (tmp_path / "page.html").rename(tmp_path / "page.png")
     with pytest.raises(InputError, match="not a picture"):
         open_frames(tmp_path / "page.png")
+
+
+def test_hidden_and_numberless_names(tmp_path):
+    for name in ("b.png", "a²3.png", "._b.png"):
+        gray(1).save(tmp_path / name)
+    assert open_frames(tmp_path).names == ["a²3", "b"]
+
+
+def test_volumes_with_bad_numbers_anywhere():
+    volume = np.zeros((4, 5, 6))
+    volume[2, 0, 0] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        open_frames(volume)
+    with pytest.raises(InputError, match="nothing to see"):
+        open_frames(np.zeros((2, 0, 5)))

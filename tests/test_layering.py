@@ -57,6 +57,7 @@ ARROWS = {
         "labels", "model", "model.encoder", "model.int8", "model.parts", "partial", "prompt",
         "segmentation", "spill", "thumbnail",
     },
+    "lock": {"errors"},
     "confusion": set(),
     "pool": {"color_mask", "errors", "example", "labels", "partial", "prompt"},
     "trial": {"belief", "confusion", "pool", "predictor", "prompt"},
@@ -74,24 +75,26 @@ ARROWS = {
     },
     "untuned": {"pool", "predictor", "prompt", "subsets", "trial"},
     "tuning": {
-        "color", "color_mask", "confusion", "errors", "example", "model.int8", "pool", "predictor",
-        "prompt", "subsets", "thumbnail", "trial", "tuner", "untuned", "verdict",
+        "color", "color_mask", "confusion", "errors", "example", "lock", "model.int8", "pool",
+        "predictor", "prompt", "subsets", "thumbnail", "trial", "tuner", "untuned", "verdict",
     },
     "tuning_report": {"errors", "tuning"},
     "frames": {"errors", "image"},
     "movie": {"errors", "frames", "image"},
     "sources": {"errors", "frames", "image", "movie"},
+    "rules": {"color", "errors", "labels", "predictor", "segmentation"},
     "memory": {
         "color", "color_mask", "errors", "example", "image", "labels", "model.encoder", "partial",
-        "predictor", "prompt", "segmentation",
-    },
-    "video": {
-        "checkpoint", "color_mask", "errors", "example", "frames", "labels", "memory", "predictor",
-        "prompt", "segmentation", "sources",
+        "predictor", "prompt", "rules", "segmentation",
     },
     "drift": {"segmentation"},
+    "video": {
+        "checkpoint", "color_mask", "drift", "errors", "example", "frames", "labels", "memory",
+        "predictor", "prompt", "rules", "segmentation", "sources",
+    },
     "video_run": {
-        "coco", "color_mask", "drift", "errors", "frames", "movie", "segmentation", "video",
+        "coco", "color_mask", "drift", "errors", "frames", "lock", "movie", "segmentation",
+        "video",
     },
     "batch": {"errors", "image", "predictor", "prompt", "segmentation"},
     "scenes": set(),
@@ -126,8 +129,8 @@ ARROWS = {
         "tuning_report",
     },
     "cli_video": {
-        "arguments", "batch", "checkpoint", "cli_device", "cli_examples", "cli_progress", "errors",
-        "frames",
+        "arguments", "batch", "checkpoint", "cli_device", "cli_examples", "cli_progress", "coco",
+        "errors", "frames", "movie", "rules",
         "memory", "sources", "video", "video_run",
     },
     "cli": {

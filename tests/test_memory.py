@@ -12,9 +12,10 @@ from incontext.color import Coloring
 from incontext.errors import InputError
 from incontext.example import Example
 from incontext.labels import Labels
-from incontext.memory import Judged, Memory, Official, Rule, Trusted
+from incontext.memory import Memory
 from incontext.model import SIZES, SegGPT
 from incontext.predictor import Predictor
+from incontext.rules import Judged, Official, Rule, Trusted
 from incontext.segmentation import Segmentation
 
 INDEPENDENT = replace(
@@ -187,9 +188,8 @@ def test_objects_come_and_go(independent):
     assert not any((k.example.labels.ids == 1).any() for k in memory.recent)
     with pytest.raises(InputError, match="no id 1"):
         memory.remove(1)
-    memory.remove(3)
-    with pytest.raises(InputError, match="nothing to look for"):
-        memory.prompt()
+    with pytest.raises(InputError, match="all there is to look for"):
+        memory.remove(3)
 
 
 def test_frames_are_asked_back_after_an_object_went(independent):
@@ -223,7 +223,7 @@ def test_prompts_that_no_frame_can_join(independent):
     several = [Example.of(frame(i), labels((1, 5), (2, 20))) for i in range(3)]
     with pytest.raises(InputError, match="nearest"):
         Memory(independent, All(2), "instance", independent.prompt(several, nearest=2))
-    with pytest.raises(InputError, match="1 id a painting"):
+    with pytest.raises(InputError, match="one object a painting, in white"):
         Memory(independent, Official(2), "instance", independent.prompt(several))
     torch.manual_seed(0)
     joint = Predictor(SegGPT(SIZES["tiny"]))
@@ -246,3 +246,60 @@ def test_state_brings_it_back(independent):
 def test_bad_keep(keep):
     with pytest.raises(InputError, match="keep is"):
         Trusted(keep)
+
+
+def test_objects_too_small_for_the_model_keep_their_ids(independent):
+    """As in a prompt of the image predictor."""
+    ids = np.zeros((300, 400), np.int32)
+    ids[80:200, 50:150] = 1
+    ids[7, 7] = 2
+    shown = Example.of(frame(0, (400, 300)), Labels(ids))
+    memory = Memory(independent, All(0), "instance")
+    memory.annotate(0, shown)
+    assert memory.prompt().ids == independent.prompt([shown]).ids == (1, 2)
+
+
+def test_the_kind_is_the_prompts(independent):
+    base = independent.prompt([Example.of(frame(20), labels((7, 5)))], kind="semantic")
+    memory = Memory(independent, All(2), "instance", base)
+    memory.annotate(0, Example.of(frame(0), labels((1, 5))))
+    prompt = memory.prompt()
+    assert prompt.kind == "semantic"
+    assert all(part.encoded.semantic.all() for part in prompt.passes)
+
+
+def test_colors_stay_and_differ(independent):
+    base = independent.prompt([Example.of(frame(20), labels((7, 5)))], kind="instance")
+    memory = Memory(independent, All(2), "instance", base)
+    memory.annotate(0, Example.of(frame(0), labels((1, 5), (2, 22))))
+    before = memory.colors
+    assert len(set(before.values())) == 3
+    memory.remove(1)
+    assert memory.colors == {i: before[i] for i in (2, 7)}
+
+
+def test_what_is_unknown_is_not_held_against_a_frame(independent):
+    """Asked back, only known pixels of the annotated frame are judged."""
+    known = labels((1, 5)).ids
+    partly = np.where(known > 0, known, -1)
+    for ids in (known, partly):
+        memory = Memory(independent, Trusted(2, absent=0), "instance")
+        memory.annotate(0, Example.of(frame(0), Labels(ids)))
+        memory.prompt()
+        memory.ask_back(frame(0), known)
+        truth = memory.annotated[0].labels.ids == 1
+        answer = independent.predict(memory.annotated[0].image, memory.prompt()).labels == 1
+        if ids is partly:
+            assert memory._itself[0][1] >= (answer & truth).sum() / truth.sum() - 1e-9
+
+
+def test_each_object_is_asked_of_the_nearest_frame_that_shows_it(independent):
+    memory = Memory(independent, Trusted(2, absent=0), "instance")
+    memory.annotate(0, Example.of(frame(0), labels((1, 5))))
+    memory.annotate(90, Example.of(frame(90), labels((1, 9), (2, 22))))
+    memory.prompt()
+    memory._index = 5
+    memory.ask_back(frame(5), labels((1, 5)).ids)
+    assert set(memory._itself) == {0}
+    memory.ask_back(frame(5), labels((1, 5), (2, 22)).ids)
+    assert set(memory._itself) == {0, 90}

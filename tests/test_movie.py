@@ -173,3 +173,37 @@ def test_half_written_films_do_not_stay(tmp_path):
     with pytest.raises(RuntimeError, match="stopped"):
         broken()
     assert not list(tmp_path.iterdir())
+
+
+def test_times_that_files_lack_or_repeat(tmp_path):
+    """Raw H.264 says no times; broken ones say one twice: frames follow at the rate then."""
+    with writer(tmp_path / "a.mp4", (64, 48), Fraction(25), Fraction(1, 1000)) as write:
+        for index, pts in enumerate((None, None, 120, 120, 90)):
+            write(picture(index), pts)
+    frames = Movie(tmp_path / "a.mp4")
+    seen = []
+    for _ in frames.forward():
+        assert frames.pts is not None
+        seen.append(round(float(frames.pts * frames.time_base * 1000)))
+    assert seen == [0, 40, 120, 160, 200]
+
+
+def test_pixels_that_are_not_square(tmp_path):
+    wide = Fraction(2)
+    with writer(tmp_path / "w.mp4", (64, 48), Fraction(25), aspect=wide) as write:
+        write(picture(0), None)
+    assert Movie(tmp_path / "w.mp4").aspect == wide
+
+
+@pytest.mark.parametrize("way", ["forward", "behind", "backward"])
+def test_damage_is_noted_whatever_the_way(tmp_path, way):
+    whole = film(tmp_path / "a.mp4", 120).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    frames = Movie(tmp_path / "cut.mp4")
+    ways = {
+        "forward": frames.forward, "behind": lambda: frames.forward(5),
+        "backward": lambda: frames.backward(frames.last()),
+    }  # fmt: skip
+    with pytest.warns(UserWarning, match="of 120 frames"):
+        list(ways[way]())
+    assert any("of 120 frames" in note for note in frames.notes)

@@ -9,9 +9,10 @@ from PIL import Image
 
 from incontext import Example, VideoPredictor
 from incontext.errors import InputError
-from incontext.memory import Judged, Rule
+from incontext.labels import Labels
 from incontext.model import SIZES, SegGPT
 from incontext.predictor import Predictor
+from incontext.rules import Judged, Rule
 
 
 class All(Rule):
@@ -176,6 +177,48 @@ def test_add_correct_remove(video):
     index, result = next(track)
     assert (index, set(result.presence)) == (4, {2})
     assert set(np.unique(result.labels)) <= {0, 2}
+
+
+def test_given_labels_forget_what_was_removed(video):
+    track = video.track(FRAMES, {0: ids((1, 5), (2, 22)), 2: ids((1, 6), (2, 22))})
+    next(track)
+    track.remove(2)
+    results = dict(track)
+    assert set(np.unique(results[2].labels)) == {0, 1}
+    assert results[2].presence.keys() == {1}
+    only = video.track(FRAMES, ONE)
+    next(only)
+    with pytest.raises(InputError, match="all there is to look for"):
+        only.remove(1)
+    assert len(list(only)) == 5
+
+
+def test_backward_without_labels_begins_at_the_end(video):
+    others = [Example(frame(20), ids((4, 5)))]
+    track = video.track(FRAMES, examples=others, direction="backward")
+    assert [i for i, _ in track] == [5, 4, 3, 2, 1, 0]
+
+
+def test_labels_of_the_wrong_shape_or_kind(video):
+    with pytest.raises(InputError, match="the frame is"):
+        video.track(FRAMES, Labels(np.ones((5, 7), np.int32)))
+    red = np.zeros((30, 40, 3), np.uint8)
+    red[8:20, 5:15] = (255, 0, 0)
+    with pytest.raises(InputError, match="which is which is unknown"):
+        video.track(FRAMES, red, examples=[Example(frame(20), ONE)])
+    # Colors of the examples hold for frames, too.
+    blue = np.roll(red, 2, 2)
+    shown = [Example(frame(20), np.where(np.arange(40)[None, :, None] < 10, red, blue))]
+    results = dict(video.track(FRAMES, red, examples=shown))
+    assert results[0].labels.max() == 2  # blue is 1, by ascending (r, g, b)
+
+
+def test_what_is_seen_and_worth_a_look(video):
+    track = video.track(FRAMES, ONE)
+    next(track)
+    assert track.seen[1].pixels == 120
+    assert not track.seen[1].warning
+    assert not track.worth_a_look()
 
 
 def test_what_cannot_be_corrected(video):

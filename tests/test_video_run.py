@@ -246,21 +246,118 @@ def test_damaged_state_is_said(incontext, arguments, tmp_path):
     assert incontext(*arguments, "--overwrite").code == 0
 
 
+def test_damaged_memory_is_said(incontext, arguments, tmp_path):
+    """A cut-off archive, and an empty one."""
+    for content in (b"PK\x03\x04cut", b""):
+        state = tmp_path / "out" / STATE
+        state.mkdir(parents=True, exist_ok=True)
+        (state / "frames.jsonl").write_text("{}\n")
+        (state / "memory.npz").write_bytes(content)
+        answer = incontext(*arguments)
+        assert answer.code == 2
+        assert "begin anew" in answer.err
+
+
+def test_results_of_something_else_are_refused(incontext, arguments, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/results.json").write_text("{}")
+    answer = incontext(*arguments)
+    assert answer.code == 2
+    assert "not of `incontext video`" in answer.err
+    assert (tmp_path / "out/results.json").read_text() == "{}"
+
+
+def test_overwrite_destroys_nothing_before_the_input_was_read(incontext, arguments, tmp_path):
+    assert incontext(*arguments, "--no-overlay").code == 0
+    before = (tmp_path / "out/results.json").read_bytes()
+    Image.new("L", (5, 5)).save(tmp_path / "m.png")
+    assert incontext(*arguments, "--no-overlay", "--overwrite").code == 2
+    assert (tmp_path / "out/results.json").read_bytes() == before
+    assert len(files(tmp_path / "out")) == 8
+
+
+def test_an_overlay_afterwards(incontext, arguments, tmp_path):
+    assert incontext(*arguments, "--no-overlay").code == 0
+    before = files(tmp_path / "out")
+    assert "finished already" in incontext(*arguments).out
+    assert Movie(tmp_path / "out/overlay.mp4").total == 8
+    assert files(tmp_path / "out") == before
+
+
+def test_edited_folders_are_noticed(incontext, arguments, tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for index in range(3):
+        picture(index).save(folder / f"{index}.png")
+    # Results inside the folder are no frames.
+    arguments[1], arguments[5] = folder, folder / "out"
+    assert incontext(*arguments, "--no-overlay").code == 0
+    assert "finished already" in incontext(*arguments, "--no-overlay").out
+    picture(9).resize((32, 24)).save(folder / "2.png")
+    answer = incontext(*arguments, "--no-overlay")
+    assert answer.code == 2
+    assert "other settings (source)" in answer.err
+
+
+def test_rate_of_a_film_and_names_of_nothing(incontext, arguments):
+    answer = incontext(*arguments, "--rate", 10)
+    assert answer.code == 2
+    assert "--rate is for folders" in answer.err
+    answer = incontext(*arguments, "--name", "7=cat")
+    assert answer.code == 2
+    assert "a name for id 7" in answer.err
+
+
+def test_color_masks_of_several_frames(incontext, arguments, tmp_path):
+    """A color of the first mask keeps its id; one that it lacks is refused, not given an id."""
+    for name, color in (("r.png", (255, 0, 0)), ("g.png", (0, 255, 0))):
+        pixels = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+        pixels[10:30, 5:25] = color
+        Image.fromarray(pixels).save(tmp_path / name)
+    arguments[3] = tmp_path / "r.png"
+    answer = incontext(*arguments, "--labels", f"2={tmp_path / 'g.png'}")
+    assert answer.code == 2
+    assert "does not name" in answer.err
+    colors = ["--color", "1=#ff0000", "--color", "2=#00ff00"]
+    answer = incontext(*arguments, "--labels", f"2={tmp_path / 'g.png'}", *colors, "--no-overlay")
+    assert answer.code == 0, answer.err
+    assert results(tmp_path / "out")["ids"]["2"]["color"] == [0, 255, 0]
+
+
+def test_coco_labels_of_a_folder(incontext, arguments, tmp_path):
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for index in range(2):
+        picture(index).save(folder / f"{index}.png")
+    box = [5, 10, 25, 10, 25, 30, 5, 30]
+    annotation = {"id": 1, "image_id": 1, "category_id": 4, "segmentation": [box]}
+    about = {"images": [{"id": 1, "file_name": "0.png"}], "annotations": [annotation]}
+    (tmp_path / "c.json").write_text(json.dumps(about))
+    arguments[1], arguments[3] = folder, tmp_path / "c.json"
+    answer = incontext(*arguments, "--no-overlay")
+    assert answer.code == 0, answer.err
+    assert results(tmp_path / "out")["frames"][0]["objects"]["4"]["seen"]["pixels"] > 300
+
+
 def seen(watch: Watch, pixels: int, presence: float = 1.0, trust: float | None = None):
     labels = np.zeros((20, 20), np.int32)
     labels.flat[:pixels] = 1
     result = Segmentation(labels, np.ones((20, 20), np.float32), {1: presence}, picture(0), (), {},
                           {})  # fmt: skip
-    return watch.look(result, {} if trust is None else {1: trust})[1]
+    return watch.look(0, result, {} if trust is None else {1: trust})[1]
 
 
 def test_drift_is_noticed():
     watch = Watch()
     assert not seen(watch, 100).warning
+    assert not watch.worth_a_look()
     assert not seen(watch, 120).warning
     assert "unsure" in seen(watch, 110, trust=0.4).warning
+    assert watch.worth_a_look() == [0]
     assert "times as large" in seen(watch, 300).warning
     assert "there or not" in seen(watch, 110, presence=0.6).warning
     assert seen(watch, 0, presence=0.0).warning == "gone"
     assert seen(watch, 110, trust=0.8).confidence == 0.8
+    watch.turn()
+    assert not seen(watch, 300).warning
     assert worth_a_look({3: 1.0, 5: 2.0, 30: 1.0}) == [5, 30]
