@@ -18,6 +18,7 @@ from skimage import data
 
 from incontext.errors import InputError
 from incontext.pictures import describe, read_pairs
+from incontext.video import Added
 
 Array = np.ndarray[Any, Any]
 PHOTOGRAPHS = (
@@ -170,14 +171,16 @@ def youtube_vos(folder: Path, split: str = "valid") -> Iterator[Clip]:
             stems[p.stem]: _ids(p)
             for p in sorted((root / "Annotations" / place.name).glob("*.png"))
         }
-        given, known = {}, set[int]()
+        given: dict[int, Any] = {}
+        known = set[int]()
         for number, ids in maps.items():
             new = {int(i) for i in np.unique(ids) if i} - known
             if new:  # only these are given here: what else is there is to be predicted
+                alone = np.where(np.isin(ids, list(new)), ids, 0)
+                given[number] = Added(alone) if known else alone
                 known |= new
-                given[number] = np.where(np.isin(ids, list(new)), ids, 0)
         truth = np.stack(list(maps.values())) if len(maps) == len(frames) else None
-        yield Clip(place.name, frames, given, truth, {"unlabelled": "unknown"})
+        yield Clip(place.name, frames, given, truth)
 
 
 def of_set(path: Path) -> Iterator[Clip]:

@@ -114,8 +114,9 @@ def write(clips: Iterable[Clip], checkpoint: str, keep: int, kind: str, out: Pat
     for clip in clips:
         target = out / "Annotations" / clip.name
         target.mkdir(parents=True, exist_ok=True)
-        colors = {i: PALETTE.of(i) for m in clip.given.values() for i in np.unique(m).tolist() if i}
-        for number, ids in enumerate(answers(video, clip)):
+        maps = answers(video, clip)
+        colors = {i: PALETTE.of(i) for i in np.unique(np.stack(maps)).tolist() if i}
+        for number, ids in enumerate(maps):
             frame = clip.frames[number]
             name = frame.stem if isinstance(frame, Path) else f"{number:05d}"
             write_image(label_image(ids, colors), target / f"{name}.png")

@@ -35,7 +35,11 @@ def video(
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     labels: Annotated[
         list[str] | None,
-        typer.Option(help="Mask of the first frame; FRAME=MASK for another; repeat for more."),
+        typer.Option(help="Mask of the first frame; FRAME=MASK, from 0 on, for another; repeat."),
+    ] = None,
+    add: Annotated[
+        list[str] | None,
+        typer.Option(help="FRAME=MASK of new objects alone: what is blank is unknown."),
     ] = None,
     prompt: Annotated[
         Path | None, typer.Option(help="Prompt file to go along, or instead of labels.")
@@ -54,7 +58,7 @@ def video(
         str, typer.Option(help="instance: the very objects; semantic: all of their class.")
     ] = "instance",
     rate: Annotated[
-        float | None, typer.Option(help="Frames a second of the overlay, for folders.")
+        float | None, typer.Option(help="Frames a second of the overlay of a folder; else 24.")
     ] = None,
     overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
     checkpoint: Checkpoint = DEFAULT,
@@ -79,14 +83,17 @@ def video(
     from incontext.movie import check_writing
     from incontext.rules import Official, Trusted
     from incontext.sources import open_frames
-    from incontext.video import VideoPredictor
+    from incontext.video import Added, VideoPredictor
     from incontext.video_run import OVERLAY, VideoRun
 
     _check(out, rule, direction, rate)
     shown = Shown.parse(example, color, name, ignore, threshold, unlabelled, negative, kind)
-    if not labels and not prompt and not example:
+    if not labels and not add and not prompt and not example:
         raise InputError("what to look for: --labels MASK, or --prompt FILE, or --example")
-    given = labels_of(labels)
+    given, added = labels_of(labels), labels_of(add, "--add")
+    twice = sorted(given.keys() & added.keys())
+    if twice:
+        raise InputError(f"--labels and --add both name frame {twice[0]}")
     check_coding()
     if overlay:
         check_writing()
@@ -98,11 +105,17 @@ def video(
         "source": _described(source, frames), "checkpoint": checkpoint,
         "weights": file_hash(weights),
         "given": {str(i): file_hash(_there(p)) for i, p in given.items()},
+        "added": {str(i): file_hash(_there(p)) for i, p in added.items()},
         "prompt": file_hash(_there(prompt)) if prompt else None, "keep": keep, "rule": rule,
         "per_pass": per_pass,
         "direction": direction, "dtype": dtype, **shown.described(),
     }  # fmt: skip
     run = VideoRun(out, source.stem or source.resolve().name, settings, overwrite)
+    for path in (*given.values(), *added.values()):
+        if path.resolve().is_relative_to(run.folder.resolve()):
+            raise InputError(
+                f"{path} lies among the results, which are written anew; copy it first"
+            )
     if run.finished:
         typer.echo(f"finished already: {out / 'results.json'}")
         if overlay and not (out / OVERLAY).is_file():
@@ -114,27 +127,29 @@ def video(
     made = VideoPredictor(
         predictor, rule=known(keep, **({"per_pass": per_pass} if per_pass else {})), kind=kind
     )
+    every: dict[int, Any] = {**given, **{index: Added(path) for index, path in added.items()}}
     track = made.track(
-        frames, given, prompt=predictor.load_prompt(prompt) if prompt else None,
-        examples=shown.read(), names=shown.names,
-        direction=None if direction == "auto" else direction, **shown.labels,
+        frames, every, prompt=prompt, examples=shown.read(), names=shown.names,
+        direction=direction, **shown.labels,
     )  # fmt: skip
     _follow(run, track, rate, overlay)
 
 
-def labels_of(texts: list[str] | None) -> dict[int, Path]:
+def labels_of(texts: list[str] | None, option: str = "--labels") -> dict[int, Path]:
     """["first.png", "40=later.png"] → {0: first.png, 40: later.png}.
 
     Raises:
-        InputError: two masks of one frame.
+        InputError: two masks of one frame, or a frame that is no number.
     """
     found: dict[int, Path] = {}
     for text in texts or []:
         number, equals, path = text.partition("=")
-        here = (int(number), path) if equals and number.isdecimal() else (0, text)
-        if here[0] in found:
-            raise InputError(f"--labels names frame {here[0]} twice")
-        found[here[0]] = Path(here[1])
+        if equals and not number.isdecimal() and not Path(text).is_file():
+            raise InputError(f"{option} {text}: {number!r} is no frame; accepted: 0, 1, 2 …")
+        index, file = (int(number), path) if equals and number.isdecimal() else (0, text)
+        if index in found:
+            raise InputError(f"{option} names frame {index} twice")
+        found[index] = Path(file)
     return found
 
 
@@ -198,8 +213,8 @@ def _print(run: "VideoRun", summary: "Summary") -> None:
     for note in summary.notes:
         typer.echo(f"note: {note}")
     if summary.look:
-        typer.echo(f"{len(summary.look)} frames are worth a look, and new labels where wrong "
-                   "(--labels FRAME=MASK):")  # fmt: skip
+        few = "1 frame is" if len(summary.look) == 1 else f"{len(summary.look)} frames are"
+        typer.echo(f"{few} worth a look, and new labels where wrong (--labels FRAME=MASK):")
         for frame, why in list(summary.look.items())[:SHOWN]:
             typer.echo(f"  frame {frame}: {why}")
         if len(summary.look) > SHOWN:

@@ -1,7 +1,7 @@
 """Memory: annotated frames and the last predicted ones, as examples for the frames to come."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,8 @@ from incontext.predictor import THIN_TO, Predictor
 from incontext.prompt import Pass, Prompt, align, check_palettes, group
 from incontext.rules import Judged, Official, Rule
 from incontext.segmentation import Segmentation
+
+EXAMPLES = -1  # stands for the examples of other pictures among numbers of frames
 
 
 @dataclass(eq=False)
@@ -64,6 +66,8 @@ class Memory:
         self.annotated: dict[int, Example] = {}
         # Ids of annotated frames, also those without a pixel at the model's size.
         self._present: dict[int, list[int]] = {}
+        # Ids that annotated frames, and the examples, may show where they are blank.
+        self._doubted: dict[int, set[int]] = {}
         self._colors: dict[int, Rgb] = {}
         self.recent: deque[_Kept] = deque(maxlen=rule.keep)
         self.changes = 0  # of the predicted frames
@@ -100,13 +104,22 @@ class Memory:
                 self._colors[index] = own or (free[0] if free else PALETTE.of(index))
         return {index: self._colors[index] for index in self.ids}
 
-    def annotate(self, index: int, example: Example) -> None:
+    def annotate(self, index: int, example: Example, news: Collection[int] = ()) -> None:
         """A frame whose labels are given; a later annotation of the same frame replaces it.
+
+        Args:
+            news: ids that nobody looked for before: what was blank in earlier labels may be them.
 
         Raises:
             InputError: an id has one color in one palette and another in another.
         """
         check_palettes([*self.maps, *(e.labels for e in self.annotated.values()), example.labels])
+        fresh = set(news) - set(self.ids)
+        if fresh:
+            for number in (EXAMPLES, *self.annotated):
+                self._doubted.setdefault(number, set()).update(fresh)
+            self.recent.clear()  # predicted by something that did not know of them
+        self._doubted.pop(index, None)
         self.annotated[index] = self._small(example)
         self._present[index] = example.labels.present
         self._itself.pop(index, None)
@@ -241,10 +254,25 @@ class Memory:
         rest = [i for i in self.ids if not (base and i in base.ids)]
         self.colorings = [part.coloring for part in base.passes] if base else []
         self.colorings += group(rest, self.rule.per_pass, None) if rest else []
-        shown = self._shown
-        self._fixed = [self._encode(shown, c, 0) for c in self.colorings if shown]
+        self._fixed = [
+            self._encode(shown, coloring, 0)
+            for coloring in self.colorings
+            if (shown := self._known_to(coloring.ids))
+        ]
         for kept in self.recent:
             kept.encoded = []
+
+    def _known_to(self, ids: Collection[int]) -> list[Example]:
+        """What is always an example, unknown where it is blank and may show one of these ids."""
+        numbers = [*(EXAMPLES for _ in self.examples), *self.annotated]
+        known = []
+        for number, example in zip(numbers, self._shown, strict=True):
+            shown = example
+            if self._doubted.get(number, set()) & set(ids):
+                blank = np.where(example.labels.ids == 0, UNKNOWN, example.labels.ids)
+                shown = Example.of(example.image, replace(example.labels, ids=blank))
+            known.append(shown)
+        return known
 
     def _encode(self, examples: Sequence[Example], coloring: Coloring, start: int) -> Encoded:
         self.encodings += len(examples)

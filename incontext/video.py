@@ -1,7 +1,8 @@
 """Video: labels on some frames, an answer for every frame, the same ids throughout."""
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
+import warnings
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ from incontext.segmentation import Segmentation
 from incontext.sources import open_frames
 
 DIRECTIONS = ("forward", "backward", "both")
+READING = {"colors", "ignore", "threshold", "unlabelled", "negative"}  # options of `Example`
+
+
+@dataclass(frozen=True)
+class Added:
+    """Labels of objects that nobody looked for before: the rest of their frame is unknown, and so
+    is what earlier labels left blank."""
+
+    labels: "LabelsLike | Labels"
 
 
 class VideoPredictor:
@@ -54,9 +64,9 @@ class VideoPredictor:
     def track(
         self,
         frames: Any,
-        labels: "LabelsLike | Labels | Mapping[int, LabelsLike | Labels] | None" = None,
+        labels: "LabelsLike | Labels | Mapping[int, LabelsLike | Labels | Added] | None" = None,
         *,
-        prompt: Prompt | None = None,
+        prompt: Prompt | str | Path | None = None,
         examples: Sequence[Example] = (),
         names: Mapping[int, str] | None = None,
         direction: str | None = None,
@@ -66,23 +76,33 @@ class VideoPredictor:
 
         Args:
             frames: see `incontext.sources.open_frames`.
-            labels: of the first frame, or {frame number: labels}; see `read_labels`. They are the
-                answer for these frames; where they are unknown the model's prediction is.
-            prompt: of this predictor, to go along with every frame: a tuned one, say.
+            labels: of the first frame, or {frame number from 0 on: labels}; see `read_labels`.
+                They are the answer for these frames, and complete: an id that they lack is absent
+                there. `Added(labels)` names new objects only. Where labels are unknown the model's
+                prediction stands.
+            prompt: of this predictor, or a file, to go along with every frame: a tuned one, say.
             examples: other pictures with labels, to go along likewise. With a prompt or examples
                 labels may be left out.
             names: of ids.
             direction: "forward" from the first labelled frame on (without labels: from the first
                 frame), "backward" from the last one down to frame 0, or "both": forward, then from
-                the first labelled frame down. None: "both" where frames come before the first
-                labelled one and can be read again, else "forward".
+                the first labelled frame down. None or "auto": "both" where frames come before the
+                first labelled one and can be read again, else "forward".
             reading: options of `Example` for the labels.
 
         Raises:
             InputError: frames or labels that cannot be used.
         """
+        direction = None if direction == "auto" else direction
         if direction is not None and direction not in DIRECTIONS:
-            raise InputError(f"direction {direction!r}; accepted: {', '.join(DIRECTIONS)}")
+            raise InputError(f"direction {direction!r}; accepted: auto, {', '.join(DIRECTIONS)}")
+        strange = sorted(set(reading) - READING)
+        if strange:
+            raise TypeError(
+                f"track() knows no {strange[0]}; a rule of memory goes to VideoPredictor(rule=…)"
+            )
+        if isinstance(prompt, (str, Path)):
+            prompt = self.predictor.load_prompt(prompt)
         if prompt is not None:
             self.predictor.check_prompt(prompt)
             prompt = prompt.to(self.predictor.device)
@@ -106,7 +126,7 @@ class Track:
 
     def __init__(
         self, predictor: Predictor, frames: Frames, memory: Memory,
-        labels: "Mapping[int, LabelsLike | Labels]", direction: str | None = None,
+        labels: "Mapping[int, LabelsLike | Labels | Added]", direction: str | None = None,
         reading: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         self.predictor, self.frames, self.memory = predictor, frames, memory
@@ -151,15 +171,22 @@ class Track:
         self.memory.restore(state)
         self._answers = self._run(after)
 
-    def correct(self, labels: "LabelsLike | Labels", **reading: Any) -> Segmentation:
+    def correct(
+        self, labels: "LabelsLike | Labels", *, news: Collection[int] = (), **reading: Any
+    ) -> Segmentation:
         """Labels of the frame answered last, in place of that answer; the new answer.
+
+        Args:
+            labels: complete: an id that they lack is absent.
+            news: ids that may have been there before, see `Added`.
+            reading: options of `Example`.
 
         Raises:
             InputError: no frame has been answered, or labels that cannot be used.
         """
         index, picture, _ = self._answered()
         self._waiting[index] = labels
-        self._annotate(index, picture, reading)
+        self._annotate(index, picture, reading, news)
         return self._answer(index, picture)
 
     def add(self, index: int, mask: Any, name: str | None = None) -> Segmentation:
@@ -175,7 +202,12 @@ class Track:
         _, _, result = self._answered()
         if isinstance(index, bool) or not 1 <= index <= MAX_ID:
             raise InputError(f"id {index}; accepted: 1 … {MAX_ID}")
-        inside = np.asarray(mask, bool)
+        given = mask if isinstance(mask, np.ndarray) else np.asarray(mask)
+        if given.dtype != bool and not set(np.unique(given).tolist()) <= {0, 1}:
+            raise InputError(
+                "a mask of one object is True or 1 where it is; for several: correct()"
+            )
+        inside = given.astype(bool)
         if inside.shape != result.labels.shape:
             raise InputError(f"a mask of shape {inside.shape}; the frame is {result.labels.shape}")
         if not inside.any():
@@ -184,7 +216,7 @@ class Track:
         ids[inside] = index
         if name is not None:
             self.memory.names[index] = name
-        return self.correct(Labels(ids))
+        return self.correct(Labels(ids), news=(index,))
 
     def remove(self, index: int) -> None:
         """Look for an object no longer.
@@ -203,27 +235,39 @@ class Track:
         return self._last
 
     def _annotate(
-        self, index: int, picture: Image.Image, reading: Mapping[str, Any] | None = None
-    ) -> None:
+        self, index: int, picture: Image.Image, reading: Mapping[str, Any] | None = None,
+        news: Collection[int] = (),
+    ) -> None:  # fmt: skip
         """Read what was given for a frame and remember it."""
-        given = self._waiting.pop(index)
+        given, options = self._waiting.pop(index), {**self.reading, **(reading or {})}
+        added = isinstance(given, Added)
+        if isinstance(given, Added):
+            given, options = given.labels, {**options, "unlabelled": "unknown"}
         try:
             if isinstance(given, Labels):
                 example = Example.of(picture, given)
             else:
                 # COCO annotations are looked up by the name of the frame's file.
                 shown = self.frames.where(index) or picture if _is_json(given) else picture
-                example = Example(shown, given, **{**self.reading, **(reading or {})})
+                example = Example(shown, given, **options)
             if example.labels.ids.shape != (picture.height, picture.width):
                 raise InputError(
                     f"labels of shape {example.labels.ids.shape}; the frame is "
                     f"{(picture.height, picture.width)}"
                 )
             labels = self._with_known_colors(example.labels)
-            self.memory.annotate(index, Example.of(picture, labels))
+            news = labels.present if added else news
+            lacking = [] if added else [i for i in self.memory.ids if i not in labels.present]
+            self.memory.annotate(index, Example.of(picture, labels), news)
         except InputError as error:
             raise InputError(f"labels of frame {index}: {error}") from None
         self._given[index] = labels
+        if lacking and labels.present and not (labels.ids == UNKNOWN).any():
+            several = ", ".join(map(str, lacking[:4]))
+            warnings.warn(
+                f"labels of frame {index} lack id {several}: taken as absent there; labels of new "
+                "objects alone are Added(labels) (--add)", stacklevel=3,
+            )  # fmt: skip
 
     def _with_known_colors(self, labels: Labels) -> Labels:
         """What a color of a color mask is called holds for the whole video.

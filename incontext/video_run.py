@@ -265,7 +265,7 @@ class _Findings:
             index, seen = int(text), one["seen"]
             self.found[index] = self.found.get(index, 0) + (seen["pixels"] > 0)
             if seen["warning"]:
-                said.append(f"{self.names.get(index, text)}: {seen['warning']}")
+                said.append(f"id {index} ({self.names.get(index, text)}) {seen['warning']}")
         if said:
             self.why[number] = "; ".join(said)
         return number

@@ -303,3 +303,19 @@ def test_each_object_is_asked_of_the_nearest_frame_that_shows_it(independent):
     assert set(memory._itself) == {0}
     memory.ask_back(frame(5), labels((1, 5), (2, 22)).ids)
     assert set(memory._itself) == {0, 90}
+
+
+def test_earlier_labels_may_show_what_is_new_where_they_are_blank(independent):
+    memory = Memory(independent, All(2), "instance")
+    memory.annotate(0, Example.of(frame(0), labels((1, 5))))
+    memory.prompt()
+    memory.observe(1, frame(1), answer(labels((1, 6))))
+    memory.annotate(2, Example.of(frame(2), labels((1, 7), (3, 25))), news=[3])
+    assert not memory.recent
+    first, second = memory._known_to([1, 3])
+    assert set(np.unique(first.labels.ids)) == {-1, 1}
+    assert set(np.unique(second.labels.ids)) == {0, 1, 3}
+    assert set(np.unique(memory._known_to([1])[0].labels.ids)) == {0, 1}
+    # Ids that are looked for already are no news.
+    memory.annotate(3, Example.of(frame(3), labels((1, 7))), news=[1])
+    assert set(np.unique(memory._known_to([1])[0].labels.ids)) == {0, 1}

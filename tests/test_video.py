@@ -125,7 +125,7 @@ def test_directions(video):
     assert [i for i, _ in video.track(iter(FRAMES), {3: ONE})] == [3, 4, 5]
     with pytest.raises(InputError, match="not a stream"):
         video.track(iter(FRAMES), {3: ONE}, direction="both")
-    with pytest.raises(InputError, match="accepted: forward"):
+    with pytest.raises(InputError, match="accepted: auto, forward"):
         order(direction="sideways")
 
 
@@ -213,6 +213,12 @@ def test_labels_of_the_wrong_shape_or_kind(video):
     assert results[0].labels.max() == 2  # blue is 1, by ascending (r, g, b)
 
 
+def test_options_that_are_none(video):
+    with pytest.raises(TypeError, match="rule of memory"):
+        video.track(FRAMES, ONE, keep=0)
+    assert [i for i, _ in video.track(FRAMES, ONE, direction="auto")] == [0, 1, 2, 3, 4, 5]
+
+
 def test_what_is_seen_and_worth_a_look(video):
     track = video.track(FRAMES, ONE)
     next(track)
@@ -230,6 +236,8 @@ def test_what_cannot_be_corrected(video):
         track.correct(np.zeros((3, 3), np.uint8))
     with pytest.raises(InputError, match="a mask of shape"):
         track.add(2, np.ones((3, 3), bool))
+    with pytest.raises(InputError, match=r"several: correct\(\)"):
+        track.add(2, ids((1, 5), (3, 20)))
     with pytest.raises(InputError, match="the mask is empty"):
         track.add(2, np.zeros((30, 40), bool))
     with pytest.raises(InputError, match=r"id 70000; accepted"):

@@ -324,6 +324,48 @@ def test_color_masks_of_several_frames(incontext, arguments, tmp_path):
     assert results(tmp_path / "out")["ids"]["2"]["color"] == [0, 255, 0]
 
 
+def test_a_color_keeps_its_id_in_later_masks(incontext, arguments, tmp_path):
+    both = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    both[10:30, 5:25], both[10:30, 35:55] = (255, 0, 0), (0, 255, 0)
+    red = np.where(both[..., :1] > 0, both, 0).astype(np.uint8)
+    Image.fromarray(both).save(tmp_path / "both.png")
+    Image.fromarray(red).save(tmp_path / "red.png")
+    arguments[3] = tmp_path / "both.png"
+    answer = incontext(*arguments, "--labels", f"3={tmp_path / 'red.png'}", "--no-overlay")
+    assert answer.code == 0, answer.err
+    assert "labels of frame 3 lack id 1" in answer.err + answer.out
+    frames = results(tmp_path / "out")["frames"]
+    assert frames[0]["objects"]["2"]["seen"]["pixels"] == 400  # red, by ascending (r, g, b)
+    assert frames[3]["objects"]["2"]["seen"]["pixels"] == 400
+
+
+def test_objects_added_later(incontext, arguments, tmp_path):
+    """A mask of the new one alone says nothing of the others."""
+    late = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+    late[30:40, 40:55] = 5
+    Image.fromarray(late).save(tmp_path / "late.png")
+    answer = incontext(*arguments, "--add", f"3={tmp_path / 'late.png'}", "--no-overlay")
+    assert answer.code == 0, answer.err
+    assert "lack" not in answer.err + answer.out
+    frames = results(tmp_path / "out")["frames"]
+    assert frames[3]["objects"]["5"]["seen"]["pixels"] >= 150
+    both = incontext(*arguments, "--add", f"0={tmp_path / 'late.png'}", "--overwrite")
+    assert both.code == 2
+    assert "both name frame 0" in both.err
+
+
+def test_labels_among_the_results_are_refused(incontext, arguments, tmp_path):
+    """They would be written over, and gone if the new run stops."""
+    assert incontext(*arguments, "--no-overlay").code == 0
+    corrected = tmp_path / "out/Annotations/clip/00003.png"
+    answer = incontext(*arguments, "--labels", f"3={corrected}", "--overwrite")
+    assert answer.code == 2
+    assert "lies among the results" in answer.err
+    assert corrected.is_file()
+    answer = incontext(*arguments, "--labels", f"x={corrected}", "--overwrite")
+    assert "'x' is no frame" in answer.err
+
+
 def test_coco_labels_of_a_folder(incontext, arguments, tmp_path):
     folder = tmp_path / "clip"
     folder.mkdir()
