@@ -122,7 +122,7 @@ class Memory:
         self._doubted.pop(index, None)
         self.annotated[index] = self._small(example)
         self._present[index] = example.labels.present
-        self._itself.pop(index, None)
+        self._itself = {}  # also of other frames: the paintings' ids may change
         self.recent = deque((k for k in self.recent if k.index != index), self.rule.keep)
         self.changes += 1
         self._fixed = None

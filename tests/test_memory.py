@@ -303,6 +303,8 @@ def test_each_object_is_asked_of_the_nearest_frame_that_shows_it(independent):
     assert set(memory._itself) == {0}
     memory.ask_back(frame(5), labels((1, 5), (2, 22)).ids)
     assert set(memory._itself) == {0, 90}
+    memory.annotate(40, Example.of(frame(40), labels((3, 9))))  # other paintings from here on
+    assert not memory._itself
 
 
 def test_earlier_labels_may_show_what_is_new_where_they_are_blank(independent):

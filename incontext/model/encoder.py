@@ -267,8 +267,7 @@ class Encoder(nn.Module):
                 shown = self.mask_token.expand(len(semantic), *grid, -1)
                 shown = self._place(shown, self.segment_target, semantic, True)
                 known = known.settle(self.first, shown, chunk)
-        together = Matches.joined(matches) if matches else None
-        return Encoded(count, size, semantic, known, together)
+        return Encoded(count, size, semantic, known, Matches.joined(matches) if matches else None)
 
     def forward(
         self,
