@@ -26,7 +26,7 @@ def main() -> None:
         folder = Path(name)
         pixels = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
         Image.fromarray(pixels).save(folder / "a.png")
-        Image.fromarray(np.uint8(pixels[..., 0] > 128)).save(folder / "mask.png")
+        Image.fromarray((pixels[..., 0] > 128).astype(np.uint8)).save(folder / "mask.png")
         command = [str(Path(sys.executable).with_name("incontext"))]
         segment = [*command, "segment", "a.png", "--example", "a.png", "mask.png", "--out", "out",
                    "--overwrite"]  # fmt: skip

@@ -6,26 +6,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from incontext.color import Palette
     from incontext.doctor import examine
+    from incontext.doctor_report import report_lines, report_page
     from incontext.errors import InputError
     from incontext.example import Example
+    from incontext.export import Coco
     from incontext.pool import Pool
     from incontext.predictor import Predictor
     from incontext.prompt import Prompt
     from incontext.segmentation import Segmentation
+    from incontext.sources import open_frames
+    from incontext.tuner import Settings
     from incontext.tuning import tune
     from incontext.video import VideoPredictor
+    from incontext.video_overlay import write_overlay
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Example", "InputError", "Palette", "Pool", "Predictor", "Prompt", "Segmentation",
-    "VideoPredictor", "examine", "tune",
+    "Coco", "Example", "InputError", "Palette", "Pool", "Predictor", "Prompt", "Segmentation",
+    "Settings", "VideoPredictor", "examine", "open_frames", "report_lines", "report_page", "tune",
+    "write_overlay",
 ]  # fmt: skip
 
 _HOMES = {
     "Example": "example", "InputError": "errors", "Palette": "color", "Predictor": "predictor",
     "Prompt": "prompt", "Segmentation": "segmentation", "Pool": "pool", "examine": "doctor",
-    "VideoPredictor": "video", "tune": "tuning",
+    "VideoPredictor": "video", "tune": "tuning", "Coco": "export", "Settings": "tuner",
+    "open_frames": "sources", "report_lines": "doctor_report", "report_page": "doctor_report",
+    "write_overlay": "video_overlay",
 }  # fmt: skip
 
 

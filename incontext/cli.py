@@ -10,6 +10,7 @@ import typer
 
 from incontext.arguments import DEFAULT, PairCommand
 from incontext.cli_checkpoint import convert, info
+from incontext.cli_demo import demo
 from incontext.cli_device import Checkpoint, Device, Dtype, open_predictor
 from incontext.cli_examples import (
     Colors,
@@ -243,6 +244,7 @@ app.command()(finetune)
 app.command(cls=PairCommand)(tune)
 app.command(cls=PairCommand)(doctor)
 app.command(cls=PairCommand)(video)
+app.command()(demo)
 
 
 def main() -> None:

@@ -128,7 +128,7 @@ def doctor(
 
     from incontext.checkpoint import locate
     from incontext.doctor import examine
-    from incontext.doctor_report import lines, page
+    from incontext.doctor_report import report_lines, report_page
 
     if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
         raise InputError(f"--out {out}; accepted: a file to write, NAME.html")
@@ -141,9 +141,9 @@ def doctor(
             predictor, pool, kind=kind, seed=seed,
             tell=lambda done, total: progress.tell("asking examples for each other", done, total),
         )  # fmt: skip
-    for line in lines(diagnosis):
+    for line in report_lines(diagnosis):
         typer.echo(line)
-    page(diagnosis, out)
+    report_page(diagnosis, out)
     typer.echo(f"wrote {out}")
     if diagnosis.bad:
         raise typer.Exit(HURT)

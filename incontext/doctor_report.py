@@ -11,6 +11,7 @@ from PIL import Image
 from incontext.doctor import Diagnosis
 from incontext.findings import Effect
 from incontext.pool import Pool
+from incontext.segmentation import write_text
 from incontext.thumbnail import thumbnail
 
 SHOWN = 12  # rows of a list on the terminal
@@ -20,7 +21,7 @@ REASONS = {
 }
 
 
-def lines(found: Diagnosis) -> list[str]:
+def report_lines(found: Diagnosis) -> list[str]:
     """The report in plain text."""
     said = [_size(found), "Predicted mIoU on new pictures like these, with 90 % intervals:"]
     said += [f"  {_examples(n):<13} {value}" for n, value in found.curve.items()]
@@ -91,7 +92,7 @@ def _proposal(found: Diagnosis) -> str:
     )
 
 
-def page(found: Diagnosis, path: Path) -> Path:
+def report_page(found: Diagnosis, path: Path) -> Path:
     """Write one HTML file that needs no other: table, curve, every example with its labels."""
     curve = "".join(
         f"<tr><td>{_examples(n)}</td><td>{value.value:.1f}</td>"
@@ -116,10 +117,7 @@ def page(found: Diagnosis, path: Path) -> Path:
         proposal=escape(_proposal(found)), cards=cards,
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
-    return path
+    return write_text(path, text)
 
 
 def _card(pool: Pool, number: int, effect: Effect) -> str:

@@ -128,6 +128,17 @@ def write_image(image: Image.Image, path: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8 so that it appears whole or not at all."""
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
 def _border(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Pixels of a mask with a 4-neighbor outside it."""
     inner = mask.copy()

@@ -70,6 +70,7 @@ class VideoPredictor:
         examples: Sequence[Example] = (),
         names: Mapping[int, str] | None = None,
         direction: str | None = None,
+        start: int | None = None,
         **reading: Any,
     ) -> "Track":
         """Follow objects through frames: an iterator of (index, `Segmentation`).
@@ -88,10 +89,12 @@ class VideoPredictor:
                 frame), "backward" from the last one down to frame 0, or "both": forward, then from
                 the first labelled frame down. None or "auto": "both" where frames come before the
                 first labelled one and can be read again, else "forward".
+            start: the frame to begin with; None: see `direction`. Frames answered before need not
+                be answered again where labels are given for a later one.
             reading: options of `Example` for the labels.
 
         Raises:
-            InputError: frames or labels that cannot be used.
+            InputError: frames or labels that cannot be used, or no such frame.
         """
         direction = None if direction == "auto" else direction
         if direction is not None and direction not in DIRECTIONS:
@@ -110,7 +113,8 @@ class VideoPredictor:
         given = _by_frame(labels)
         if not given and not memory.ids:
             raise InputError("nothing to look for: pass labels of a frame, a prompt or examples")
-        return Track(self.predictor, open_frames(frames), memory, given, direction, reading)
+        source = open_frames(frames)
+        return Track(self.predictor, source, memory, given, direction, reading, start)
 
 
 class Track:
@@ -127,7 +131,7 @@ class Track:
     def __init__(
         self, predictor: Predictor, frames: Frames, memory: Memory,
         labels: "Mapping[int, LabelsLike | Labels | Added]", direction: str | None = None,
-        reading: Mapping[str, Any] | None = None,
+        reading: Mapping[str, Any] | None = None, start: int | None = None,
     ) -> None:  # fmt: skip
         self.predictor, self.frames, self.memory = predictor, frames, memory
         self.reading = dict(reading or {})
@@ -144,8 +148,9 @@ class Track:
                 self._annotate(index, frames.at(index))
             self.memory.prompt()  # says at once where the labels show no object
             check_names(memory.names, memory.ids)
-        self._first = min(labels, default=0)
-        self._end = max(labels, default=frames.last() if self.direction == "backward" else 0)
+        self._first = _start(frames, start, min(labels, default=0))
+        last = frames.last() if self.direction == "backward" and not labels else 0
+        self._end = _start(frames, start, max(labels, default=last))
         self._answers = self._run()
 
     def __iter__(self) -> "Track":
@@ -346,6 +351,16 @@ def _by_frame(labels: Any) -> dict[int, Any]:
         if isinstance(key, bool) or not isinstance(key, (int, np.integer)) or key < 0:
             raise InputError(f"labels of frame {key!r}; accepted: whole numbers from 0 on")
     return {int(key): value for key, value in labels.items()}
+
+
+def _start(frames: Frames, wanted: int | None, usual: int) -> int:
+    if wanted is None:
+        return usual
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 0:
+        raise InputError(f"start {wanted!r}; accepted: a frame, 0, 1, 2 …")
+    if frames.sought:
+        frames.at(wanted)  # says so where there is no such frame
+    return wanted
 
 
 def _direction(frames: Frames, labels: Mapping[int, Any], wanted: str | None) -> str:

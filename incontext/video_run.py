@@ -4,8 +4,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,13 +18,14 @@ from incontext.color_mask import Rgb
 from incontext.drift import Seen
 from incontext.errors import InputError
 from incontext.frames import Frames
+from incontext.labels import IdMap
 from incontext.lock import alone_in
-from incontext.segmentation import Segmentation, overlay, write_image
+from incontext.segmentation import Segmentation, write_image, write_text
 from incontext.video import Track
+from incontext.video_overlay import Tell, write_overlay
 
 RESULTS, STATE = "results.json", ".run"
 OVERLAY = "overlay.mp4"
-Tell = Callable[[str, int, int | None], None]  # what is being done, how far, of how much
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class VideoRun:
                 path.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         with alone_in(self.state):
-            _write(self.state / "settings.json", json.dumps({"settings": self.settings}).encode())
+            write_text(self.state / "settings.json", json.dumps({"settings": self.settings}))
             self.done = self._go_on(track)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("once")
@@ -215,31 +215,17 @@ class VideoRun:
     ) -> Path:  # fmt: skip
         """The overlay as H.264 MP4, in step with the source; frames without an answer as they are.
 
-        Raises:
-            InputError: PyAV is missing.
-            OSError: it cannot be written.
+        Raises: see `write_overlay`.
         """
-        from incontext.movie import Movie, writer
 
-        path = self.out / OVERLAY
-        base, aspect = None, Fraction(1)
-        if isinstance(frames, Movie):
-            base, aspect = frames.time_base, frames.aspect
-        with warnings.catch_warnings(), ExitStack() as stack:
-            warnings.simplefilter("ignore")  # noted when the frames were answered
-            write = None
-            for index, picture in frames.forward():
-                if write is None:
-                    made = writer(path, picture.size, rate, base, aspect)
-                    write = stack.enter_context(made)
-                drawn = picture
-                labels = self.folder / f"{self._name(frames, index)}.png"
-                if labels.is_file():
-                    with Image.open(labels) as image:
-                        drawn = overlay(picture, np.asarray(image).astype(np.int32), colors)
-                write(drawn, frames.pts if isinstance(frames, Movie) else None)
-                tell("writing the overlay", index + 1, frames.total)
-        return path
+        def labels(index: int) -> "IdMap | None":
+            path = self.folder / f"{self._name(frames, index)}.png"
+            if not path.is_file():
+                return None
+            with Image.open(path) as image:
+                return np.asarray(image).astype(np.int32)
+
+        return write_overlay(self.out / OVERLAY, frames, labels, colors, rate, tell)
 
     def colors(self) -> dict[int, Rgb]:
         """Of the ids, as results.json says."""
@@ -286,15 +272,6 @@ def _settings(path: Path) -> dict[str, Any] | None:
             f"{path}: damaged, or not of `incontext video`; pass --overwrite, or another folder"
         ) from None
     return found
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _save_memory(path: Path, track: Track, finished: int) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from incontext import Example, InputError, Predictor
 from incontext.doctor import curve, examine, schedule
-from incontext.doctor_report import lines, page
+from incontext.doctor_report import report_lines, report_page
 from incontext.findings import asked_for, confused, effects_of, small_ids, twins
 from incontext.model import SIZES, SegGPT
 from incontext.pool import Pool
@@ -61,7 +61,7 @@ def test_a_bad_mask_is_named(diagnosis):
 
 
 def test_the_report_says_it(diagnosis, tmp_path):
-    text = "\n".join(lines(diagnosis))
+    text = "\n".join(report_lines(diagnosis))
     assert "example 5 hurts: its mask looks wrong" in text
     assert diagnosis.without.value > max(v.value for v in diagnosis.curve.values())
     assert f"without those that hurt {diagnosis.without}" in text
@@ -69,7 +69,7 @@ def test_the_report_says_it(diagnosis, tmp_path):
     assert "example 1 and example 7 are nearly the same picture." in text, text
     assert "1 example " in text
     assert "7 examples" in text
-    html = page(diagnosis, tmp_path / "a" / "report.html").read_text(encoding="utf-8")
+    html = report_page(diagnosis, tmp_path / "a" / "report.html").read_text(encoding="utf-8")
     assert html.count("<figure") == 7
     assert html.count('class="bad"') == 1
     assert html.count("data:image/jpeg;base64,") == 7
@@ -210,7 +210,7 @@ def test_a_fixed_camera(tmp_path):
     picture, mask = disc(rng)
     found = examine(predictor, [Example(picture, mask) for _ in range(5)])
     assert sorted(found.curve) == [1, 2, 5]
-    text = "\n".join(lines(found))
+    text = "\n".join(report_lines(found))
     assert "as from a fixed camera" in text
     assert "nearly the same picture" not in text
 

@@ -1,0 +1,104 @@
+"""The demo: one page with four tabs, on public names only, offline with the bundled checkpoint."""
+
+import os
+import warnings
+from typing import Any
+
+import gradio as gr
+import torch
+
+from demos import doctor, endpoints, images, tuning, videos
+from demos.desk import Desk
+from demos.limits import AGE, QUEUE, UPLOAD, Jobs, harden, own_root, sweep
+from demos.models import Models
+
+TITLE = "incontext: show a few masks, get the rest"
+INTRO = """# incontext
+Paint what you mean in one picture; get it in all the others. No training, no text prompts; nothing
+leaves this machine."""
+CSS = """
+.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+footer { opacity: .8; }
+@media (max-width: 480px) {
+  .gradio-container { padding: 8px !important; }
+  h1 { font-size: 1.4em; }
+}
+"""
+# Every picture says what it is, also those that Gradio draws without a word.
+HEAD = """<script>
+new MutationObserver(() => {
+  for (const img of document.querySelectorAll("img:not([alt]), img[alt='']")) {
+    const block = img.closest("[id]"), label = block && block.querySelector("label, .label");
+    img.alt = (img.title || (label && label.textContent) || "picture").trim();
+  }
+}).observe(document, {childList: true, subtree: true});
+</script>"""
+
+
+def build(checkpoints: list[str], sam: str | None = None) -> gr.Blocks:
+    """The page."""
+    models, jobs = Models(checkpoints), Jobs()
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(AGE // 6, AGE)) as app:
+        gr.Markdown(INTRO)
+        desk = gr.State(None, time_to_live=AGE, delete_callback=_leave)
+        checkpoint = gr.Dropdown(
+            checkpoints, value=checkpoints[0], label="Checkpoint", elem_id="checkpoint",
+            visible=len(checkpoints) > 1,
+        )  # fmt: skip
+        with gr.Tabs():
+            with gr.Tab("Images", id="images"):
+                first = images.build(models, jobs, desk, checkpoint, sam)
+            with gr.Tab("Video", id="video", render_children=True):
+                second = videos.build(models, jobs, desk, checkpoint)
+            with gr.Tab("Tune", id="tune", render_children=True):
+                tuning.build(models, jobs, desk, checkpoint, [first, second])
+            with gr.Tab("Doctor", id="doctor", render_children=True):
+                doctor.build(models, jobs, desk, checkpoint)
+            with gr.Tab("API", id="api"):
+                gr.Markdown(endpoints.SNIPPET)
+        endpoints.build(models, jobs)
+        app.unload(jobs.stop)
+    app.queue(max_size=QUEUE, default_concurrency_limit=4)
+    return app
+
+
+def _leave(desk: Desk | None) -> None:
+    if desk is not None:
+        desk.close()
+
+
+def serve(
+    checkpoints: list[str], host: str = "127.0.0.1", port: int | None = None, *,
+    mcp: bool = False, sam: str | None = None, threads: int | None = None,
+) -> None:  # fmt: skip
+    """Serve the page until the process is stopped.
+
+    Args:
+        checkpoints: to choose from; the first is the default.
+        host: the address to listen at; "0.0.0.0" for all of this machine's.
+        port: None: the first free one from 7860 on.
+        mcp: serve the endpoints as tools of the Model Context Protocol too.
+        sam: a SAM checkpoint of transformers for clicks and boxes, if it is on this machine.
+        threads: of the processor for each job; None: all.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    warnings.filterwarnings("ignore", category=UserWarning, module="gradio")
+    harden()
+    with own_root() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
+        sweep()
+        app = build(checkpoints, sam)
+        options: dict[str, Any] = {
+            "server_name": host, "server_port": port, "max_file_size": UPLOAD, "mcp_server": mcp,
+            "theme": _theme(), "css": CSS, "head": HEAD, "footer_links": ["api", "settings"],
+            "run_history": False, "share": False, "ssr_mode": False, "pwa": False,
+            "enable_monitoring": False, "state_session_capacity": 64,
+        }  # fmt: skip
+        app.launch(**options)
+
+
+def _theme() -> gr.themes.Base:
+    """Fonts of the visitor's system: none is fetched."""
+    mono = ["ui-monospace", "monospace"]
+    return gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=mono)

@@ -1,0 +1,74 @@
+"""The tab of the doctor: what examples are worth, before a folder is segmented with them."""
+
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from demos.desk import Desk
+from demos.labelled import Inputs, pool_of, share, watched
+from demos.limits import Jobs, told
+from demos.models import Models
+from incontext import examine, report_lines, report_page
+
+
+class Doctor:
+    """Handlers of the tab."""
+
+    def __init__(self, models: Models, jobs: Jobs) -> None:
+        self.models, self.jobs = models, jobs
+
+    @told
+    def run(
+        self, pictures: list[str] | None, masks: list[str] | None, own: bool, names: str,
+        checkpoint: str, desk: Desk | None, request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+        """Examine, telling how far it is."""
+        desk = Desk.of(desk)
+        with self.jobs.one(request) as stop:
+            predictor = self.models.get(checkpoint)
+            pool = pool_of(desk, pictures, masks, own, predictor.size, names)
+            said = watched(
+                lambda tell: examine(
+                    predictor, pool, tell=lambda done, total: tell("asking", done, total)
+                ),
+                stop,
+            )
+            for found in said:
+                if isinstance(found, tuple):
+                    text = f"Asking examples for each other: {share(*found[1:])}"
+                    yield desk, text, gr.skip(), gr.skip()
+            path = report_page(found, desk.new_run() / "report.html")
+            text = "\n\n".join(report_lines(found))
+            yield desk, text, _framed(path.read_text(encoding="utf-8")), str(path)
+
+
+def _framed(page: str) -> str:
+    """A page within the page; nothing in it can run or reach out."""
+    return (
+        '<iframe title="Example report" sandbox="" srcdoc="' + escape(page) + '" '
+        'style="width:100%;height:640px;border:0;border-radius:8px;background:Canvas"></iframe>'
+    )
+
+
+def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -> None:
+    """Lay out the tab and connect it."""
+    on = Doctor(models, jobs)
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=320):
+            inputs = Inputs("doctor")
+            names = gr.Textbox(label="Names of the ids, in order (optional)", placeholder="cell")
+            with gr.Row():
+                go = gr.Button("Examine", variant="primary", elem_id="examine")
+                halt = gr.Button("Stop", variant="stop", min_width=80, scale=0)
+        with gr.Column(min_width=320):
+            gr.Markdown("### 2. How well will it work, and which examples hurt?")
+            status = gr.Markdown(elem_id="doctor-status")
+            file = gr.File(label="Download the report", interactive=False, elem_id="report")
+    page = gr.HTML(elem_id="report-page")
+    go.click(
+        on.run, [*inputs.all, names, checkpoint, desk], [desk, status, page, file],
+        concurrency_id="long", concurrency_limit=1, api_visibility="private",
+    )  # fmt: skip
+    halt.click(jobs.stop, queue=False, api_visibility="private")

@@ -1,0 +1,169 @@
+"""Endpoints: the four jobs for programs, each one call from files to files."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from demos.desk import Desk, Shown, pack
+from demos.labelled import pool_of
+from demos.limits import FRAMES, Jobs, open_mask, open_picture, told
+from demos.models import Models
+from demos.painting import ids_of_mask
+from demos.segmenting import Wish, segment
+from demos.tracking import Clip
+from incontext import InputError, Settings, examine, report_lines, report_page, tune
+
+SNIPPET = """
+```python
+from gradio_client import Client, handle_file
+
+client = Client("http://127.0.0.1:7860")
+masks, presence = client.predict(
+    examples=[handle_file("photo.jpg")],
+    masks=[handle_file("mask.png")],
+    pictures=[handle_file("a.jpg"), handle_file("b.jpg")],
+    api_name="/segment",
+)  # a zip with masks, confidence, overlays and coco.json; {picture: what is in it}
+```
+
+Also `/track` (clip, mask, frame), `/tune` and `/doctor` (pictures, masks); every argument is
+described under “Use via API” at the foot of this page. With `--mcp` the four are tools for agents
+at `/gradio_api/mcp/`.
+"""
+
+
+class Endpoints:
+    """One method an endpoint. Each works on a desk of its own, which holds the results."""
+
+    def __init__(self, models: Models, jobs: Jobs) -> None:
+        self.models, self.jobs = models, jobs
+
+    @told
+    def segment(
+        self, examples: list[str] | None, masks: list[str] | None, pictures: list[str] | None,
+        names: str, kind: str, tile: float, prompt: str | None, checkpoint: str,
+        request: gr.Request,
+    ) -> tuple[str, dict[str, Any]]:  # fmt: skip
+        """Segment pictures by example. Examples and masks go in pairs, in order; a prompt file may
+        take their place. Answers a zip of masks, and what each picture holds."""
+        desk = Desk.of(None)
+        with self.jobs.one(request) as stop:
+            given, drawn = examples or [], masks or []
+            if len(given) != len(drawn):
+                raise InputError(f"{len(given)} examples and {len(drawn)} masks; accepted: pairs")
+            for example, mask in zip(given, drawn, strict=True):
+                desk.add(_shown(example, mask))
+            wish = Wish(checkpoint or None, kind, int(tile or 0) or None, names, prompt)
+            failed: list[str] = []
+            for _, _, failed in segment(self.models, desk, pictures or [], wish, stop):  # noqa: B007
+                pass
+            folder = desk.folder / f"run{desk.runs}"
+            said = {one.name: one.said.removeprefix(f"{one.name}: ") for one in desk.answers}
+            files = [(p, str(p.relative_to(folder))) for p in folder.iterdir() if p.is_file()]
+            path = pack(desk.folder / "segmented.zip", files)
+            return str(path), {"pictures": said, "failed": failed}
+
+    @told
+    def track(
+        self, clip: str | None, mask: str | None, frame: float, kind: str, checkpoint: str,
+        request: gr.Request,
+    ) -> tuple[str, str, dict[str, Any]]:  # fmt: skip
+        """Follow the objects of one frame's mask through a video. Answers an MP4 with the masks
+        drawn, a zip of masks in DAVIS layout, and the frames worth a look."""
+        desk = Desk.of(None)
+        with self.jobs.one(request) as stop:
+            if not clip or not mask:
+                raise InputError("pass a clip, and a mask of one of its frames")
+            found = Clip.open(clip, desk.folder / "clip")
+            picture, _ = found.look(int(frame))
+            found.paint(int(frame), _ids(mask, picture.size))
+            for _ in found.follow(self.models.get(checkpoint or None), stop, kind=kind):
+                pass
+            movie, masks = found.write()
+            look = {str(i): why for i, why in found.worth_a_look().items()}
+            return str(movie), str(masks), {"frames": len(found.answered), "worth_a_look": look}
+
+    @told
+    def tune(
+        self, pictures: list[str] | None, masks: list[str] | None, names: str, steps: float,
+        checkpoint: str, request: gr.Request,
+    ) -> tuple[str, dict[str, Any]]:  # fmt: skip
+        """Learn a prompt from labelled pictures; pictures and masks of the same names. Answers the
+        prompt file, and the verdict on pictures held out."""
+        desk = Desk.of(None)
+        with self.jobs.one(request):
+            predictor = self.models.get(checkpoint or None)
+            pool = pool_of(desk, pictures, masks, False, predictor.size, names)
+            outcome = tune(predictor, pool, settings=Settings(steps=_steps(steps)))
+            path = outcome.prompt.save(desk.folder / "tuned.safetensors")
+            said = outcome.verdict.lines()
+            return str(path), {"helps": outcome.verdict.helps, "verdict": said}
+
+    @told
+    def doctor(
+        self, pictures: list[str] | None, masks: list[str] | None, names: str, checkpoint: str,
+        request: gr.Request,
+    ) -> tuple[str, dict[str, Any]]:  # fmt: skip
+        """Say what examples are worth; pictures and masks of the same names. Answers a page, and
+        the same in words."""
+        desk = Desk.of(None)
+        with self.jobs.one(request):
+            predictor = self.models.get(checkpoint or None)
+            pool = pool_of(desk, pictures, masks, False, predictor.size, names)
+            found = examine(predictor, pool)
+            path = report_page(found, desk.folder / "report.html")
+            return str(path), {
+                "report": report_lines(found), "hurt": [e.source for e in found.bad],
+            }  # fmt: skip
+
+
+def _steps(wanted: float) -> int:
+    if not 1 <= wanted <= 200:
+        raise InputError(f"{wanted:g} steps; accepted here: 1 … 200")
+    return int(wanted)
+
+
+def _ids(mask: str, size: tuple[int, int]) -> Any:
+    try:
+        return ids_of_mask(open_mask(mask), size)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _shown(example: str, mask: str) -> Shown:
+    picture = open_picture(example)
+    return Shown.of(picture, _ids(mask, picture.size))
+
+
+def _files(label: str) -> gr.File:
+    return gr.File(label=label, file_count="multiple", visible=False)
+
+
+def build(models: Models, jobs: Jobs) -> None:
+    """Endpoints stand on components that nobody sees: Gradio checks what comes in for those."""
+    on = Endpoints(models, jobs)
+    names = gr.Textbox("", label="names", visible=False)
+    kind = gr.Radio(["semantic", "instance"], value="semantic", label="kind", visible=False)
+    instance = gr.Radio(["instance", "semantic"], value="instance", label="kind", visible=False)
+    tile = gr.Number(0, label="tile", visible=False, minimum=0, maximum=4096)
+    frame = gr.Number(0, label="frame", visible=False, minimum=0, maximum=FRAMES)
+    steps = gr.Number(60, label="steps", visible=False)
+    checkpoint = gr.Textbox("", label="checkpoint", visible=False)
+    clip, mask, prompt = (gr.File(label=n, visible=False) for n in ("clip", "mask", "prompt"))
+    examples, masks, pictures = (_files(n) for n in ("examples", "masks", "pictures"))
+    file, other = gr.File(label="file", visible=False), gr.File(label="masks", visible=False)
+    said = gr.JSON(label="said", visible=False)
+
+    def endpoint(call: Callable[..., Any], name: str, takes: list[Any], gives: list[Any]) -> None:
+        trigger = gr.Button(visible=False)
+        group = "quick" if name == "segment" else "long"
+        trigger.click(call, takes, gives, api_name=name, concurrency_id=group, concurrency_limit=1)
+
+    endpoint(
+        on.segment, "segment",
+        [examples, masks, pictures, names, kind, tile, prompt, checkpoint], [file, said],
+    )  # fmt: skip
+    endpoint(on.track, "track", [clip, mask, frame, instance, checkpoint], [file, other, said])
+    endpoint(on.tune, "tune", [pictures, masks, names, steps, checkpoint], [file, said])
+    endpoint(on.doctor, "doctor", [pictures, masks, names, checkpoint], [file, said])

@@ -1,0 +1,259 @@
+"""The tab of pictures: show what is meant, get it in the others, correct, go on."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from demos import ready
+from demos.desk import Answer, Desk, Shown
+from demos.limits import Jobs, open_mask, open_picture, told
+from demos.models import Models
+from demos.painting import NAMES, ids_of_mask, overlay, read_editor, write_editor
+from demos.panels import HELP, ExamplePanel, ResultPanel
+from demos.picking import Sam, grow_box, grow_click
+from demos.segmenting import Wish, downloads, segment
+from incontext import InputError
+
+
+class Images:
+    """Handlers of the tab."""
+
+    def __init__(self, models: Models, jobs: Jobs, sam: str | None) -> None:
+        self.models, self.jobs, self.sam = models, jobs, sam
+
+    def current(self, desk: Desk, tool: str, value: Any, partly: bool) -> Shown | None:
+        """What is painted or picked at the moment; None where nothing is."""
+        draft = read_editor(value) if tool == "Brush" else desk.draft
+        if draft is None or not draft[1].any():
+            return None
+        return Shown.of(*draft, partly)
+
+    @told
+    def switch(self, tool: str, value: Any, desk: Desk | None) -> tuple[Any, ...]:
+        """Take what is painted from one tool to another."""
+        desk = Desk.of(desk)
+        desk.corner = None
+        picking, shown = tool != "Brush", None
+        if picking:
+            desk.draft, desk.undo = read_editor(value) or desk.draft, []
+            shown = overlay(*desk.draft) if desk.draft else None
+            editor = gr.update(visible=False)
+        else:
+            value = write_editor(*desk.draft) if desk.draft else None
+            editor = gr.update(visible=True, value=value)
+        return (
+            desk, editor, gr.update(visible=picking, value=shown), gr.update(visible=picking),
+            gr.update(visible=tool == "Click"), HELP[tool],
+        )  # fmt: skip
+
+    @told
+    def pick(
+        self, event: gr.SelectData, tool: str, color: str, tolerance: float, desk: Desk | None
+    ) -> tuple[Any, ...]:
+        """A click on the picture."""
+        desk = Desk.of(desk)
+        if desk.draft is None:
+            raise InputError("Upload a picture with the brush tool first, then pick.")
+        picture, ids = desk.draft
+        at = (int(event.index[0]), int(event.index[1]))
+        if tool == "Box" and desk.corner is None:
+            desk.corner = at
+            marked = overlay(picture, ids).copy()
+            size = max(2, max(picture.size) // 150)
+            marked.paste("white", (at[0] - size, at[1] - size, at[0] + size, at[1] + size))
+            return desk, marked
+        desk.undo = [*desk.undo[-9:], ids]
+        inside = self._region(desk, tool, at, tolerance)
+        ids = np.where(inside, list(NAMES.values()).index(color) + 1, ids).astype(np.uint8)
+        desk.draft, desk.corner = (picture, ids), None
+        return desk, overlay(picture, ids)
+
+    def _region(self, desk: Desk, tool: str, at: tuple[int, int], tolerance: float) -> Any:
+        assert desk.draft is not None
+        picture, box = desk.draft[0], None
+        if desk.corner is not None:
+            (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(desk.corner, at, strict=True))
+            box = (x0, y0, x1 + 1, y1 + 1)
+        sam = Sam.cached(self.sam) if self.sam else None
+        if sam:
+            return sam.pick(picture, None if box else at, box)
+        return grow_box(picture, box) if box else grow_click(picture, at, tolerance)
+
+    @told
+    def undo(self, desk: Desk | None) -> tuple[Any, ...]:
+        """Take the last pick back."""
+        desk = Desk.of(desk)
+        desk.corner = None
+        if desk.draft and desk.undo:
+            desk.draft = (desk.draft[0], desk.undo.pop())
+        return desk, overlay(*desk.draft) if desk.draft else None
+
+    @told
+    def upload_mask(self, path: str, tool: str, value: Any, desk: Desk | None) -> tuple[Any, ...]:
+        """A mask file, onto the picture that lies there."""
+        desk = Desk.of(desk)
+        draft = read_editor(value) if tool == "Brush" else desk.draft
+        if draft is None:
+            raise InputError("Upload the picture first, then its mask.")
+        try:
+            ids = ids_of_mask(open_mask(path), draft[0].size)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        desk.draft = (draft[0], ids)
+        return desk, gr.update(value=write_editor(*desk.draft)), overlay(*desk.draft)
+
+    @told
+    def add(self, tool: str, value: Any, partly: bool, desk: Desk | None) -> tuple[Any, ...]:
+        """What is painted becomes an example."""
+        desk = Desk.of(desk)
+        shown = self.current(desk, tool, value, partly)
+        if shown is None:
+            raise InputError("Nothing is painted yet: paint or pick what you mean first.")
+        desk.add(shown)
+        return desk, _shown(desk)
+
+    @told
+    def remove(self, desk: Desk | None) -> tuple[Any, ...]:
+        """Begin with examples anew."""
+        desk = Desk.of(desk)
+        desk.examples = []
+        return desk, []
+
+    @told
+    def ready(self, desk: Desk | None, name: str) -> tuple[Any, ...]:
+        """Lay a ready-made example and its picture out."""
+        desk, scene = Desk.of(desk), ready.scene(name)
+        picture = open_picture(_saved(desk, scene.example))
+        desk.examples, desk.draft = [], (picture, scene.mask.astype(np.uint8))
+        return (
+            desk, gr.update(value=write_editor(*desk.draft), visible=True), "Brush",
+            [str(ready.target(name))], [], scene.tile or 0, "",
+        )  # fmt: skip
+
+    @told
+    def segment(
+        self, desk: Desk | None, tool: str, value: Any, partly: bool, targets: list[str] | None,
+        names: str, kind: str, tile: float, prompt: str | None, checkpoint: str, view: str,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+        """Answer all pictures, showing each as it comes."""
+        desk = Desk.of(desk)
+        with self.jobs.one(request) as stop:
+            shown = None if prompt else self.current(desk, tool, value, partly)
+            if shown is not None:
+                desk.add(shown)
+            wish = Wish(checkpoint, kind, int(tile or 0) or None, names, prompt)
+            yield desk, _shown(desk), gr.skip(), "Encoding the examples …", gr.skip(), gr.skip()
+            said = ""
+            for done, total, failed in segment(self.models, desk, targets or [], wish, stop):
+                said = f"{done} of {total} pictures" + _failures(failed)
+                yield desk, gr.skip(), _gallery(desk, view), said, gr.skip(), gr.skip()
+            said += "; stopped" if stop.is_set() else "; done"
+            desk.chosen = 0
+            pair = _pair(desk.answers[0]) if desk.answers else None
+            yield desk, gr.skip(), _gallery(desk, view), said, downloads(desk), pair
+
+    @told
+    def choose(self, event: gr.SelectData, desk: Desk | None) -> tuple[Any, ...]:
+        """One of the answers, with and without its overlay."""
+        desk = Desk.of(desk)
+        desk.chosen = int(event.index)
+        return desk, _pair(_chosen(desk))
+
+    @told
+    def show(self, view: str, desk: Desk | None) -> Any:
+        """Another view of all answers."""
+        return _gallery(Desk.of(desk), view)
+
+    @told
+    def correct(self, desk: Desk | None) -> tuple[Any, ...]:
+        """An answer goes to the brush, to be mended and added as an example."""
+        desk = Desk.of(desk)
+        one = _chosen(desk)
+        ids = one.ids()
+        if ids.max(initial=0) > len(NAMES):
+            raise InputError(f"ids over {len(NAMES)} cannot be painted here")
+        desk.draft = (open_picture(one.source), ids.astype(np.uint8))
+        editor = gr.update(value=write_editor(*desk.draft), visible=True)
+        return desk, editor, "Brush", f"Mend {one.name}, then press “Add as example”."
+
+
+def _chosen(desk: Desk) -> Answer:
+    if desk.chosen >= len(desk.answers):
+        raise InputError("No result yet: segment first, then choose one in the gallery.")
+    return desk.answers[desk.chosen]
+
+
+def _saved(desk: Desk, pixels: Any) -> str:
+    from PIL import Image
+
+    path = desk.folder / "ready.png"
+    Image.fromarray(pixels).convert("RGB").save(path)
+    return str(path)
+
+
+def _shown(desk: Desk) -> list[tuple[Any, str]]:
+    return [
+        (overlay(one.picture, one.ids), f"example {n}") for n, one in enumerate(desk.examples, 1)
+    ]
+
+
+def _gallery(desk: Desk, view: str) -> list[tuple[str, str]]:
+    return [(str(one.file(view)), one.said) for one in desk.answers]
+
+
+def _pair(one: Answer) -> tuple[Any, Any]:
+    return open_picture(one.source), open_picture(one.file("overlay"))
+
+
+def _failures(failed: list[str]) -> str:
+    return "".join(f"\n\n⚠ {text}" for text in failed)
+
+
+def build(
+    models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown, sam: str | None
+) -> gr.File:
+    """Lay out the tab and connect it; where a prompt file can be put."""
+    on = Images(models, jobs, sam)
+    with gr.Row():
+        starts = [gr.Button(f"Try: {name}", size="sm") for name in ready.SCENES]
+    with gr.Row(equal_height=False):
+        one, all_ = ExamplePanel(), ResultPanel()
+    private: dict[str, Any] = {"api_visibility": "private"}
+    one.tool.change(
+        on.switch, [one.tool, one.editor, desk],
+        [desk, one.editor, one.picker, one.picks, one.tolerance, one.hint], **private,
+    )  # fmt: skip
+    one.picker.select(
+        on.pick, [one.tool, one.color, one.tolerance, desk], [desk, one.picker], **private
+    )
+    one.back.click(on.undo, desk, [desk, one.picker], **private)
+    one.mask.upload(
+        on.upload_mask, [one.mask, one.tool, one.editor, desk], [desk, one.editor, one.picker],
+        **private,
+    )  # fmt: skip
+    one.add.click(
+        on.add, [one.tool, one.editor, all_.partly, desk], [desk, one.examples], **private
+    )
+    one.clear.click(on.remove, desk, [desk, one.examples], **private)
+    for name, button in zip(ready.SCENES, starts, strict=True):
+        button.click(
+            partial(on.ready, name=name), desk,
+            [desk, one.editor, one.tool, all_.targets, one.examples, all_.tile, all_.status],
+            **private,
+        )  # fmt: skip
+    all_.go.click(
+        on.segment,
+        [desk, one.tool, one.editor, all_.partly, all_.targets, one.names, all_.kind, all_.tile,
+         all_.prompt_file, checkpoint, all_.view],
+        [desk, one.examples, all_.gallery, all_.status, all_.files, all_.slider],
+        concurrency_id="quick", concurrency_limit=1, **private,
+    )  # fmt: skip
+    all_.halt.click(jobs.stop, queue=False, **private)
+    all_.gallery.select(on.choose, desk, [desk, all_.slider], **private)
+    all_.view.change(on.show, [all_.view, desk], all_.gallery, **private)
+    all_.mend.click(on.correct, desk, [desk, one.editor, one.tool, all_.status], **private)
+    return all_.prompt_file

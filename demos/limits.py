@@ -1,0 +1,232 @@
+"""Limits: what a visitor may send, and how much of the machine one of them may take."""
+
+import inspect
+import logging
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+from PIL import Image, ImageOps
+
+from incontext import InputError
+
+UPLOAD = "40mb"  # a file
+PIXELS = 40_000_000  # of a picture
+FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")  # no others are decoded
+PICTURES = 64  # at once
+FRAMES = 600  # of a clip
+FRAME_PIXELS = 2_100_000  # of each of them
+QUEUE = 16  # jobs that wait
+AGE = 3600  # seconds after which files are removed
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+log = logging.getLogger("incontext.demo")
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """The visitor stopped a job."""
+
+
+class Jobs:
+    """One job a visitor, who can stop it."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, threading.Event] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def one(self, request: gr.Request | None) -> Iterator[threading.Event]:
+        """Hold the visitor's only place; yields what is set when the job should stop.
+
+        Raises:
+            gr.Error: another job of the same visitor is running.
+        """
+        visitor, stop = _visitor(request), threading.Event()
+        with self._lock:
+            if visitor in self._running:
+                raise gr.Error("One job at a time: wait for yours to end, or stop it.")
+            self._running[visitor] = stop
+        try:
+            yield stop
+        finally:
+            with self._lock:
+                self._running.pop(visitor, None)
+
+    def stop(self, request: gr.Request | None = None) -> None:
+        """End the visitor's job at the next step; what is finished stays."""
+        with self._lock:
+            running = self._running.get(_visitor(request))
+        if running:
+            running.set()
+
+
+def _visitor(request: gr.Request | None) -> str:
+    return str(getattr(request, "session_hash", None) or "")
+
+
+def harden() -> None:
+    """Pillow decodes the formats above only, and no picture over the limit, in this process.
+
+    Gradio opens some uploads before any code of ours does.
+    """
+    Image.MAX_IMAGE_PIXELS = PIXELS // 2  # Pillow refuses from twice that on
+    Image.init()
+    for name in set(Image.ID) - set(FORMATS):
+        Image.ID.remove(name)
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """An uploaded picture, upright, as RGB.
+
+    Raises:
+        InputError: no picture, damaged, or too large; the file is named without its folder.
+    """
+    image = _opened(path)
+    return (ImageOps.exif_transpose(image) or image).convert("RGB")
+
+
+def open_mask(path: str | Path) -> Image.Image:
+    """An uploaded mask as it is stored: its numbers are ids.
+
+    Raises:
+        InputError: see `open_picture`.
+    """
+    return _opened(path)
+
+
+def _opened(path: str | Path) -> Image.Image:
+    name = Path(path).name
+    try:
+        image = Image.open(path)
+        image.load()
+    except Image.DecompressionBombError:
+        raise InputError(
+            f"{name}: more than {PIXELS // 10**6} megapixels; make it smaller first"
+        ) from None
+    except Exception as error:  # decoders raise nearly anything
+        raise InputError(
+            f"{name}: not a picture, or a damaged one ({type(error).__name__}); accepted: "
+            f"{', '.join(f for f in FORMATS if f != 'MPO')}"
+        ) from None
+    return image
+
+
+def check_count(files: list[str] | None, what: str) -> list[str]:
+    """The files, if there are some and not too many.
+
+    Raises:
+        InputError: none, or more than `PICTURES`.
+    """
+    if not files:
+        raise InputError(f"No {what} yet: add some first.")
+    if len(files) > PICTURES:
+        raise InputError(f"{len(files)} {what}; accepted: {PICTURES} at once")
+    return files
+
+
+def guarded(component: gr.blocks.Block) -> None:
+    """What a component cannot read is told in a sentence."""
+    read = component.preprocess  # type: ignore[attr-defined]
+
+    def preprocess(payload: Any) -> Any:
+        try:
+            return read(payload)
+        except gr.Error:
+            raise
+        except Image.DecompressionBombError:
+            raise gr.Error(f"More than {PIXELS // 10**6} megapixels; make it smaller.") from None
+        except Exception:
+            raise gr.Error(
+                "This file is not a picture, or a damaged one; accepted: PNG, JPEG, WebP, BMP, "
+                "GIF, TIFF"
+            ) from None
+
+    component.preprocess = preprocess  # type: ignore[attr-defined]
+
+
+def told(function: Function) -> Function:
+    """What goes wrong in an event is told in one sentence, without paths of the server."""
+
+    @contextmanager
+    def telling() -> Iterator[None]:
+        try:
+            yield
+        except gr.Error:
+            raise
+        except Stopped:
+            raise gr.Error("Stopped.", duration=4) from None
+        except (InputError, OSError) as error:
+            raise gr.Error(without_paths(str(error))) from None
+        except Exception:
+            log.exception("a job failed")
+            raise gr.Error("Something went wrong here; the server's log has it.") from None
+
+    if inspect.isgeneratorfunction(function):
+
+        @wraps(function)
+        def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            with telling():
+                yield from function(*args, **kwargs)
+
+        return generate  # type: ignore[return-value]
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with telling():
+            return function(*args, **kwargs)
+
+    return call  # type: ignore[return-value]
+
+
+def without_paths(text: str) -> str:
+    """A text in which files are called by their names."""
+    return re.sub(r"(?<![\w.])/(?:[^/\s:'\"]+/)+", "", text)
+
+
+def new_folder(prefix: str) -> Path:
+    """A folder that `sweep` removes."""
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=root()))
+
+
+def root() -> Path:
+    """Where all files of this process lie."""
+    return _root
+
+
+def sweep(every: float = 600) -> None:
+    """Remove, from now on, folders that were not touched for an hour."""
+
+    def run() -> None:
+        while True:
+            for path in root().glob("*-*"):
+                try:
+                    if time.time() - path.stat().st_mtime > AGE:
+                        shutil.rmtree(path, ignore_errors=True)
+                except OSError:  # removed meanwhile
+                    continue
+            time.sleep(every)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+_root = Path(tempfile.gettempdir())
+
+
+@contextmanager
+def own_root() -> Iterator[Path]:
+    """All files of this process in a folder that goes when it ends."""
+    global _root  # noqa: PLW0603 - one a process, as GRADIO_TEMP_DIR is
+    with tempfile.TemporaryDirectory(prefix="incontext-demo.", ignore_cleanup_errors=True) as name:
+        before, _root = _root, Path(name)
+        try:
+            yield _root
+        finally:
+            _root = before

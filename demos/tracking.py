@@ -1,0 +1,169 @@
+"""Tracking: one clip, labels on some of its frames, results in files; shared by page and API."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from demos.desk import pack
+from demos.limits import FRAME_PIXELS, FRAMES
+from demos.painting import COLORS, label_picture, read_names
+from incontext import (
+    InputError,
+    Predictor,
+    Segmentation,
+    VideoPredictor,
+    open_frames,
+    write_overlay,
+)
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass
+class Clip:
+    """A video that is being worked on; files in `folder`.
+
+    `given`: ids painted on frames; `warned`: why frames are worth a look.
+    """
+
+    path: Path
+    folder: Path
+    frames: Any = field(repr=False)
+    count: int
+    given: dict[int, Array] = field(default_factory=dict, repr=False)
+    pending: set[int] = field(default_factory=set)  # painted since the frames were answered
+    answered: set[int] = field(default_factory=set, repr=False)
+    warned: dict[int, str] = field(default_factory=dict)
+    shown: tuple[int, Array] | None = field(default=None, repr=False)  # as the editor got it
+    colors: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: str | Path, folder: Path) -> "Clip":
+        """Look at a video file.
+
+        Raises:
+            InputError: no video, too long or too large; the limit is named.
+        """
+        frames = open_frames(Path(path))
+        announced = frames.total or 0
+        if announced > FRAMES:
+            raise InputError(f"{announced} frames; accepted here: {FRAMES}. Cut the clip.")
+        first = frames.at(0)
+        if first.width * first.height > FRAME_PIXELS:
+            raise InputError(
+                f"frames of {first.width}×{first.height}; accepted here: up to 1920×1080"
+            )
+        count = frames.last() + 1
+        if count > FRAMES:
+            raise InputError(f"{count} frames; accepted here: {FRAMES}. Cut the clip.")
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "masks").mkdir(parents=True)
+        return cls(Path(path), folder, frames, count)
+
+    def ids(self, index: int) -> Array:
+        """What is known of a frame: painted, predicted, or nothing."""
+        if index in self.given:
+            return self.given[index]
+        if index in self.answered:
+            with Image.open(self._mask(index)) as image:
+                return np.asarray(image)
+        picture = self.frames.at(index)
+        return np.zeros((picture.height, picture.width), np.uint8)
+
+    def look(self, index: int) -> tuple[Image.Image, Array]:
+        """A frame and what is known of it, to be painted on.
+
+        Raises:
+            InputError: there is no such frame.
+        """
+        picture, ids = self.frames.at(index), self.ids(index)
+        self.shown = (index, ids)
+        return picture, ids
+
+    def paint(self, index: int, ids: Array) -> None:
+        """Labels of a frame, if they differ from what was known."""
+        if self.shown and self.shown[0] == index and np.array_equal(self.shown[1], ids):
+            return
+        if ids.any() or index in self.given or index in self.answered:
+            self.given[index] = ids
+            self.pending.add(index)
+
+    def _start(self) -> int | None:
+        """The frame to go on with, where those before it can stay; None: all are answered anew."""
+        first = min(self.given, default=0)
+        if self.pending:
+            start = min(self.pending)
+            return start if start > first and start in self.answered else None
+        rest = [i for i in range(first, self.count) if i not in self.answered]
+        whole = all(i in self.answered for i in range(first))
+        return rest[0] if whole and rest and rest[0] > first else None
+
+    def follow(
+        self, predictor: Predictor, stop: Event, *, kind: str = "instance", names: str = "",
+        prompt: str | None = None,
+    ) -> Iterator[tuple[int, Segmentation]]:  # fmt: skip
+        """Answer frames: all of them, those from a corrected one on, or those that a stop left.
+
+        Raises:
+            InputError: nothing is painted and there is no prompt.
+        """
+        if not self.given and not prompt:
+            raise InputError("Paint the objects on a frame first, then propagate.")
+        start = self._start()
+        ids = sorted({int(i) for given in self.given.values() for i in np.unique(given) if i})
+        labels = {i: label_picture(given) for i, given in sorted(self.given.items())}
+        named = read_names(names, ids)
+        track = VideoPredictor(predictor, kind=kind).track(
+            self.frames, labels, prompt=prompt, names=named or None, start=start,
+            direction=None if start is None else "forward",
+        )  # fmt: skip
+        if start is None:
+            self.answered, self.warned = set(), {}
+        else:
+            self.warned = {i: text for i, text in self.warned.items() if i < start}
+        self.pending = set()
+        for index, result in track:
+            self.colors = dict(result.colors)
+            result.label_image().save(self._mask(index))
+            self.answered.add(index)
+            said = [f"{result.names[i]}: {s.warning}" for i, s in track.seen.items() if s.warning]
+            if said:
+                self.warned[index] = "; ".join(said)
+            yield index, result
+            if stop.is_set():
+                break
+        track.stop()
+
+    def worth_a_look(self) -> dict[int, str]:
+        """Of the frames with warnings those to look at, ten frames or more apart."""
+        chosen: dict[int, str] = {}
+        for index in sorted(self.warned):
+            if not chosen or index - max(chosen) >= 10:
+                chosen[index] = self.warned[index]
+        return chosen
+
+    def write(self) -> tuple[Path, Path]:
+        """overlay.mp4, and masks.zip in DAVIS layout with worth_a_look.json."""
+        colors = self.colors or dict(enumerate(COLORS.values(), 1))
+
+        def labels(index: int) -> Array | None:
+            return self.ids(index).astype(np.int32) if index in self.answered else None
+
+        movie = write_overlay(self.folder / "overlay.mp4", self.frames, labels, colors)
+        notes = self.folder / "worth_a_look.json"
+        notes.write_text(json.dumps(self.worth_a_look(), indent=1))
+        masks = [
+            (self._mask(i), f"Annotations/{self.path.stem}/{i:05d}.png")
+            for i in sorted(self.answered)
+        ]
+        return movie, pack(self.folder / "masks.zip", [*masks, (notes, notes.name)])
+
+    def _mask(self, index: int) -> Path:
+        return self.folder / "masks" / f"{index:05d}.png"

@@ -1,0 +1,138 @@
+"""The tab of videos: scrub, paint, propagate, see where it drifts, correct, continue."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from demos import ready
+from demos.desk import Desk
+from demos.limits import Jobs, told
+from demos.models import Models
+from demos.painting import read_editor, write_editor
+from demos.panels import ClipPanel, MoviePanel
+from demos.tracking import Clip
+from incontext import InputError
+
+
+class Videos:
+    """Handlers of the tab."""
+
+    def __init__(self, models: Models, jobs: Jobs) -> None:
+        self.models, self.jobs = models, jobs
+
+    @told
+    def open(self, path: str | None, desk: Desk | None) -> tuple[Any, ...]:
+        """Look at a clip, show its first frame."""
+        desk = Desk.of(desk)
+        desk.clip = None
+        if path is None:
+            return desk, gr.update(maximum=1, value=0), None, "", None, None, gr.update(choices=[])
+        desk.clip = Clip.open(path, desk.folder / "clip")
+        said = f"{desk.clip.count} frames. Paint the objects on one of them, then propagate."
+        return (
+            desk, gr.update(maximum=max(1, desk.clip.count - 1), value=0),
+            write_editor(*desk.clip.look(0)), said, None, None, gr.update(choices=[], value=None),
+        )  # fmt: skip
+
+    @told
+    def ready(self, desk: Desk | None) -> tuple[Any, ...]:
+        """The ready-made clip with labels on its first frame."""
+        desk = Desk.of(desk)
+        path = ready.clip()
+        desk.clip = Clip.open(path, desk.folder / "clip")
+        picture, _ = desk.clip.look(0)
+        return (
+            desk, str(path), gr.update(maximum=desk.clip.count - 1, value=0),
+            write_editor(picture, ready.clip_ids(0)), "A red disc and a blue square, painted "
+            "already. Press Propagate.", None, None, gr.update(choices=[], value=None),
+        )  # fmt: skip
+
+    @told
+    def scrub(self, index: float, value: Any, shown: float, desk: Desk | None) -> tuple[Any, ...]:
+        """Another frame; what was painted on the one before is kept."""
+        desk = Desk.of(desk)
+        clip, index = _clip(desk), int(index)
+        self._keep(clip, int(shown), value)
+        return desk, write_editor(*clip.look(index)), index
+
+    @staticmethod
+    def _keep(clip: Clip, index: int, value: Any) -> None:
+        """Take over what is painted."""
+        read = read_editor(value)
+        if read is not None:
+            clip.paint(index, read[1])
+
+    @told
+    def propagate(
+        self, value: Any, shown: float, kind: str, names: str, prompt: str | None, checkpoint: str,
+        desk: Desk | None, request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
+        """Answer the frames, showing each as it comes."""
+        desk = Desk.of(desk)
+        clip, skip = _clip(desk), gr.skip()
+        with self.jobs.one(request) as stop:
+            self._keep(clip, int(shown), value)
+            predictor, said = self.models.get(checkpoint), ""
+            yield desk, skip, "Looking at what is painted …", skip, skip, skip
+            follow = clip.follow(predictor, stop, kind=kind, names=names, prompt=prompt)
+            for done, (index, result) in enumerate(follow, 1):
+                said = f"frame {index}, {done} done, {clip.count - len(clip.answered)} to go"
+                yield desk, result.overlay(), said, skip, skip, skip
+            yield desk, skip, f"{said}; writing the video …", skip, skip, skip
+            movie, masks = clip.write()
+            look = clip.worth_a_look()
+            said = f"{len(clip.answered)} of {clip.count} frames answered. {_warnings(look)}"
+            if stop.is_set():
+                said = f"Stopped. {said}"
+            choices = [(f"frame {i}: {why}", i) for i, why in look.items()]
+            yield (
+                desk, skip, said, str(movie), [str(movie), str(masks)],
+                gr.update(choices=choices, value=None),
+            )  # fmt: skip
+
+
+def _warnings(look: dict[int, str]) -> str:
+    if not look:
+        return "No frame looks doubtful."
+    one = "1 frame is" if len(look) == 1 else f"{len(look)} frames are"
+    return (
+        f"{one} worth a look: choose one below, mend what is painted there, and propagate again; "
+        "frames before it stay."
+    )
+
+
+def _clip(desk: Desk) -> Clip:
+    if not isinstance(desk.clip, Clip):
+        raise InputError("No clip yet: upload one, or try the ready-made one.")
+    return desk.clip
+
+
+def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -> gr.File:
+    """Lay out the tab and connect it; where a prompt file can be put."""
+    on = Videos(models, jobs)
+    shown = gr.State(0)  # the frame in the editor
+    with gr.Row():
+        start = gr.Button("Try: a disc and a square", size="sm")
+    with gr.Row(equal_height=False):
+        one, all_ = ClipPanel(), MoviePanel()
+    private: dict[str, Any] = {"api_visibility": "private"}
+    fresh = [one.index, one.editor, all_.status, all_.movie, all_.files, all_.doubtful]
+    for event in (one.clip.upload, one.clip.clear):
+        event(on.open, [one.clip, desk], [desk, *fresh], **private).then(
+            lambda: 0, None, shown, **private
+        )
+    start.click(on.ready, desk, [desk, one.clip, *fresh], **private).then(
+        lambda: 0, None, shown, **private
+    )
+    scrub = (on.scrub, [one.index, one.editor, shown, desk], [desk, one.editor, shown])
+    one.index.release(*scrub, **private)
+    all_.doubtful.input(lambda i: i, all_.doubtful, one.index, **private).then(*scrub, **private)
+    all_.go.click(
+        on.propagate,
+        [one.editor, shown, one.kind, one.names, one.prompt_file, checkpoint, desk],
+        [desk, all_.live, all_.status, all_.movie, all_.files, all_.doubtful],
+        concurrency_id="long", concurrency_limit=1, **private,
+    )  # fmt: skip
+    all_.halt.click(jobs.stop, queue=False, **private)
+    return one.prompt_file
