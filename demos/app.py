@@ -17,8 +17,11 @@ INTRO = """# incontext
 Paint what you mean in one picture; get it in all the others. No training, no text prompts; nothing
 leaves this machine."""
 CSS = """
-.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container {
+  width: 100% !important; max-width: 1280px !important; margin: 0 auto !important;
+}
 footer { opacity: .8; }
+#verdict textarea { font-family: ui-monospace, monospace; white-space: pre-wrap; }
 @media (max-width: 480px) {
   .gradio-container { padding: 8px !important; }
   h1 { font-size: 1.4em; }

@@ -10,7 +10,7 @@ from demos.desk import Desk
 from demos.labelled import Inputs, pool_of, share, watched
 from demos.limits import Jobs, told
 from demos.models import Models
-from incontext import examine, report_lines, report_page
+from incontext import examine, report_page
 
 
 class Doctor:
@@ -40,8 +40,22 @@ class Doctor:
                     text = f"Asking examples for each other: {share(*found[1:])}"
                     yield desk, text, gr.skip(), gr.skip()
             path = report_page(found, desk.new_run() / "report.html")
-            text = "\n\n".join(report_lines(found))
-            yield desk, text, _framed(path.read_text(encoding="utf-8")), str(path)
+            yield desk, headline(found), _framed(path.read_text(encoding="utf-8")), str(path)
+
+
+def headline(found: Any) -> str:
+    """The report in two sentences."""
+    hurt = ", ".join(effect.source for effect in found.bad[:4])
+    most = max(found.curve)
+    said = (
+        f"{len(found.bad)} of {found.looked_at} examples hurt: {hurt}"
+        if hurt
+        else ("No example hurts")
+    )
+    return (
+        f"### {said}.\n\nPredicted mIoU on new pictures, with all {most}: {found.curve[most]}."
+        + (f" Without those that hurt: {found.without}." if found.without else "")
+    )
 
 
 def _framed(page: str) -> str:

@@ -219,7 +219,9 @@ def build(
     """Lay out the tab and connect it; where a prompt file can be put."""
     on = Images(models, jobs, sam)
     with gr.Row():
-        starts = [gr.Button(f"Try: {name}", size="sm") for name in ready.SCENES]
+        starts = [
+            gr.Button(f"Try: {name}", size="sm", scale=0, min_width=140) for name in ready.SCENES
+        ]
     with gr.Row(equal_height=False):
         one, all_ = ExamplePanel(), ResultPanel()
     private: dict[str, Any] = {"api_visibility": "private"}

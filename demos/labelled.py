@@ -117,7 +117,7 @@ class Inputs:
             elem_id=f"{key}-pictures",
         )  # fmt: skip
         self.masks = gr.File(
-            label="Their masks, of the same names: 0 background, one value an object",
+            label="Their masks, of the same names",
             file_count="multiple", file_types=PICTURE_FILES, height=140, elem_id=f"{key}-masks",
         )  # fmt: skip
         self.own = gr.Checkbox(label="Take the examples of the tab “Images” too")

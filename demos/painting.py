@@ -46,7 +46,9 @@ def write_editor(picture: Image.Image, ids: Array) -> dict[str, Any]:
     """What an editor shows of a picture and its ids."""
     alpha = np.where(ids > 0, 255, 0).astype(np.uint8)
     layer = Image.fromarray(np.dstack([_TABLE[ids], alpha]))
-    return {"background": picture, "layers": [layer], "composite": None}
+    both = picture.copy()
+    both.paste(layer, mask=layer)
+    return {"background": picture, "layers": [layer], "composite": both}
 
 
 def overlay(picture: Image.Image, ids: Array) -> Image.Image:

@@ -20,7 +20,8 @@ def new_editor(label: str, elem_id: str) -> gr.ImageEditor:
     editor = gr.ImageEditor(
         label=label, type="pil", image_mode="RGBA", format="png", sources=("upload", "clipboard"),
         brush=gr.Brush(colors=list(BRUSHES), default_color=BRUSHES[0], color_mode="fixed"),
-        eraser=gr.Eraser(), transforms=(), layers=False, elem_id=elem_id, height=420,
+        eraser=gr.Eraser(), transforms=(), height=420,
+        layers=gr.LayerOptions(allow_additional_layers=False), elem_id=elem_id,
         buttons=["fullscreen"],
         placeholder="# Drop a picture here\nor click to choose one, then paint",
     )  # fmt: skip
@@ -56,7 +57,13 @@ class ExamplePanel:
                 label="Names of the colors, in order (optional)", placeholder="cell, nucleus"
             )
             self.examples = gr.Gallery(
-                label="Examples", columns=4, height=150, elem_id="examples", interactive=False
+                label="Examples",
+                columns=4,
+                height=150,
+                elem_id="examples",
+                interactive=False,
+                object_fit="contain",
+                fit_columns=False,
             )
             self.clear = gr.Button("Remove all examples", size="sm")
 
@@ -78,12 +85,12 @@ class ResultPanel:
             self.status = gr.Markdown(elem_id="segment-status")
             self.view = gr.Radio(list(VIEWS), value="overlay", label="Show", elem_id="view")
             self.gallery = gr.Gallery(
-                label="Results", columns=3, height=320, elem_id="results", object_fit="contain",
-                interactive=False, allow_preview=False,
+                label="Results", columns=2, height=320, fit_columns=False, elem_id="results",
+                object_fit="contain", interactive=False, allow_preview=False,
             )  # fmt: skip
             self.slider = gr.ImageSlider(
                 label="With and without", type="pil", max_height=420, elem_id="compare",
-                buttons=["fullscreen"], interactive=False,
+                buttons=["fullscreen"], interactive=False, slider_position=8,
             )  # fmt: skip
             self.mend = gr.Button("Correct this one, use it as an example", size="sm")
             self.files = gr.File(

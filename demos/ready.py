@@ -83,7 +83,8 @@ def _square(index: int) -> tuple[int, int, int, int]:
 
 def _ground(rng: np.random.Generator, size: tuple[int, int], around: tuple[int, ...]) -> Array:
     """Clouds of a color, (height, width, 3)."""
-    coarse = rng.integers(-30, 30, (size[0] // 16 + 1, size[1] // 16 + 1, 3)) + around
+    light = rng.integers(-22, 22, (size[0] // 16 + 1, size[1] // 16 + 1, 1))
+    coarse = light + np.array(around)
     image = Image.fromarray(coarse.clip(0, 255).astype(np.uint8))
     return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
 

@@ -81,7 +81,7 @@ def build(
             gr.Markdown("### 2. Is the learned prompt better than the pictures as they are?")
             status = gr.Markdown(elem_id="tune-status")
             plot = gr.LinePlot(
-                pd.DataFrame(columns=COLUMNS), x="step", y="percent", color="what", height=280,
+                x="step", y="percent", color="what", height=280,
                 label="mIoU on pictures held out", y_title="mIoU, percent", elem_id="curve",
             )  # fmt: skip
             text = gr.Textbox(label="Verdict", lines=8, interactive=False, elem_id="verdict")

@@ -113,7 +113,7 @@ def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -
     on = Videos(models, jobs)
     shown = gr.State(0)  # the frame in the editor
     with gr.Row():
-        start = gr.Button("Try: a disc and a square", size="sm")
+        start = gr.Button("Try: a disc and a square", size="sm", scale=0, min_width=220)
     with gr.Row(equal_height=False):
         one, all_ = ClipPanel(), MoviePanel()
     private: dict[str, Any] = {"api_visibility": "private"}
