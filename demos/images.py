@@ -36,18 +36,23 @@ class Images:
         """Take what is painted from one tool to another."""
         desk = Desk.of(desk)
         desk.corner = None
-        picking, shown = tool != "Brush", None
+        picking = tool != "Brush"
         if picking:
             desk.draft, desk.undo = read_editor(value) or desk.draft, []
-            shown = overlay(*desk.draft) if desk.draft else None
-            editor = gr.update(visible=False)
-        else:
-            value = write_editor(*desk.draft) if desk.draft else None
-            editor = gr.update(visible=True, value=value)
+        shown = overlay(*desk.draft) if picking and desk.draft else None
+        editor = gr.update(visible=not picking, value=None)
         return (
             desk, editor, gr.update(visible=picking, value=shown), gr.update(visible=picking),
             gr.update(visible=tool == "Click"), HELP[tool],
         )  # fmt: skip
+
+    @told
+    def lay_out(self, tool: str, desk: Desk | None) -> Any:
+        """What lies on the desk goes into the editor, which was emptied just before: one that
+        holds a picture still puts layers of another size in the wrong place."""
+        if tool != "Brush" or desk is None or desk.draft is None:
+            return gr.skip()
+        return write_editor(*desk.draft)
 
     @told
     def pick(
@@ -103,7 +108,7 @@ class Images:
         except ValueError as error:
             raise InputError(str(error)) from None
         desk.draft = (draft[0], ids)
-        return desk, gr.update(value=write_editor(*desk.draft)), overlay(*desk.draft)
+        return desk, None, overlay(*desk.draft)
 
     @told
     def add(self, tool: str, value: Any, partly: bool, desk: Desk | None) -> tuple[Any, ...]:
@@ -129,7 +134,7 @@ class Images:
         picture = open_picture(_saved(desk, scene.example))
         desk.examples, desk.draft = [], (picture, scene.mask.astype(np.uint8))
         return (
-            desk, gr.update(value=write_editor(*desk.draft), visible=True), "Brush",
+            desk, gr.update(value=None, visible=True), "Brush",
             [str(ready.target(name))], [], scene.tile or 0, "",
         )  # fmt: skip
 
@@ -177,7 +182,7 @@ class Images:
         if ids.max(initial=0) > len(NAMES):
             raise InputError(f"ids over {len(NAMES)} cannot be painted here")
         desk.draft = (open_picture(one.source), ids.astype(np.uint8))
-        editor = gr.update(value=write_editor(*desk.draft), visible=True)
+        editor = gr.update(value=None, visible=True)
         return desk, editor, "Brush", f"Mend {one.name}, then press “Add as example”."
 
 
@@ -225,10 +230,13 @@ def build(
     with gr.Row(equal_height=False):
         one, all_ = ExamplePanel(), ResultPanel()
     private: dict[str, Any] = {"api_visibility": "private"}
+    lay_out: dict[str, Any] = {
+        "fn": on.lay_out, "inputs": [one.tool, desk], "outputs": one.editor, **private,
+    }  # fmt: skip
     one.tool.change(
         on.switch, [one.tool, one.editor, desk],
         [desk, one.editor, one.picker, one.picks, one.tolerance, one.hint], **private,
-    )  # fmt: skip
+    ).then(**lay_out)  # fmt: skip
     one.picker.select(
         on.pick, [one.tool, one.color, one.tolerance, desk], [desk, one.picker], **private
     )
@@ -236,7 +244,7 @@ def build(
     one.mask.upload(
         on.upload_mask, [one.mask, one.tool, one.editor, desk], [desk, one.editor, one.picker],
         **private,
-    )  # fmt: skip
+    ).then(**lay_out)  # fmt: skip
     one.add.click(
         on.add, [one.tool, one.editor, all_.partly, desk], [desk, one.examples], **private
     )
@@ -246,7 +254,7 @@ def build(
             partial(on.ready, name=name), desk,
             [desk, one.editor, one.tool, all_.targets, one.examples, all_.tile, all_.status],
             **private,
-        )  # fmt: skip
+        ).then(**lay_out)  # fmt: skip
     all_.go.click(
         on.segment,
         [desk, one.tool, one.editor, all_.partly, all_.targets, one.names, all_.kind, all_.tile,
@@ -257,5 +265,7 @@ def build(
     all_.halt.click(jobs.stop, queue=False, **private)
     all_.gallery.select(on.choose, desk, [desk, all_.slider], **private)
     all_.view.change(on.show, [all_.view, desk], all_.gallery, **private)
-    all_.mend.click(on.correct, desk, [desk, one.editor, one.tool, all_.status], **private)
+    all_.mend.click(on.correct, desk, [desk, one.editor, one.tool, all_.status], **private).then(
+        **lay_out
+    )
     return all_.prompt_file

@@ -48,7 +48,7 @@ def write_editor(picture: Image.Image, ids: Array) -> dict[str, Any]:
     layer = Image.fromarray(np.dstack([_TABLE[ids], alpha]))
     both = picture.copy()
     both.paste(layer, mask=layer)
-    return {"background": picture, "layers": [layer], "composite": both}
+    return {"background": picture, "layers": [layer], "composite": None}
 
 
 def overlay(picture: Image.Image, ids: Array) -> Image.Image:

@@ -20,7 +20,7 @@ def new_editor(label: str, elem_id: str) -> gr.ImageEditor:
     editor = gr.ImageEditor(
         label=label, type="pil", image_mode="RGBA", format="png", sources=("upload", "clipboard"),
         brush=gr.Brush(colors=list(BRUSHES), default_color=BRUSHES[0], color_mode="fixed"),
-        eraser=gr.Eraser(), transforms=(), height=420,
+        eraser=gr.Eraser(), transforms=(), height=420, canvas_size=(8, 8),
         layers=gr.LayerOptions(allow_additional_layers=False), elem_id=elem_id,
         buttons=["fullscreen"],
         placeholder="# Drop a picture here\nor click to choose one, then paint",

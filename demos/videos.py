@@ -27,12 +27,21 @@ class Videos:
         desk = Desk.of(desk)
         desk.clip = None
         if path is None:
-            return desk, gr.update(maximum=1, value=0), None, "", None, None, gr.update(choices=[])
+            return (
+                desk,
+                0,
+                gr.update(maximum=1, value=0),
+                None,
+                "",
+                None,
+                None,
+                gr.update(choices=[]),
+            )
         desk.clip = Clip.open(path, desk.folder / "clip")
         said = f"{desk.clip.count} frames. Paint the objects on one of them, then propagate."
         return (
-            desk, gr.update(maximum=max(1, desk.clip.count - 1), value=0),
-            write_editor(*desk.clip.look(0)), said, None, None, gr.update(choices=[], value=None),
+            desk, 0, gr.update(maximum=max(1, desk.clip.count - 1), value=0),
+            None, said, None, None, gr.update(choices=[], value=None),
         )  # fmt: skip
 
     @told
@@ -41,10 +50,10 @@ class Videos:
         desk = Desk.of(desk)
         path = ready.clip()
         desk.clip = Clip.open(path, desk.folder / "clip")
-        picture, _ = desk.clip.look(0)
+        desk.clip.given[0] = ready.clip_ids(0)
         return (
-            desk, str(path), gr.update(maximum=desk.clip.count - 1, value=0),
-            write_editor(picture, ready.clip_ids(0)), "A red disc and a blue square, painted "
+            desk, str(path), 0, gr.update(maximum=desk.clip.count - 1, value=0),
+            None, "A red disc and a blue square, painted "
             "already. Press Propagate.", None, None, gr.update(choices=[], value=None),
         )  # fmt: skip
 
@@ -54,7 +63,13 @@ class Videos:
         desk = Desk.of(desk)
         clip, index = _clip(desk), int(index)
         self._keep(clip, int(shown), value)
-        return desk, write_editor(*clip.look(index)), index
+        return desk, None, index
+
+    @told
+    def lay_out(self, index: float, desk: Desk | None) -> Any:
+        """A frame into the editor, see `Images.lay_out`."""
+        clip = desk.clip if desk else None
+        return write_editor(*clip.look(int(index))) if isinstance(clip, Clip) else gr.skip()
 
     @staticmethod
     def _keep(clip: Clip, index: int, value: Any) -> None:
@@ -118,16 +133,17 @@ def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -
         one, all_ = ClipPanel(), MoviePanel()
     private: dict[str, Any] = {"api_visibility": "private"}
     fresh = [one.index, one.editor, all_.status, all_.movie, all_.files, all_.doubtful]
+    lay_out: dict[str, Any] = {
+        "fn": on.lay_out, "inputs": [shown, desk], "outputs": one.editor, **private,
+    }  # fmt: skip
     for event in (one.clip.upload, one.clip.clear):
-        event(on.open, [one.clip, desk], [desk, *fresh], **private).then(
-            lambda: 0, None, shown, **private
-        )
-    start.click(on.ready, desk, [desk, one.clip, *fresh], **private).then(
-        lambda: 0, None, shown, **private
-    )
+        event(on.open, [one.clip, desk], [desk, shown, *fresh], **private).then(**lay_out)
+    start.click(on.ready, desk, [desk, one.clip, shown, *fresh], **private).then(**lay_out)
     scrub = (on.scrub, [one.index, one.editor, shown, desk], [desk, one.editor, shown])
-    one.index.release(*scrub, **private)
-    all_.doubtful.input(lambda i: i, all_.doubtful, one.index, **private).then(*scrub, **private)
+    one.index.release(*scrub, **private).then(**lay_out)
+    all_.doubtful.input(lambda i: i, all_.doubtful, one.index, **private).then(
+        *scrub, **private
+    ).then(**lay_out)
     all_.go.click(
         on.propagate,
         [one.editor, shown, one.kind, one.names, one.prompt_file, checkpoint, desk],
