@@ -42,6 +42,7 @@ def build(checkpoints: list[str], sam: str | None = None) -> gr.Blocks:
     """The page."""
     models, jobs = Models(checkpoints), Jobs()
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(AGE // 6, AGE)) as app:
+        endpoints.build(models, jobs)  # first: the plain names of endpoints are theirs
         gr.Markdown(INTRO)
         desk = gr.State(None, time_to_live=AGE, delete_callback=_leave)
         checkpoint = gr.Dropdown(
@@ -59,7 +60,6 @@ def build(checkpoints: list[str], sam: str | None = None) -> gr.Blocks:
                 doctor.build(models, jobs, desk, checkpoint)
             with gr.Tab("API", id="api"):
                 gr.Markdown(endpoints.SNIPPET)
-        endpoints.build(models, jobs)
         app.unload(jobs.stop)
     app.queue(max_size=QUEUE, default_concurrency_limit=4)
     return app

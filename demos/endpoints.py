@@ -41,9 +41,10 @@ class Endpoints:
 
     @told
     def segment(
-        self, examples: list[str] | None, masks: list[str] | None, pictures: list[str] | None,
-        names: str, kind: str, tile: float, prompt: str | None, checkpoint: str,
-        request: gr.Request,
+        self, examples: list[str] | None = None, masks: list[str] | None = None,
+        pictures: list[str] | None = None, names: str = "", kind: str = "semantic",
+        tile: float = 0, prompt: str | None = None, checkpoint: str = "",
+        request: gr.Request | None = None,
     ) -> tuple[str, dict[str, Any]]:  # fmt: skip
         """Segment pictures by example. Examples and masks go in pairs, in order; a prompt file may
         take their place. Answers a zip of masks, and what each picture holds."""
@@ -66,8 +67,8 @@ class Endpoints:
 
     @told
     def track(
-        self, clip: str | None, mask: str | None, frame: float, kind: str, checkpoint: str,
-        request: gr.Request,
+        self, clip: str | None = None, mask: str | None = None, frame: float = 0,
+        kind: str = "instance", checkpoint: str = "", request: gr.Request | None = None,
     ) -> tuple[str, str, dict[str, Any]]:  # fmt: skip
         """Follow the objects of one frame's mask through a video. Answers an MP4 with the masks
         drawn, a zip of masks in DAVIS layout, and the frames worth a look."""
@@ -86,8 +87,8 @@ class Endpoints:
 
     @told
     def tune(
-        self, pictures: list[str] | None, masks: list[str] | None, names: str, steps: float,
-        checkpoint: str, request: gr.Request,
+        self, pictures: list[str] | None = None, masks: list[str] | None = None, names: str = "",
+        steps: float = 60, checkpoint: str = "", request: gr.Request | None = None,
     ) -> tuple[str, dict[str, Any]]:  # fmt: skip
         """Learn a prompt from labelled pictures; pictures and masks of the same names. Answers the
         prompt file, and the verdict on pictures held out."""
@@ -102,8 +103,8 @@ class Endpoints:
 
     @told
     def doctor(
-        self, pictures: list[str] | None, masks: list[str] | None, names: str, checkpoint: str,
-        request: gr.Request,
+        self, pictures: list[str] | None = None, masks: list[str] | None = None, names: str = "",
+        checkpoint: str = "", request: gr.Request | None = None,
     ) -> tuple[str, dict[str, Any]]:  # fmt: skip
         """Say what examples are worth; pictures and masks of the same names. Answers a page, and
         the same in words."""

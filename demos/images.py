@@ -230,12 +230,14 @@ def build(
     with gr.Row(equal_height=False):
         one, all_ = ExamplePanel(), ResultPanel()
     private: dict[str, Any] = {"api_visibility": "private"}
+    # An editor that was painted on keeps showing progress after it was filled anew.
+    quiet: dict[str, Any] = {**private, "show_progress": "hidden"}
     lay_out: dict[str, Any] = {
-        "fn": on.lay_out, "inputs": [one.tool, desk], "outputs": one.editor, **private,
+        "fn": on.lay_out, "inputs": [one.tool, desk], "outputs": one.editor, **quiet,
     }  # fmt: skip
     one.tool.change(
         on.switch, [one.tool, one.editor, desk],
-        [desk, one.editor, one.picker, one.picks, one.tolerance, one.hint], **private,
+        [desk, one.editor, one.picker, one.picks, one.tolerance, one.hint], **quiet,
     ).then(**lay_out)  # fmt: skip
     one.picker.select(
         on.pick, [one.tool, one.color, one.tolerance, desk], [desk, one.picker], **private
@@ -243,7 +245,7 @@ def build(
     one.back.click(on.undo, desk, [desk, one.picker], **private)
     one.mask.upload(
         on.upload_mask, [one.mask, one.tool, one.editor, desk], [desk, one.editor, one.picker],
-        **private,
+        **quiet,
     ).then(**lay_out)  # fmt: skip
     one.add.click(
         on.add, [one.tool, one.editor, all_.partly, desk], [desk, one.examples], **private
@@ -253,7 +255,7 @@ def build(
         button.click(
             partial(on.ready, name=name), desk,
             [desk, one.editor, one.tool, all_.targets, one.examples, all_.tile, all_.status],
-            **private,
+            **quiet,
         ).then(**lay_out)  # fmt: skip
     all_.go.click(
         on.segment,
@@ -265,7 +267,7 @@ def build(
     all_.halt.click(jobs.stop, queue=False, **private)
     all_.gallery.select(on.choose, desk, [desk, all_.slider], **private)
     all_.view.change(on.show, [all_.view, desk], all_.gallery, **private)
-    all_.mend.click(on.correct, desk, [desk, one.editor, one.tool, all_.status], **private).then(
+    all_.mend.click(on.correct, desk, [desk, one.editor, one.tool, all_.status], **quiet).then(
         **lay_out
     )
     return all_.prompt_file

@@ -91,7 +91,7 @@ def _names(files: list[Path]) -> list[str]:
     """A name for each file, none twice, safe as a file's."""
     names: list[str] = []
     for file in files:
-        stem = re.sub(r"[^\w.-]+", "_", file.stem).strip(".")[:80] or "picture"
+        stem = re.sub(r"[^\w.-]+|\.{2,}", "_", file.stem).strip(".")[:80] or "picture"
         name, number = stem, 1
         while name in names:
             number += 1

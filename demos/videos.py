@@ -132,17 +132,19 @@ def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -
     with gr.Row(equal_height=False):
         one, all_ = ClipPanel(), MoviePanel()
     private: dict[str, Any] = {"api_visibility": "private"}
+    # An editor that was painted on keeps showing progress after it was filled anew.
+    quiet: dict[str, Any] = {**private, "show_progress": "hidden"}
     fresh = [one.index, one.editor, all_.status, all_.movie, all_.files, all_.doubtful]
     lay_out: dict[str, Any] = {
-        "fn": on.lay_out, "inputs": [shown, desk], "outputs": one.editor, **private,
+        "fn": on.lay_out, "inputs": [shown, desk], "outputs": one.editor, **quiet,
     }  # fmt: skip
     for event in (one.clip.upload, one.clip.clear):
-        event(on.open, [one.clip, desk], [desk, shown, *fresh], **private).then(**lay_out)
-    start.click(on.ready, desk, [desk, one.clip, shown, *fresh], **private).then(**lay_out)
+        event(on.open, [one.clip, desk], [desk, shown, *fresh], **quiet).then(**lay_out)
+    start.click(on.ready, desk, [desk, one.clip, shown, *fresh], **quiet).then(**lay_out)
     scrub = (on.scrub, [one.index, one.editor, shown, desk], [desk, one.editor, shown])
-    one.index.release(*scrub, **private).then(**lay_out)
+    one.index.release(*scrub, **quiet).then(**lay_out)
     all_.doubtful.input(lambda i: i, all_.doubtful, one.index, **private).then(
-        *scrub, **private
+        *scrub, **quiet
     ).then(**lay_out)
     all_.go.click(
         on.propagate,
