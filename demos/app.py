@@ -25,6 +25,7 @@ footer { opacity: .8; }
 @media (max-width: 480px) {
   .gradio-container { padding: 8px !important; }
   h1 { font-size: 1.4em; }
+  .tab-container button { padding: 0 10px !important; }
 }
 """
 # Every picture says what it is, also those that Gradio draws without a word.
@@ -58,8 +59,8 @@ def build(checkpoints: list[str], sam: str | None = None) -> gr.Blocks:
                 tuning.build(models, jobs, desk, checkpoint, [first, second])
             with gr.Tab("Doctor", id="doctor", render_children=True):
                 doctor.build(models, jobs, desk, checkpoint)
-            with gr.Tab("API", id="api"):
-                gr.Markdown(endpoints.SNIPPET)
+        with gr.Accordion("Use it from Python, or by agents", open=False):
+            gr.Markdown(endpoints.SNIPPET)
         app.unload(jobs.stop)
     app.queue(max_size=QUEUE, default_concurrency_limit=4)
     return app

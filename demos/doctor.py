@@ -40,7 +40,12 @@ class Doctor:
                     text = f"Asking examples for each other: {share(*found[1:])}"
                     yield desk, text, gr.skip(), gr.skip()
             path = report_page(found, desk.new_run() / "report.html")
-            yield desk, headline(found), _framed(path.read_text(encoding="utf-8")), str(path)
+            yield (
+                desk,
+                headline(found),
+                _framed(path.read_text(encoding="utf-8")),
+                gr.update(value=str(path), visible=True),
+            )
 
 
 def headline(found: Any) -> str:
@@ -79,7 +84,9 @@ def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -
         with gr.Column(min_width=320):
             gr.Markdown("### 2. How well will it work, and which examples hurt?")
             status = gr.Markdown(elem_id="doctor-status")
-            file = gr.File(label="Download the report", interactive=False, elem_id="report")
+            file = gr.File(
+                label="Download the report", interactive=False, elem_id="report", visible=False
+            )
     page = gr.HTML(elem_id="report-page")
     go.click(
         on.run, [*inputs.all, names, checkpoint, desk], [desk, status, page, file],

@@ -159,7 +159,8 @@ class Images:
             said += "; stopped" if stop.is_set() else "; done"
             desk.chosen = 0
             pair = _pair(desk.answers[0]) if desk.answers else None
-            yield desk, gr.skip(), _gallery(desk, view), said, downloads(desk), pair
+            files = gr.update(value=downloads(desk), visible=True)
+            yield desk, gr.skip(), _gallery(desk, view), said, files, pair
 
     @told
     def choose(self, event: gr.SelectData, desk: Desk | None) -> tuple[Any, ...]:

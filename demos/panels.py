@@ -20,7 +20,7 @@ def new_editor(label: str, elem_id: str) -> gr.ImageEditor:
     editor = gr.ImageEditor(
         label=label, type="pil", image_mode="RGBA", format="png", sources=("upload", "clipboard"),
         brush=gr.Brush(colors=list(BRUSHES), default_color=BRUSHES[0], color_mode="fixed"),
-        eraser=gr.Eraser(), transforms=(), height=420, canvas_size=(8, 8),
+        eraser=gr.Eraser(), transforms=(), height=420, canvas_size=(1, 1),
         layers=gr.LayerOptions(allow_additional_layers=False), elem_id=elem_id,
         buttons=["fullscreen"],
         placeholder="# Drop a picture here\nor click to choose one, then paint",
@@ -95,7 +95,7 @@ class ResultPanel:
             self.mend = gr.Button("Correct this one, use it as an example", size="sm")
             self.files = gr.File(
                 label="Download: masks, COCO, prompt", file_count="multiple", interactive=False,
-                elem_id="downloads",
+                elem_id="downloads", visible=False,
             )  # fmt: skip
 
     def _options(self) -> None:
@@ -155,9 +155,11 @@ class MoviePanel:
                 label="Now", interactive=False, height=300, elem_id="live", buttons=[],
                 format="jpeg", alt_text="The frame answered last, with its masks",
             )  # fmt: skip
-            self.doubtful = gr.Dropdown([], label="Worth a look", elem_id="doubtful")
-            self.movie = gr.Video(label="Result", interactive=False, height=300, elem_id="movie")
+            self.doubtful = gr.Dropdown([], label="Worth a look", elem_id="doubtful", visible=False)
+            self.movie = gr.Video(
+                label="Result", interactive=False, height=300, elem_id="movie", visible=False
+            )
             self.files = gr.File(
                 label="Download: MP4 and masks", file_count="multiple", interactive=False,
-                elem_id="video-downloads",
+                elem_id="video-downloads", visible=False,
             )  # fmt: skip

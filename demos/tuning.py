@@ -37,10 +37,14 @@ class Tuning:
             for outcome in said:
                 if isinstance(outcome, tuple):
                     what, done, total = outcome
-                    yield desk, f"{what} ({share(done, total)})", skip, skip, skip
+                    yield desk, f"{what} ({share(done, total)})", skip, skip, skip, skip
             path = outcome.prompt.save(desk.new_run() / "tuned.safetensors")
             text = "\n".join(outcome.verdict.lines())
-            yield desk, verdict(outcome), curve(outcome), text, str(path)
+            yield (
+                desk, verdict(outcome), gr.update(value=curve(outcome), visible=True),
+                gr.update(value=text, visible=True), gr.update(value=str(path), visible=True),
+                gr.update(visible=True),
+            )  # fmt: skip
 
 
 def verdict(outcome: Any) -> str:
@@ -83,14 +87,25 @@ def build(
             plot = gr.LinePlot(
                 x="step", y="percent", color="what", height=280,
                 label="mIoU on pictures held out", y_title="mIoU, percent", elem_id="curve",
+                visible=False,
             )  # fmt: skip
-            text = gr.Textbox(label="Verdict", lines=8, interactive=False, elem_id="verdict")
-            file = gr.File(label="Download the prompt", interactive=False, elem_id="tuned-prompt")
-            use = gr.Button("Use it in Images and Video", size="sm", elem_id="use-prompt")
+            text = gr.Textbox(
+                label="Verdict", lines=8, interactive=False, elem_id="verdict", visible=False
+            )
+            file = gr.File(
+                label="Download the prompt",
+                interactive=False,
+                elem_id="tuned-prompt",
+                visible=False,
+            )
+            use = gr.Button(
+                "Use it in Images and Video", size="sm", elem_id="use-prompt", visible=False
+            )
             used = gr.Markdown()
     private: dict[str, Any] = {"api_visibility": "private"}
     go.click(
-        on.run, [*inputs.all, names, steps, checkpoint, desk], [desk, status, plot, text, file],
+        on.run, [*inputs.all, names, steps, checkpoint, desk],
+        [desk, status, plot, text, file, use],
         concurrency_id="long", concurrency_limit=1, **private,
     )  # fmt: skip
     halt.click(jobs.stop, queue=False, **private)

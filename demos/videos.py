@@ -27,21 +27,12 @@ class Videos:
         desk = Desk.of(desk)
         desk.clip = None
         if path is None:
-            return (
-                desk,
-                0,
-                gr.update(maximum=1, value=0),
-                None,
-                "",
-                None,
-                None,
-                gr.update(choices=[]),
-            )
+            return desk, 0, gr.update(maximum=1, value=0), None, "", *_nothing()
         desk.clip = Clip.open(path, desk.folder / "clip")
         said = f"{desk.clip.count} frames. Paint the objects on one of them, then propagate."
         return (
             desk, 0, gr.update(maximum=max(1, desk.clip.count - 1), value=0),
-            None, said, None, None, gr.update(choices=[], value=None),
+            None, said, *_nothing(),
         )  # fmt: skip
 
     @told
@@ -54,7 +45,7 @@ class Videos:
         return (
             desk, str(path), 0, gr.update(maximum=desk.clip.count - 1, value=0),
             None, "A red disc and a blue square, painted "
-            "already. Press Propagate.", None, None, gr.update(choices=[], value=None),
+            "already. Press Propagate.", *_nothing(),
         )  # fmt: skip
 
     @told
@@ -102,9 +93,16 @@ class Videos:
                 said = f"Stopped. {said}"
             choices = [(f"frame {i}: {why}", i) for i, why in look.items()]
             yield (
-                desk, skip, said, str(movie), [str(movie), str(masks)],
-                gr.update(choices=choices, value=None),
+                desk, skip, said, gr.update(value=str(movie), visible=True),
+                gr.update(value=[str(movie), str(masks)], visible=True),
+                gr.update(choices=choices, value=None, visible=bool(choices)),
             )  # fmt: skip
+
+
+def _nothing() -> tuple[Any, ...]:
+    """Movie, files and doubtful frames of a clip that was not followed yet."""
+    hidden = gr.update(value=None, visible=False)
+    return hidden, hidden, gr.update(choices=[], value=None, visible=False)
 
 
 def _warnings(look: dict[int, str]) -> str:

@@ -1,0 +1,166 @@
+"""Load: four visitors of the demo at once, each with one job after the other.
+
+`python -m benchmarks.demo [--seconds 120] [--visitors 4]`. The demo runs as a process of its own,
+one thread a job; three visitors segment eight pictures at a time, one follows a clip of 12 frames.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gradio_client import Client, handle_file
+from PIL import Image
+
+from benchmarks.common import environment, heading, row
+
+
+def pictures(folder: Path, count: int) -> tuple[list[Path], list[Path]]:
+    """Files of 640×480 with a bright disc, and of its masks."""
+    rows, columns = np.mgrid[:480, :640]
+    shown, masks = [], []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        inside = (rows - rng.integers(100, 380)) ** 2 + (columns - rng.integers(100, 540)) ** 2
+        pixels = rng.integers(20, 90, (480, 640, 3))
+        pixels[inside < 80**2] += (140, 120, 60)
+        shown.append(folder / f"picture{number}.png")
+        masks.append(folder / f"mask{number}.png")
+        Image.fromarray(pixels.astype(np.uint8)).save(shown[-1])
+        Image.fromarray((inside < 80**2).astype(np.uint8)).save(masks[-1])
+    return shown, masks
+
+
+def clip(path: Path, picture: Path, frames: int = 12) -> None:
+    """A picture that moves to the side."""
+    import av
+
+    pixels = np.asarray(Image.open(picture))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=12)
+        stream.height, stream.width, stream.pix_fmt = 480, 640, "yuv420p"
+        for index in range(frames):
+            moved = np.ascontiguousarray(np.roll(pixels, 6 * index, 1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(moved, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def resident(process: int) -> float:
+    """Memory of a process now, MiB."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+class Visitor(threading.Thread):
+    """Does one job after the other until the time is over."""
+
+    def __init__(self, address: str, job: str, call: dict[str, Any], until: float) -> None:
+        super().__init__()
+        self.client = Client(address, verbose=False)
+        self.job, self.call, self.until = job, call, until
+        self.took, self.errors = list[float](), list[str]()
+
+    def run(self) -> None:
+        """See the class."""
+        while time.time() < self.until:
+            begun = time.time()
+            try:
+                answer = self.client.predict(api_name=f"/{self.job}", **self.call)
+                assert not answer[-1].get("failed"), answer[-1]
+            except Exception as error:
+                self.errors.append(f"{type(error).__name__}: {error}")
+            self.took.append(time.time() - begun)
+
+
+def main() -> None:
+    """Print one row a job, and memory before and after."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=120)
+    parser.add_argument("--visitors", type=int, default=4)
+    options = parser.parse_args()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "demos", "--port", str(port), "--threads", "1"]
+    server = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            load(f"http://127.0.0.1:{port}", server.pid, Path(name), options)
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+
+
+def load(address: str, process: int, folder: Path, options: argparse.Namespace) -> None:
+    """The visits, and what they came to."""
+    shown, masks = pictures(folder, 9)
+    clip(folder / "clip.mp4", shown[0])
+    calls: dict[str, dict[str, Any]] = {
+        "segment": {
+            "examples": [handle_file(str(shown[0]))], "masks": [handle_file(str(masks[0]))],
+            "pictures": [handle_file(str(p)) for p in shown[1:]],
+        },
+        "track": {
+            "clip": handle_file(str(folder / "clip.mp4")), "mask": handle_file(str(masks[0])),
+            "frame": 0,
+        },
+    }  # fmt: skip
+    first = _wait(address)
+    for job, call in calls.items():  # weights and code are loaded
+        first.predict(api_name=f"/{job}", **call)
+    before, memory = resident(process), list[float]()
+    until = time.time() + options.seconds
+    jobs = ["track" if n == 0 else "segment" for n in range(options.visitors)]
+    visitors = [Visitor(address, job, calls[job], until) for job in jobs]
+    for visitor in visitors:
+        visitor.start()
+    while any(visitor.is_alive() for visitor in visitors):
+        memory.append(resident(process))
+        time.sleep(1)
+    _print(visitors, before, memory)
+
+
+def _wait(address: str) -> Client:
+    for _ in range(120):
+        try:
+            return Client(address, verbose=False)
+        except Exception:  # not up yet
+            time.sleep(0.5)
+    raise SystemExit("the demo did not start")
+
+
+def _print(visitors: list[Visitor], before: float, memory: list[float]) -> None:
+    print(environment())
+    print(heading("job", "done", "errors", "median s", "slowest s"))
+    by_job: dict[str, list[Visitor]] = defaultdict(list)
+    for visitor in visitors:
+        by_job[visitor.job].append(visitor)
+    for job, several in by_job.items():
+        took = [t for visitor in several for t in visitor.took]
+        errors = [e for visitor in several for e in visitor.errors]
+        print(row(
+            f"{job} ({len(several)} visitors)", str(len(took)), str(len(errors)),
+            f"{np.median(took):.1f}", f"{max(took):.1f}",
+        ))  # fmt: skip
+        for text in errors[:3]:
+            print(f"  {text}")
+    half = len(memory) // 2
+    print(
+        f"\nmemory of the server: {before:.0f} MiB before, at most {max(memory[:half]):.0f} in the "
+        f"first half, {max(memory[half:]):.0f} in the second"
+    )
+
+
+if __name__ == "__main__":
+    main()
