@@ -10,7 +10,7 @@ demo: .venv/demo
 
 # Lint, types, tests.
 test: lint
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -142,17 +142,17 @@ def _wait(address: str) -> Client:
 
 def _print(visitors: list[Visitor], before: float, memory: list[float]) -> None:
     print(environment())
-    print(heading("job", "done", "errors", "median s", "slowest s"))
+    heading("job", "done", "errors", "median s", "slowest s")
     by_job: dict[str, list[Visitor]] = defaultdict(list)
     for visitor in visitors:
         by_job[visitor.job].append(visitor)
     for job, several in by_job.items():
         took = [t for visitor in several for t in visitor.took]
         errors = [e for visitor in several for e in visitor.errors]
-        print(row(
-            f"{job} ({len(several)} visitors)", str(len(took)), str(len(errors)),
+        row(
+            f"{job} ({len(several)} visitors)", len(took), len(errors),
             f"{np.median(took):.1f}", f"{max(took):.1f}",
-        ))  # fmt: skip
+        )  # fmt: skip
         for text in errors[:3]:
             print(f"  {text}")
     half = len(memory) // 2

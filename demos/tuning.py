@@ -85,7 +85,7 @@ def build(
             gr.Markdown("### 2. Is the learned prompt better than the pictures as they are?")
             status = gr.Markdown(elem_id="tune-status")
             plot = gr.LinePlot(
-                x="step", y="percent", color="what", height=280,
+                x="step", y="percent", color="what", height=340,
                 label="mIoU on pictures held out", y_title="mIoU, percent", elem_id="curve",
                 visible=False,
             )  # fmt: skip

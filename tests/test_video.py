@@ -332,3 +332,19 @@ def test_three_objects_keep_their_ids():
         assert np.mean([iou for index, iou in scores if index == one]) > 0.5
     back = [iou for index, iou in scores[-6:] if index == 1]
     assert min(back) > 0.4
+
+
+def test_start_answers_from_a_frame_on(video):
+    labels = {0: ONE, 2: ids((1, 12))}
+    whole = dict(video.track(FRAMES, labels))
+    later = dict(video.track(FRAMES, labels, start=2, direction="forward"))
+    assert list(later) == [2, 3, 4, 5]
+    same(later[2], whole[2])
+    down = video.track(FRAMES, labels, start=1, direction="backward")
+    assert [i for i, _ in down] == [1, 0]
+
+
+@pytest.mark.parametrize("start", [-1, 99, True, 1.5])
+def test_start_that_is_no_frame(video, start):
+    with pytest.raises(InputError, match=r"start|no frame 99"):
+        video.track(FRAMES, ONE, start=start)

@@ -1,0 +1,301 @@
+"""Parts of the demo: painting, picking, pairs of files, places, limits."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.demo import clip, iou, labelled, scene
+
+gr = pytest.importorskip("gradio", reason="needs gradio (demo extra)")
+
+from demos import limits, ready  # noqa: E402
+from demos.desk import Desk, Shown  # noqa: E402
+from demos.labelled import pair_up, watched  # noqa: E402
+from demos.painting import (  # noqa: E402
+    BRUSHES,
+    ids_of_mask,
+    label_picture,
+    read_editor,
+    read_names,
+    write_editor,
+)
+from demos.picking import Sam, grow_box, grow_click  # noqa: E402
+from demos.tracking import Clip  # noqa: E402
+from incontext import Example, InputError, Predictor  # noqa: E402
+
+
+def test_what_is_painted_is_read_back():
+    ids = np.random.default_rng(0).integers(0, 9, (31, 57)).astype(np.uint8)
+    picture = Image.new("RGB", (57, 31), "gray")
+    again, read = read_editor(write_editor(picture, ids))
+    assert again.size == picture.size
+    assert np.array_equal(read, ids)
+
+
+def test_layers_lie_over_each_other_and_are_fitted():
+    below = Image.new("RGBA", (40, 20), BRUSHES[0])
+    above = Image.new("RGBA", (20, 10))  # of another size, and half as opaque in one part
+    above.paste(BRUSHES[2] + "ff", (0, 0, 10, 10))
+    above.paste(BRUSHES[2] + "40", (10, 0, 20, 10))
+    value = {"background": Image.new("RGBA", (40, 20)), "layers": [below, above]}
+    picture, ids = read_editor(value)
+    assert picture.getpixel((0, 0)) == (255, 255, 255)  # transparent is white
+    assert (ids[:, :20] == 3).all()
+    assert (ids[:, 20:] == 1).all()
+    assert read_editor(None) is None
+    assert read_editor({"background": None, "layers": []}) is None
+
+
+def test_labels_keep_their_colors():
+    ids = np.zeros((8, 8), np.uint8)
+    ids[2:4] = 3
+    example = Example(Image.new("RGB", (8, 8)), label_picture(ids))
+    assert example.labels.present == [3] or tuple(example.labels.present) == (3,)
+    assert "#{:02x}{:02x}{:02x}".format(*example.labels.colors[3]) == BRUSHES[2]
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "1", "I;16"])
+def test_masks_of_every_kind(mode):
+    ids = np.zeros((6, 9), np.uint8)
+    ids[1:3, 2:5] = 1
+    image = {
+        "L": lambda: Image.fromarray(ids * 255), "P": lambda: label_picture(ids),
+        "RGB": lambda: label_picture(ids).convert("RGB"), "1": lambda: Image.fromarray(ids > 0),
+        "I;16": lambda: Image.fromarray(ids.astype(np.uint16) * 700),
+    }[mode]()  # fmt: skip
+    assert image.mode == mode
+    assert np.array_equal(ids_of_mask(image, (9, 6)), ids)
+
+
+def test_masks_that_cannot_be_meant():
+    with pytest.raises(ValueError, match="the mask is 5×5, the picture 9×6"):
+        ids_of_mask(Image.new("L", (5, 5)), (9, 6))
+    noise = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    with pytest.raises(ValueError, match=r"63 values.*save it as PNG"):
+        ids_of_mask(noise, (8, 8))
+
+
+def test_names():
+    assert read_names("cell, , dirt", [1, 2, 3]) == {1: "cell", 2: "blue", 3: "dirt"}
+    assert read_names("", [8]) == {8: "pink"}
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_one_click_and_a_box_take_the_object(scale):
+    picture, inside = scene(0)
+    image = Image.fromarray(picture).resize((480 * scale, 200 * scale), Image.Resampling.BICUBIC)
+    truth = np.kron(inside, np.ones((scale, scale), bool))
+    rows, columns = np.nonzero(truth)
+    clicked = grow_click(image, (int(columns.mean()), int(rows.mean())), 16)
+    boxed = grow_box(image, (columns.min() - 6, rows.min() - 6, columns.max() + 6, rows.max() + 6))
+    assert clicked.shape == truth.shape
+    assert iou(clicked, truth) > 0.93
+    assert iou(boxed, truth) > 0.9
+
+
+@pytest.mark.parametrize("at", [(0, 0), (479, 199)])
+def test_clicks_and_boxes_at_the_edge(at):
+    image = Image.fromarray(scene(0)[0])
+    assert grow_click(image, at, 16)[at[1], at[0]]
+    assert grow_box(image, (*at, at[0] + 1, at[1] + 1)).shape == (200, 480)
+
+
+def test_sam_where_its_weights_are(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    assert Sam.cached("nowhere/sam") is None
+    config = transformers.SamConfig(
+        vision_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+                       "output_channels": 16, "image_size": 64, "patch_size": 16, "mlp_dim": 32,
+                       "num_pos_feats": 8, "global_attn_indexes": [0], "window_size": 2},
+        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 16,
+                               "mask_input_channels": 4},
+        mask_decoder_config={"hidden_size": 16, "mlp_dim": 32, "num_hidden_layers": 1,
+                             "num_attention_heads": 2, "iou_head_hidden_dim": 16},
+    )  # fmt: skip
+    transformers.SamModel(config).save_pretrained(tmp_path)
+    from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
+
+    images = SamImageProcessorPil(
+        size={"longest_edge": 64},
+        pad_size={"height": 64, "width": 64},
+        mask_size={"longest_edge": 16},
+    )
+    transformers.SamProcessor(images).save_pretrained(tmp_path)
+    sam = Sam.cached(str(tmp_path))
+    image = Image.fromarray(scene(0)[0])
+    assert sam.pick(image, (40, 50), None).shape == (200, 480)
+    assert sam.pick(image, None, (10, 10, 90, 90)).dtype == bool
+
+
+def test_pairs_by_name():
+    pictures = [Path("a.jpg"), Path("b.png")]
+    masks = [Path("b_mask.png"), Path("a.png")]
+    assert pair_up(pictures, masks) == [(pictures[0], masks[1]), (pictures[1], masks[0])]
+    with pytest.raises(InputError, match=r"b\.png has no mask"):
+        pair_up(pictures, masks[1:])
+    with pytest.raises(InputError, match=r"c\.png belongs to no picture"):
+        pair_up(pictures, [*masks, Path("c.png")])
+    with pytest.raises(InputError, match="two masks for a"):
+        pair_up(pictures, [*masks, Path("a_mask.png")])
+
+
+class Visit:
+    """What Gradio tells of who asks."""
+
+    def __init__(self, session_hash: str) -> None:
+        self.session_hash = session_hash
+
+
+def test_one_job_a_visitor():
+    jobs = limits.Jobs()
+    with jobs.one(Visit("a")) as stop:
+        with pytest.raises(gr.Error, match="One job at a time"), jobs.one(Visit("a")):
+            pass
+        with jobs.one(Visit("b")) as other:
+            jobs.stop(Visit("a"))
+            assert stop.is_set()
+            assert not other.is_set()
+    with jobs.one(Visit("a")) as again:
+        assert not again.is_set()
+
+
+def test_what_is_long_can_be_stopped():
+    stop, steps = threading.Event(), []
+
+    def work(tell):
+        for step in range(1000):
+            tell("step", step, 1000)
+            steps.append(step)
+            time.sleep(0.002)
+
+    for said in watched(work, stop):
+        assert said[0] == "step"
+        stop.set()
+        break
+    with pytest.raises(limits.Stopped):
+        for _ in watched(work, stop):
+            pass
+    assert len(steps) < 1000
+    assert list(watched(lambda tell: "done", threading.Event())) == ["done"]
+
+
+def test_errors_are_told_without_paths():
+    @limits.told
+    def fails(error):
+        raise error
+
+    with pytest.raises(gr.Error, match=r"^'?frames\.mp4: not a video") as caught:
+        fails(InputError("/tmp/abc/def/frames.mp4: not a video"))
+    assert "/tmp" not in str(caught.value)
+    with pytest.raises(gr.Error, match="server's log") as caught:
+        fails(KeyError("/secret/path"))
+    assert "secret" not in str(caught.value)
+
+
+def test_old_files_are_swept_and_the_desk_is_laid_anew(monkeypatch):
+    with limits.own_root() as root:
+        desk, other = Desk.of(None), Desk.of(None)
+        (desk.folder / "file").write_text("x")
+        old = time.time() - limits.AGE - 5
+        import os
+
+        os.utime(desk.folder, (old, old))
+        kept = ready.cells()[0][0]
+        limits.sweep(every=1e6)
+        for _ in range(100):
+            if not desk.folder.exists():
+                break
+            time.sleep(0.05)
+        assert not desk.folder.exists()
+        assert other.folder.exists()
+        assert kept.exists()
+        assert Desk.of(desk) is not desk
+        assert Desk.of(other) is other
+        other.close()
+        assert not other.folder.exists()
+    assert not root.exists()
+
+
+def test_examples_on_the_desk():
+    with limits.own_root():
+        desk = Desk.of(None)
+        picture, inside = scene(0)
+        large = Image.fromarray(picture).resize((4800, 2000))
+        ids = np.kron(inside, np.ones((10, 10))).astype(np.uint8) * 4
+        shown = Shown.of(large, ids)
+        assert max(shown.picture.size) == 1024
+        assert set(np.unique(shown.ids)) == {0, 4}
+        desk.add(shown)
+        desk.add(Shown.of(large, ids))
+        assert len(desk.examples) == 1
+        assert desk.names("a, b, c, leaf") == {4: "leaf"}
+        with pytest.raises(InputError, match="Nothing is painted"):
+            Shown.of(large, ids * 0)
+
+
+def test_clip_goes_on_where_it_was_corrected(tmp_path):
+    truth = clip(tmp_path / "clip.mp4", 5)
+    predictor, stop = Predictor.from_pretrained(), threading.Event()
+    video = Clip.open(tmp_path / "clip.mp4", tmp_path / "work")
+    with pytest.raises(InputError, match="Paint the objects"):
+        list(video.follow(predictor, stop))
+    video.look(0)
+    video.paint(0, truth[0].astype(np.uint8))
+    assert [i for i, _ in video.follow(predictor, stop)] == [0, 1, 2, 3, 4]
+    # Nothing changed: all of it anew. A frame that was looked at and left is no correction.
+    _, ids = video.look(3)
+    video.paint(3, ids)
+    assert [i for i, _ in video.follow(predictor, stop)] == [0, 1, 2, 3, 4]
+    video.look(3)
+    before = video.ids(1).copy()
+    video.paint(3, np.where(truth[3], 2, 0).astype(np.uint8))
+    assert [i for i, _ in video.follow(predictor, stop)] == [3, 4]
+    assert np.array_equal(video.ids(1), before)
+    assert np.array_equal(video.ids(3) == 2, truth[3])
+    movie, masks = video.write()
+    assert movie.stat().st_size
+    assert masks.stat().st_size
+
+
+def test_stopped_clip_goes_on(tmp_path):
+    truth = clip(tmp_path / "clip.mp4", 5)
+    predictor, stop = Predictor.from_pretrained(), threading.Event()
+    video = Clip.open(tmp_path / "clip.mp4", tmp_path / "work")
+    video.paint(0, truth[0].astype(np.uint8))
+    stop.set()
+    assert [i for i, _ in video.follow(predictor, stop)] == [0]
+    stop.clear()
+    assert [i for i, _ in video.follow(predictor, stop)] == [1, 2, 3, 4]
+
+
+def test_clips_that_are_too_much(tmp_path, monkeypatch):
+    clip(tmp_path / "clip.mp4", 5)
+    monkeypatch.setattr("demos.tracking.FRAMES", 4)
+    with pytest.raises(InputError, match="5 frames; accepted here: 4"):
+        Clip.open(tmp_path / "clip.mp4", tmp_path / "work")
+    monkeypatch.setattr("demos.tracking.FRAMES", 9)
+    monkeypatch.setattr("demos.tracking.FRAME_PIXELS", 100)
+    with pytest.raises(InputError, match="frames of 480×200"):
+        Clip.open(tmp_path / "clip.mp4", tmp_path / "work")
+
+
+def test_ready_made_pictures_are_read_by_the_library(tmp_path):
+    with limits.own_root():
+        pictures, masks = ready.cells()
+        assert len(pictures) == len(masks) == ready.CELLS
+        assert Example(pictures[0], masks[0]).labels.present
+        for name in ready.SCENES:
+            assert Image.open(ready.target(name)).mode == "RGB"
+        video = Clip.open(ready.clip(), tmp_path / "work")
+        assert video.count == ready.CLIP[2]
+        assert ready.clip_ids(0).shape == ready.CLIP[:2]
+
+
+def test_labelled_scenes_are_what_tests_think(tmp_path):
+    pictures, masks = labelled(tmp_path, 2)
+    assert np.array_equal(np.asarray(Image.open(masks[1])) == 1, scene(1)[1])
+    assert pictures[0].is_file()
