@@ -202,9 +202,7 @@ def _saved(desk: Desk, pixels: Any) -> str:
 
 
 def _shown(desk: Desk) -> list[tuple[Any, str]]:
-    return [
-        (overlay(one.picture, one.ids), f"example {n}") for n, one in enumerate(desk.examples, 1)
-    ]
+    return [(overlay(one.picture, one.ids), str(n)) for n, one in enumerate(desk.examples, 1)]
 
 
 def _gallery(desk: Desk, view: str) -> list[tuple[str, str]]:

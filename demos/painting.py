@@ -15,13 +15,14 @@ COLORS = {
 }  # fmt: skip
 NAMES = dict(enumerate(COLORS, 1))
 BRUSHES = ["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in COLORS.values()]
+OPACITY = 0.65  # of the brushes: what is painted over stays visible
 _TABLE = np.array([(0, 0, 0), *COLORS.values()], np.uint8)  # (9, 3), row 0 is the background
 
 
 def read_editor(value: dict[str, Any] | None) -> tuple[Image.Image, Array] | None:
     """The picture in an editor as RGB, and the ids painted on it, (H, W) uint8; None: no picture.
 
-    A pixel belongs to a layer where that is more than half opaque; later layers lie over earlier
+    A pixel belongs to a layer where that is more than a third opaque; later layers lie over earlier
     ones; its color is the nearest of the brushes.
     """
     if not value or value.get("background") is None:
@@ -34,7 +35,7 @@ def read_editor(value: dict[str, Any] | None) -> tuple[Image.Image, Array] | Non
         if layer.size != picture.size:
             layer = layer.resize(picture.size, Image.Resampling.NEAREST)  # noqa: PLW2901
         rgba = np.asarray(layer.convert("RGBA"))
-        there = rgba[..., 3] > 127
+        there = rgba[..., 3] > 85
         colors, which = np.unique(rgba[there][:, :3], axis=0, return_inverse=True)
         gaps = np.abs(colors[:, None].astype(int) - _TABLE[None, 1:]).sum(2)
         if len(colors):
@@ -44,7 +45,7 @@ def read_editor(value: dict[str, Any] | None) -> tuple[Image.Image, Array] | Non
 
 def write_editor(picture: Image.Image, ids: Array) -> dict[str, Any]:
     """What an editor shows of a picture and its ids."""
-    alpha = np.where(ids > 0, 255, 0).astype(np.uint8)
+    alpha = np.where(ids > 0, round(255 * OPACITY), 0).astype(np.uint8)
     layer = Image.fromarray(np.dstack([_TABLE[ids], alpha]))
     both = picture.copy()
     both.paste(layer, mask=layer)

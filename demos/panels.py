@@ -4,7 +4,7 @@ import gradio as gr
 
 from demos.desk import VIEWS
 from demos.limits import FRAMES, UPLOAD, guarded
-from demos.painting import BRUSHES, NAMES
+from demos.painting import BRUSHES, NAMES, OPACITY
 
 TOOLS = ("Brush", "Click", "Box")
 PICTURE_FILES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"]
@@ -17,9 +17,10 @@ HELP = {
 
 def new_editor(label: str, elem_id: str) -> gr.ImageEditor:
     """Where people paint: picture below, one layer of brushes above."""
+    brushes = [(color, OPACITY) for color in BRUSHES]
     editor = gr.ImageEditor(
         label=label, type="pil", image_mode="RGBA", format="png", sources=("upload", "clipboard"),
-        brush=gr.Brush(colors=list(BRUSHES), default_color=BRUSHES[0], color_mode="fixed"),
+        brush=gr.Brush(colors=list(brushes), default_color=brushes[0], color_mode="fixed"),
         eraser=gr.Eraser(), transforms=(), height=420, canvas_size=(1, 1),
         layers=gr.LayerOptions(allow_additional_layers=False), elem_id=elem_id,
         buttons=["fullscreen"],

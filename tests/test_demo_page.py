@@ -73,6 +73,11 @@ def green(pixels: np.ndarray) -> np.ndarray:
     return (pixels[..., 1] > pixels[..., 0] + 60) & (pixels[..., 1] > pixels[..., 2] + 25)
 
 
+def red(pixels: np.ndarray) -> np.ndarray:
+    """Where the first brush was."""
+    return (pixels[..., 0] > 120) & (pixels[..., 1] < 130) & (pixels[..., 0] > pixels[..., 2] + 40)
+
+
 def paint(page, selector: str, inside: np.ndarray) -> None:
     """Paint an ellipse with the mouse: a ring as far inside as the brush is thick, and its middle.
 
@@ -125,9 +130,8 @@ def test_painted_picture_gives_aligned_masks(page, tmp_path):
         page.get_by_role("tab", name=name).click()
         page.wait_for_timeout(700)
     after, _ = on_screen(page, "#example-editor canvas >> nth=0")
-    red = [(p[..., 0] > 180) & (p[..., 1] < 90) for p in (before, after)]
-    assert red[0].sum() > 1000
-    assert iou(*red) > 0.98, "the painting did not outlast a change of tabs"
+    assert red(before).sum() > 1000
+    assert iou(red(before), red(after)) > 0.98, "the painting did not outlast a change of tabs"
     page.locator("#targets input[type=file]").set_input_files([one, other])
     page.get_by_label("Names of the colors").first.fill("egg")
     page.locator("#segment").click()
@@ -142,11 +146,11 @@ def test_painted_picture_gives_aligned_masks(page, tmp_path):
     page.get_by_text("Mend scene0").wait_for()
     page.wait_for_timeout(2500)
     pixels, _ = on_screen(page, "#example-editor canvas >> nth=0")
-    assert ((pixels[..., 0] > 180) & (pixels[..., 1] < 90)).sum() > 1000
+    assert red(pixels).sum() > 1000
     page.get_by_label("Erase").first.click()
     paint(page, "#example-editor", scene(0)[1])
     pixels, _ = on_screen(page, "#example-editor canvas >> nth=0")
-    assert ((pixels[..., 0] > 180) & (pixels[..., 1] < 90)).sum() < 300
+    assert red(pixels).sum() < 300
 
 
 def test_one_click_takes_a_region(page, tmp_path):
@@ -195,7 +199,7 @@ def test_video_is_followed_and_corrected(page, tmp_path):
     page.locator("#frame input[type=range]").press("ArrowRight")
     page.wait_for_timeout(3000)
     pixels, _ = on_screen(page, "#frame-editor canvas >> nth=0")
-    assert ((pixels[..., 0] > 180) & (pixels[..., 1] < 90)).sum() > 1000
+    assert red(pixels).sum() > 1000
 
 
 def test_tuned_prompt_is_used_in_the_other_tabs(page, tmp_path):
