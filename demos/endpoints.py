@@ -5,11 +5,11 @@ from typing import Any
 
 import gradio as gr
 
-from demos.desk import Desk, Shown, pack
-from demos.labelled import pool_of
-from demos.limits import FRAMES, Jobs, open_mask, open_picture, told
+from demos.desk import Desk, pack
+from demos.labelled import pool_of, read_example, small
+from demos.limits import FRAMES, Jobs, told
 from demos.models import Models
-from demos.painting import ids_of_mask
+from demos.painting import names_in_order, paintable
 from demos.segmenting import Wish, segment
 from demos.tracking import Clip
 from incontext import InputError, Settings, examine, report_lines, report_page, tune
@@ -53,11 +53,14 @@ class Endpoints:
             given, drawn = examples or [], masks or []
             if len(given) != len(drawn):
                 raise InputError(f"{len(given)} examples and {len(drawn)} masks; accepted: pairs")
-            for example, mask in zip(given, drawn, strict=True):
-                desk.add(_shown(example, mask))
-            wish = Wish(checkpoint or None, kind, int(tile or 0) or None, names, prompt)
+            found = [small(read_example(e, m)) for e, m in zip(given, drawn, strict=True)]
+            ids = sorted({int(i) for example in found for i in example.labels.present})
+            named = names_in_order(names, ids) if found else {}
+            wish = Wish(checkpoint or None, kind, int(tile or 0) or None, named, prompt)
             failed: list[str] = []
-            for _, _, failed in segment(self.models, desk, pictures or [], wish, stop):  # noqa: B007
+            for _, _, failed in segment(  # noqa: B007
+                self.models, desk, found, pictures or [], wish, stop
+            ):
                 pass
             folder = desk.folder / f"run{desk.runs}"
             said = {one.name: one.said.removeprefix(f"{one.name}: ") for one in desk.answers}
@@ -78,7 +81,7 @@ class Endpoints:
                 raise InputError("pass a clip, and a mask of one of its frames")
             found = Clip.open(clip, desk.folder / "clip")
             picture, _ = found.look(int(frame))
-            found.paint(int(frame), _ids(mask, picture.size))
+            found.paint(int(frame), paintable(read_example(picture, mask).labels.ids))
             for _ in found.follow(self.models.get(checkpoint or None), stop, kind=kind):
                 pass
             movie, masks = found.write()
@@ -123,18 +126,6 @@ def _steps(wanted: float) -> int:
     if not 1 <= wanted <= 200:
         raise InputError(f"{wanted:g} steps; accepted here: 1 … 200")
     return int(wanted)
-
-
-def _ids(mask: str, size: tuple[int, int]) -> Any:
-    try:
-        return ids_of_mask(open_mask(mask), size)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-
-
-def _shown(example: str, mask: str) -> Shown:
-    picture = open_picture(example)
-    return Shown.of(picture, _ids(mask, picture.size))
 
 
 def _files(label: str) -> gr.File:

@@ -9,9 +9,10 @@ import numpy as np
 
 from demos import ready
 from demos.desk import Answer, Desk, Shown
-from demos.limits import Jobs, open_mask, open_picture, told
+from demos.labelled import read_example
+from demos.limits import Jobs, open_picture, told
 from demos.models import Models
-from demos.painting import NAMES, ids_of_mask, overlay, read_editor, write_editor
+from demos.painting import NAMES, overlay, paintable, read_editor, write_editor
 from demos.panels import HELP, ExamplePanel, ResultPanel
 from demos.picking import Sam, grow_box, grow_click
 from demos.segmenting import Wish, downloads, segment
@@ -103,10 +104,7 @@ class Images:
         draft = read_editor(value) if tool == "Brush" else desk.draft
         if draft is None:
             raise InputError("Upload the picture first, then its mask.")
-        try:
-            ids = ids_of_mask(open_mask(path), draft[0].size)
-        except ValueError as error:
-            raise InputError(str(error)) from None
+        ids = paintable(read_example(draft[0], path).labels.ids)
         desk.draft = (draft[0], ids)
         return desk, None, overlay(*desk.draft)
 
@@ -150,10 +148,13 @@ class Images:
             shown = None if prompt else self.current(desk, tool, value, partly)
             if shown is not None:
                 desk.add(shown)
-            wish = Wish(checkpoint, kind, int(tile or 0) or None, names, prompt)
+            wish = Wish(checkpoint, kind, int(tile or 0) or None, desk.names(names), prompt)
+            examples = [one.example() for one in desk.examples]
             yield desk, _shown(desk), gr.skip(), "Encoding the examples …", gr.skip(), gr.skip()
             said = ""
-            for done, total, failed in segment(self.models, desk, targets or [], wish, stop):
+            for done, total, failed in segment(
+                self.models, desk, examples, targets or [], wish, stop
+            ):
                 said = f"{done} of {total} pictures" + _failures(failed)
                 yield desk, gr.skip(), _gallery(desk, view), said, gr.skip(), gr.skip()
             said += "; stopped" if stop.is_set() else "; done"

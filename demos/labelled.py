@@ -3,16 +3,18 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
+from PIL import Image
 
 from demos import ready
-from demos.desk import Desk
+from demos.desk import SIDE, Desk
 from demos.limits import PICTURES, Stopped, open_mask, open_picture, told
-from demos.painting import ids_of_mask, label_picture, read_names
+from demos.painting import names_in_order
 from demos.panels import PICTURE_FILES
 from incontext import Example, InputError, Pool
 
@@ -29,24 +31,46 @@ def pool_of(
         InputError: nothing there, too many, a picture without its mask, or one that is damaged.
     """
     pairs = pair_up([Path(p) for p in pictures or []], [Path(m) for m in masks or []])
-    examples = [(f"example {n}", shown.example()) for n, shown in enumerate(desk.examples, 1)]
-    found = examples if own else []
-    for picture, mask in pairs:
-        image = open_picture(picture)
-        try:
-            drawn = ids_of_mask(open_mask(mask), image.size)
-        except ValueError as error:
-            raise InputError(f"{mask.name}: {error}") from None
-        found.append((picture.name, Example(image, label_picture(drawn))))
+    found = [(f"example {n}", shown.example()) for n, shown in enumerate(desk.examples, 1)]
+    found = found if own else []
+    if len(found) + len(pairs) > PICTURES:
+        raise InputError(f"{len(found) + len(pairs)} pictures; accepted here: {PICTURES}")
+    found += [(picture.name, small(read_example(picture, mask))) for picture, mask in pairs]
     if not found:
         raise InputError("No labelled pictures yet: add pictures and their masks.")
-    if len(found) > PICTURES:
-        raise InputError(f"{len(found)} pictures; accepted here: {PICTURES}")
     ids = sorted({i for _, example in found for i in example.labels.present})
     return Pool.of(
         (example for _, example in found), size, sources=[name for name, _ in found],
-        names=read_names(names, [int(i) for i in ids]),
+        names=names_in_order(names, [int(i) for i in ids]),
     )  # fmt: skip
+
+
+def read_example(picture: str | Path | Image.Image, mask: str | Path) -> Example:
+    """A picture and its mask file: ids as they are in it, 255 beside other ids is unknown.
+
+    Raises:
+        InputError: a file that cannot be read, another size; the mask is named.
+    """
+    image = picture if isinstance(picture, Image.Image) else open_picture(picture)
+    labels = open_mask(mask)
+    values = np.unique(np.asarray(labels)) if labels.mode in ("L", "P") else np.zeros(0)
+    ignore = 255 if 255 in values and not {*values.tolist()} <= {0, 255} else None
+    try:
+        return Example(image, labels, ignore=ignore)
+    except InputError as error:
+        raise InputError(f"{Path(mask).name}: {error}") from None
+
+
+def small(example: Example) -> Example:
+    """At most `SIDE` pixels wide and high: models see less, and many have to fit into memory."""
+    scale = SIDE / max(example.image.size)
+    if scale >= 1:
+        return example
+    width, height = (max(1, round(v * scale)) for v in example.image.size)
+    size = (width, height)
+    ids = Image.fromarray(example.labels.ids).resize(size, Image.Resampling.NEAREST)
+    labels = replace(example.labels, ids=np.asarray(ids, np.int32))
+    return Example.of(example.image.resize(size, Image.Resampling.BICUBIC), labels)
 
 
 def pair_up(pictures: Sequence[Path], masks: Sequence[Path]) -> list[tuple[Path, Path]]:

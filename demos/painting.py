@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from incontext import InputError
+
 Array = np.ndarray[Any, Any]
 
 # Ids 1 … 8. The model paints with colors of its own; these are for people.
@@ -67,30 +69,38 @@ def label_picture(ids: Array) -> Image.Image:
     return image
 
 
-def ids_of_mask(mask: Image.Image, size: tuple[int, int]) -> Array:
-    """Ids 1 … 8 of a mask file: the numbers of a palette or gray picture in ascending order, the
-    colors of a color picture from the darkest on; black and 0 are the background.
+def paintable(ids: Array) -> Array:
+    """Ids of a mask as the brushes have them; what is unknown is blank.
 
     Raises:
-        ValueError: another size, or more than 8 objects.
+        InputError: ids that no brush has.
     """
-    if mask.size != size:
-        raise ValueError(f"the mask is {mask.width}×{mask.height}, the picture {size[0]}×{size[1]}")
-    values = np.asarray(mask if mask.mode in ("1", "L", "P", "I;16") else mask.convert("RGB"))
-    if values.ndim == 3:
-        values = (values.astype(np.int64) * (65536, 256, 1)).sum(2)
-    found, which = np.unique(values, return_inverse=True)
-    objects = [v for v in found.tolist() if v]
-    if len(objects) > len(COLORS):
-        raise ValueError(
-            f"the mask has {len(objects)} values; accepted: 0 and up to {len(COLORS)} ids (a mask "
-            "saved as JPEG has many: save it as PNG)"
+    strange = sorted({int(i) for i in np.unique(ids) if i > len(COLORS)})
+    if strange:
+        raise InputError(
+            f"the mask has id {strange[0]}; the brushes are ids 1 … {len(COLORS)}. Tune, Doctor "
+            "and the command line take any ids"
         )
-    table = {0: 0, **{v: n for n, v in enumerate(objects, 1)}}
-    return np.array([table[v] for v in found.tolist()], np.uint8)[which.reshape(values.shape[:2])]
+    return np.where(ids > 0, ids, 0).astype(np.uint8)
 
 
 def read_names(text: str, ids: list[int]) -> dict[int, str]:
     """ "cell, dirt" → {1: "cell", 2: "dirt"}, for those of the ids that are there; colors else."""
-    given = [part.strip() for part in (text or "").split(",")]
+    given = _listed(text)
     return {i: (given[i - 1] if i <= len(given) and given[i - 1] else NAMES[i]) for i in ids}
+
+
+def names_in_order(text: str, ids: list[int]) -> dict[int, str]:
+    """ "cell, dirt" for ids 3 and 7 → {3: "cell", 7: "dirt"}; those left out keep their number.
+
+    Raises:
+        InputError: more names than ids.
+    """
+    given = _listed(text)
+    if len(given) > len(ids):
+        raise InputError(f"{len(given)} names for {len(ids)} ids ({', '.join(map(str, ids))})")
+    return {i: name for i, name in zip(ids, given, strict=False) if name}
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")] if text and text.strip() else []

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
 from demos.desk import Answer, Desk, pack
 from demos.limits import check_count, open_picture
 from demos.models import Models
-from incontext import Coco, InputError, Prompt
+from incontext import Coco, Example, InputError, Prompt
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Wish:
     checkpoint: str | None = None
     kind: str = "semantic"
     tile: int | None = None
-    names: str = ""
+    names: dict[int, str] = field(default_factory=dict)
     prompt: str | None = None  # a file, instead of examples
 
 
-def prompt_of(models: Models, desk: Desk, wish: Wish) -> Prompt:
+def prompt_of(models: Models, examples: Sequence[Example], wish: Wish) -> Prompt:
     """The prompt that a visitor wishes for: of a file, or of the examples.
 
     Raises:
@@ -32,16 +32,18 @@ def prompt_of(models: Models, desk: Desk, wish: Wish) -> Prompt:
     predictor = models.get(wish.checkpoint)
     if wish.prompt:
         return predictor.load_prompt(wish.prompt)
-    if not desk.examples:
+    if not examples:
         raise InputError("No example yet: paint on a picture what you mean.")
-    return predictor.prompt(
-        [shown.example() for shown in desk.examples], kind=wish.kind, names=desk.names(wish.names),
-        crop=bool(wish.tile),
-    )  # fmt: skip
+    return predictor.prompt(list(examples), kind=wish.kind, names=wish.names, crop=bool(wish.tile))
 
 
 def segment(
-    models: Models, desk: Desk, targets: Sequence[str], wish: Wish, stop: Event
+    models: Models,
+    desk: Desk,
+    examples: Sequence[Example],
+    targets: Sequence[str],
+    wish: Wish,
+    stop: Event,
 ) -> Iterator[tuple[int, int, list[str]]]:
     """Answer picture after picture into `desk.answers`; yields (done, of how many, what failed).
 
@@ -51,7 +53,7 @@ def segment(
         InputError: no examples, no pictures, or too many.
     """
     files = check_count(list(targets or []), "pictures to segment")
-    prompt = prompt_of(models, desk, wish)
+    prompt = prompt_of(models, examples, wish)
     folder, predictor = desk.new_run(), models.get(wish.checkpoint)
     desk.answers, coco, failed = [], Coco(), list[str]()
     names = _names([Path(f) for f in files])

@@ -14,11 +14,12 @@ gr = pytest.importorskip("gradio", reason="needs gradio (demo extra)")
 
 from demos import limits, ready  # noqa: E402
 from demos.desk import Desk, Shown  # noqa: E402
-from demos.labelled import pair_up, watched  # noqa: E402
+from demos.labelled import pair_up, read_example, small, watched  # noqa: E402
 from demos.painting import (  # noqa: E402
     BRUSHES,
-    ids_of_mask,
     label_picture,
+    names_in_order,
+    paintable,
     read_editor,
     read_names,
     write_editor,
@@ -58,30 +59,50 @@ def test_labels_keep_their_colors():
     assert "#{:02x}{:02x}{:02x}".format(*example.labels.colors[3]) == BRUSHES[2]
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGB", "1", "I;16"])
-def test_masks_of_every_kind(mode):
-    ids = np.zeros((6, 9), np.uint8)
-    ids[1:3, 2:5] = 1
-    image = {
-        "L": lambda: Image.fromarray(ids * 255), "P": lambda: label_picture(ids),
-        "RGB": lambda: label_picture(ids).convert("RGB"), "1": lambda: Image.fromarray(ids > 0),
-        "I;16": lambda: Image.fromarray(ids.astype(np.uint16) * 700),
-    }[mode]()  # fmt: skip
-    assert image.mode == mode
-    assert np.array_equal(ids_of_mask(image, (9, 6)), ids)
+@pytest.mark.parametrize("value", [1, 3, 255])
+def test_masks_keep_their_ids(tmp_path, value):
+    ids = np.zeros((200, 480), np.uint8)
+    ids[10:30, 20:50] = value
+    Image.fromarray(ids).save(tmp_path / "mask.png")
+    found = read_example(Image.fromarray(scene(0)[0]), tmp_path / "mask.png").labels.ids
+    assert np.array_equal(found, np.where(ids == 255, 1, ids))
+    assert np.array_equal(paintable(found), found)
 
 
-def test_masks_that_cannot_be_meant():
-    with pytest.raises(ValueError, match="the mask is 5×5, the picture 9×6"):
-        ids_of_mask(Image.new("L", (5, 5)), (9, 6))
-    noise = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
-    with pytest.raises(ValueError, match=r"63 values.*save it as PNG"):
-        ids_of_mask(noise, (8, 8))
+def test_255_beside_ids_is_unknown(tmp_path):
+    ids = np.zeros((200, 480), np.uint8)
+    ids[10:30], ids[30:33] = 2, 255
+    Image.fromarray(ids).save(tmp_path / "mask.png")
+    found = read_example(Image.fromarray(scene(0)[0]), tmp_path / "mask.png").labels
+    assert tuple(found.present) == (2,)
+    assert (found.ids[30:33] == -1).all()
+    assert set(np.unique(paintable(found.ids))) == {0, 2}
+    with pytest.raises(InputError, match="id 40; the brushes are ids 1 … 8"):
+        paintable(np.full((3, 3), 40))
+
+
+def test_masks_of_another_size_are_named(tmp_path):
+    Image.new("L", (5, 5)).save(tmp_path / "mine.png")
+    with pytest.raises(InputError, match=r"mine\.png: .*5×5"):
+        read_example(Image.fromarray(scene(0)[0]), tmp_path / "mine.png")
+
+
+def test_large_examples_are_made_small():
+    large = Image.fromarray(scene(0)[0]).resize((4800, 2000))
+    ids = np.kron(scene(0)[1], np.ones((10, 10))).astype(np.int32) * 700
+    example = small(Example(large, ids))
+    assert example.image.size == (1024, 427)
+    assert tuple(example.labels.present) == (700,)
+    assert example.labels.ids.shape == (427, 1024)
 
 
 def test_names():
     assert read_names("cell, , dirt", [1, 2, 3]) == {1: "cell", 2: "blue", 3: "dirt"}
     assert read_names("", [8]) == {8: "pink"}
+    assert names_in_order("cell,, dirt", [3, 7, 9]) == {3: "cell", 9: "dirt"}
+    assert names_in_order(" ", [3]) == {}
+    with pytest.raises(InputError, match="2 names for 1 ids"):
+        names_in_order("a, b", [3])
 
 
 @pytest.mark.parametrize("scale", [1, 4])
