@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -21,10 +22,18 @@ pytest.importorskip("av", reason="needs PyAV (video extra)")
 pytestmark = pytest.mark.xdist_group("demo")
 
 
+def folders() -> set[Path]:
+    """Where demos keep their files."""
+    return set(Path(tempfile.gettempdir()).glob("incontext-demo.*"))
+
+
 @pytest.fixture(scope="module")
 def address():
+    before = folders()
     with served("--mcp") as address:
+        assert len(folders() - before) == 1
         yield address
+    assert not folders() - before, "files outlast the server"
 
 
 @pytest.fixture
@@ -235,15 +244,3 @@ def test_tools_for_agents(address):
         tools = {tool["name"].rpartition("_")[2]: tool for tool in json.loads(answer.read())}
     assert {"segment", "track", "tune", "doctor"} <= set(tools)
     assert "Segment pictures by example" in tools["segment"]["description"]
-
-
-def test_files_go_when_the_server_ends(tmp_path):
-    import tempfile
-
-    before = set(Path(tempfile.gettempdir()).glob("incontext-demo.*"))
-    with served() as address:
-        client = gradio_client.Client(address, verbose=False)
-        pictures, masks = labelled(tmp_path, 1)
-        segmented(client, pictures, masks, pictures)
-        assert set(Path(tempfile.gettempdir()).glob("incontext-demo.*")) - before
-    assert not set(Path(tempfile.gettempdir()).glob("incontext-demo.*")) - before

@@ -203,7 +203,7 @@ def test_video_is_followed_and_corrected(page, tmp_path):
 
 
 def test_tuned_prompt_is_used_in_the_other_tabs(page, tmp_path):
-    pictures, masks = labelled(tmp_path, 4)
+    pictures, masks = labelled(tmp_path, 2)
     page.get_by_role("tab", name="Tune").click()
     page.locator("#tune-pictures input[type=file]").set_input_files(pictures)
     page.locator("#tune-masks input[type=file]").set_input_files(masks)
@@ -231,7 +231,7 @@ def test_tuned_prompt_is_used_in_the_other_tabs(page, tmp_path):
 
 
 def test_doctor_reports(page, tmp_path):
-    pictures, masks = labelled(tmp_path, 4)
+    pictures, masks = labelled(tmp_path, 3)
     page.get_by_role("tab", name="Doctor").click()
     page.locator("#doctor-pictures input[type=file]").set_input_files(pictures)
     page.locator("#doctor-masks input[type=file]").set_input_files(masks)
