@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from incontext.doctor_report import report_lines, report_page
     from incontext.errors import InputError
     from incontext.example import Example
-    from incontext.export import Coco
+    from incontext.formats import export
+    from incontext.formats.coco import Coco
     from incontext.pool import Pool
     from incontext.predictor import Predictor
     from incontext.prompt import Prompt
@@ -24,14 +25,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Coco", "Example", "InputError", "Palette", "Pool", "Predictor", "Prompt", "Segmentation",
-    "Settings", "VideoPredictor", "examine", "open_frames", "report_lines", "report_page", "tune",
-    "write_overlay",
+    "Settings", "VideoPredictor", "examine", "export", "open_frames", "report_lines",
+    "report_page", "tune", "write_overlay",
 ]  # fmt: skip
 
 _HOMES = {
     "Example": "example", "InputError": "errors", "Palette": "color", "Predictor": "predictor",
     "Prompt": "prompt", "Segmentation": "segmentation", "Pool": "pool", "examine": "doctor",
-    "VideoPredictor": "video", "tune": "tuning", "Coco": "export", "Settings": "tuner",
+    "VideoPredictor": "video", "tune": "tuning", "Coco": "formats.coco", "export": "formats",
+    "Settings": "tuner",
     "open_frames": "sources", "report_lines": "doctor_report", "report_page": "doctor_report",
     "write_overlay": "video_overlay",
 }  # fmt: skip

@@ -27,6 +27,7 @@ from incontext.cli_examples import (
     Unlabelled,
     prompt_file,
 )
+from incontext.cli_export import export
 from incontext.cli_training import finetune, train
 from incontext.cli_tuning import doctor, tune
 from incontext.cli_video import video
@@ -245,6 +246,7 @@ app.command(cls=PairCommand)(tune)
 app.command(cls=PairCommand)(doctor)
 app.command(cls=PairCommand)(video)
 app.command()(demo)
+app.command()(export)
 
 
 def main() -> None:

@@ -63,6 +63,26 @@ class Segmentation:
         wide = max(self.presence, default=0) > 255
         return label_image(self.labels, self.colors, wide)
 
+    def detections(self) -> Any:
+        """As `supervision.Detections`: one for each id that is there, its presence the confidence.
+
+        Raises:
+            InputError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise InputError("detections need supervision: pip install supervision") from None
+        there = [i for i in self.presence if (self.labels == i).any()]
+        masks = np.stack([self.mask(i) for i in there]) if there else None
+        if masks is None:
+            return supervision.Detections.empty()
+        return supervision.Detections(
+            xyxy=supervision.mask_to_xyxy(masks).astype(np.float32), mask=masks,
+            class_id=np.array(there), confidence=np.array([self.presence[i] for i in there]),
+            data={"class_name": np.array([self.names[i] for i in there])},
+        )  # fmt: skip
+
     def save(self, folder: str | Path, name: str) -> dict[str, Path]:
         """Write NAME.png (labels), NAME.confidence.png (0–255) and NAME.overlay.jpg.
 

@@ -97,7 +97,19 @@ ARROWS = {
         "coco", "color_mask", "drift", "errors", "frames", "labels", "lock", "segmentation",
         "video", "video_overlay",
     },
-    "export": {"coco", "segmentation"},
+    "formats.labelled": {"color_mask", "errors", "labels"},
+    "formats.outline": {"errors"},
+    "formats.coco": {"coco", "formats.labelled", "formats.outline", "segmentation"},
+    "formats.yolo": {"formats.labelled", "formats.outline", "segmentation"},
+    "formats.voc": {"formats.labelled", "segmentation"},
+    "formats.label_studio": {"formats.labelled", "segmentation"},
+    "formats.cvat": {"formats.labelled", "segmentation"},
+    "formats.geotiff": {"errors", "formats.labelled"},
+    "formats": {
+        "errors", "formats.coco", "formats.cvat", "formats.geotiff", "formats.label_studio",
+        "formats.labelled", "formats.voc", "formats.yolo",
+    },
+    "cli_export": {"formats"},
     "batch": {"errors", "image", "predictor", "prompt", "segmentation"},
     "scenes": set(),
     "canvas": set(),
@@ -138,8 +150,8 @@ ARROWS = {
     },
     "cli": {
         "arguments", "batch", "checkpoint", "cli_checkpoint", "cli_device", "cli_examples",
-        "cli_demo", "cli_training", "cli_tuning", "cli_video", "errors", "predictor", "prompt",
-        "tiles",
+        "cli_demo", "cli_export", "cli_training", "cli_tuning", "cli_video", "errors", "predictor",
+        "prompt", "tiles",
     },
 }  # fmt: skip
 

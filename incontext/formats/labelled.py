@@ -1,0 +1,83 @@
+"""Labelled: what every format is written from, and the results of `incontext segment` as such."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from incontext.color_mask import Rgb
+from incontext.errors import InputError, first_line
+from incontext.labels import IdMap
+
+
+class Answered(Protocol):
+    """A `Segmentation`, or what was read back of one."""
+
+    @property
+    def labels(self) -> IdMap:
+        """(H, W), 0 is the background."""
+
+    @property
+    def presence(self) -> Mapping[int, float]:
+        """Of each id, 0–1."""
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Of the ids."""
+
+    @property
+    def colors(self) -> Mapping[int, Rgb]:
+        """Of the ids."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Labels of one picture, read back from a file.
+
+    `name`: what results are called, without a suffix; `source`: the picture.
+    """
+
+    name: str
+    source: Path
+    labels: IdMap = field(repr=False)
+    presence: dict[int, float]
+    names: dict[int, str] = field(repr=False)
+    colors: dict[int, Rgb] = field(repr=False)
+
+
+def read_results(folder: str | Path) -> Iterator[Labelled]:
+    """All results of a folder that `incontext segment` wrote, one at a time, by name.
+
+    Raises:
+        InputError: no such results, or a label file that is gone or damaged.
+    """
+    folder = Path(folder)
+    path = folder / "results.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: no results.json; accepted: a folder of `incontext segment`")
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        names = {int(i): str(one["name"]) for i, one in said["ids"].items()}
+        colors = {int(i): (one["color"][0], one["color"][1], one["color"][2])
+                  for i, one in said["ids"].items()}  # fmt: skip
+        entries = sorted(said["results"].items())
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{path}: damaged, or not of `incontext segment` ({first_line(error)})"
+        ) from None
+    for name, entry in entries:
+        presence = {int(i): float(one["presence"]) for i, one in entry["ids"].items()}
+        labels = _labels(folder / entry["files"]["labels"])
+        yield Labelled(name, Path(entry["source"]["path"]), labels, presence, names, colors)
+
+
+def _labels(path: Path) -> IdMap:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image).astype(np.int32)
+    except Exception as error:  # decoders raise nearly anything
+        raise InputError(f"{path}: gone or damaged ({type(error).__name__})") from None
