@@ -1,6 +1,7 @@
 """The demo: one page with four tabs, on public names only, offline with the bundled checkpoint."""
 
 import os
+import signal
 import warnings
 from typing import Any
 
@@ -11,6 +12,7 @@ from demos import doctor, endpoints, images, tuning, videos
 from demos.desk import Desk
 from demos.limits import AGE, QUEUE, UPLOAD, Jobs, harden, own_root, sweep
 from demos.models import Models
+from incontext import InputError
 
 TITLE = "incontext: show a few masks, get the rest"
 INTRO = """# incontext
@@ -36,6 +38,10 @@ new MutationObserver(() => {
     img.alt = (img.title || (label && label.textContent) || "picture").trim();
   }
 }).observe(document, {childList: true, subtree: true});
+// A reload begins anew: ask before work is lost.
+addEventListener("pointerdown", () => {
+  addEventListener("beforeunload", (event) => event.preventDefault());
+}, {once: true});
 </script>"""
 
 
@@ -96,10 +102,21 @@ def serve(
         options: dict[str, Any] = {
             "server_name": host, "server_port": port, "max_file_size": UPLOAD, "mcp_server": mcp,
             "theme": _theme(), "css": CSS, "head": HEAD, "footer_links": ["api", "settings"],
-            "run_history": False, "share": False, "ssr_mode": False, "pwa": False,
+            "run_history": False, "share": False, "quiet": True, "max_threads": 8,
+            "ssr_mode": False, "pwa": False, "prevent_thread_lock": True,
             "enable_monitoring": False, "state_session_capacity": 64,
         }  # fmt: skip
-        app.launch(**options)
+        # `kill` ends it as Ctrl+C does: files are removed.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            _, address, _ = app.launch(**options)
+        except OSError as error:
+            if "empty port" not in str(error):
+                raise
+            where = f"port {port} is" if port else "all ports from 7860 on are"
+            raise InputError(f"{where} in use; choose another --port") from None
+        print(f"{address.rstrip('/')} (Ctrl+C ends it)", flush=True)
+        app.block_thread()
 
 
 def _theme() -> gr.themes.Base:

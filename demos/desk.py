@@ -99,6 +99,9 @@ class Desk:
     undo: list[Array] = field(default_factory=list)  # ids before each pick
     corner: tuple[int, int] | None = None  # of a box whose other corner is to come
     chosen: int = 0  # of the answers
+    chosen_example: int | None = None
+    put_away: Shown | None = None  # removed from the examples, though it is in the editor still
+    ready: bool = False  # the examples are ready-made
     runs: int = 0
     clip: Any = None  # of demos.videos
 
@@ -114,17 +117,19 @@ class Desk:
         """Remove the files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def add(self, shown: Shown) -> None:
-        """One example more; the same one twice is none more.
+    def add(self, shown: Shown) -> bool:
+        """One example more; the same one twice is none more. Whether it is news.
 
         Raises:
             InputError: too many.
         """
         if any(shown.same(other) for other in self.examples):
-            return
+            return False
         if len(self.examples) >= PICTURES:
             raise InputError(f"{PICTURES} examples are enough here; remove some first")
         self.examples.append(shown)
+        self.put_away = None
+        return True
 
     def names(self, text: str) -> dict[int, str]:
         """Names of the ids that the examples show."""

@@ -8,7 +8,7 @@ import gradio as gr
 
 from demos.desk import Desk
 from demos.labelled import Inputs, pool_of, share, watched
-from demos.limits import Jobs, told
+from demos.limits import Jobs, told_in
 from demos.models import Models
 from incontext import examine, report_page
 
@@ -19,7 +19,7 @@ class Doctor:
     def __init__(self, models: Models, jobs: Jobs) -> None:
         self.models, self.jobs = models, jobs
 
-    @told
+    @told_in(status=1, outputs=4)
     def run(
         self, pictures: list[str] | None, masks: list[str] | None, own: bool, names: str,
         checkpoint: str, desk: Desk | None, request: gr.Request,
@@ -90,6 +90,7 @@ def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -
     page = gr.HTML(elem_id="report-page")
     go.click(
         on.run, [*inputs.all, names, checkpoint, desk], [desk, status, page, file],
-        concurrency_id="long", concurrency_limit=1, api_visibility="private",
+        concurrency_id="long", concurrency_limit=1, show_progress_on=status,
+        api_visibility="private",
     )  # fmt: skip
     halt.click(jobs.stop, queue=False, api_visibility="private")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,7 +11,7 @@ import numpy as np
 from demos import ready
 from demos.desk import Answer, Desk, Shown
 from demos.labelled import read_example
-from demos.limits import Jobs, open_picture, told
+from demos.limits import Jobs, open_picture, told, told_in
 from demos.models import Models
 from demos.painting import NAMES, overlay, paintable, read_editor, write_editor
 from demos.panels import HELP, ExamplePanel, ResultPanel
@@ -109,34 +110,62 @@ class Images:
         return desk, None, overlay(*desk.draft)
 
     @told
-    def add(self, tool: str, value: Any, partly: bool, desk: Desk | None) -> tuple[Any, ...]:
-        """What is painted becomes an example."""
+    def add(
+        self, tool: str, value: Any, partly: bool, prompt: str | None, desk: Desk | None
+    ) -> tuple[Any, ...]:
+        """What is painted becomes an example; examples take the place of a prompt file."""
         desk = Desk.of(desk)
         shown = self.current(desk, tool, value, partly)
         if shown is None:
-            raise InputError("Nothing is painted yet: paint or pick what you mean first.")
-        desk.add(shown)
+            raise InputError("Nothing is painted yet: upload a picture and paint what you mean.")
+        news, desk.ready = desk.add(shown), False
+        count = len(desk.examples)
+        gr.Info(f"Added: {count} examples now." if news else "It is among the examples already.")
+        if prompt:
+            gr.Info("The prompt file was taken out: the examples are used.")
+        return desk, _shown(desk), None
+
+    @told
+    def choose_example(self, event: gr.SelectData, desk: Desk | None) -> Desk:
+        """The one that can be removed."""
+        desk = Desk.of(desk)
+        desk.chosen_example = int(event.index)
+        return desk
+
+    @told
+    def remove(
+        self, tool: str, value: Any, partly: bool, desk: Desk | None, every: bool
+    ) -> tuple[Any, ...]:
+        """Remove the chosen example, or all; what is in the editor does not come back by itself."""
+        desk = Desk.of(desk)
+        if not every and (desk.chosen_example or 0) >= len(desk.examples):
+            raise InputError("Click on the example to remove first.")
+        if not every and desk.chosen_example is None:
+            raise InputError("Click on the example to remove first.")
+        gone = desk.examples if every else [desk.examples[desk.chosen_example or 0]]
+        desk.examples = [one for one in desk.examples if not any(one is g for g in gone)]
+        desk.chosen_example = None
+        desk.put_away = self.current(desk, tool, value, partly)
         return desk, _shown(desk)
 
     @told
-    def remove(self, desk: Desk | None) -> tuple[Any, ...]:
-        """Begin with examples anew."""
-        desk = Desk.of(desk)
-        desk.examples = []
-        return desk, []
-
-    @told
-    def ready(self, desk: Desk | None, name: str) -> tuple[Any, ...]:
-        """Lay a ready-made example and its picture out."""
+    def ready(self, tool: str, value: Any, desk: Desk | None, name: str) -> tuple[Any, ...]:
+        """Lay a ready-made example and its picture out, where that costs nobody's work."""
         desk, scene = Desk.of(desk), ready.scene(name)
+        if desk.examples and not desk.ready:
+            raise InputError("You have examples of your own: remove them first, or reload.")
+        mine = self.current(desk, tool, value, False)
+        if mine and not desk.ready:
+            raise InputError("You painted something: clear the editor (its bin) first.")
+        desk.ready = True
         picture = open_picture(_saved(desk, scene.example))
         desk.examples, desk.draft = [], (picture, scene.mask.astype(np.uint8))
         return (
             desk, gr.update(value=None, visible=True), "Brush",
-            [str(ready.target(name))], [], scene.tile or 0, "",
+            [str(ready.target(name))], [], scene.tile or 0, "", "", None,
         )  # fmt: skip
 
-    @told
+    @told_in(status=3, outputs=6)
     def segment(
         self, desk: Desk | None, tool: str, value: Any, partly: bool, targets: list[str] | None,
         names: str, kind: str, tile: float, prompt: str | None, checkpoint: str, view: str,
@@ -146,18 +175,20 @@ class Images:
         desk = Desk.of(desk)
         with self.jobs.one(request) as stop:
             shown = None if prompt else self.current(desk, tool, value, partly)
-            if shown is not None:
+            if shown and not (desk.put_away and shown.same(desk.put_away)):
                 desk.add(shown)
             wish = Wish(checkpoint, kind, int(tile or 0) or None, desk.names(names), prompt)
             examples = [one.example() for one in desk.examples]
             yield desk, _shown(desk), gr.skip(), "Encoding the examples …", gr.skip(), gr.skip()
-            said = ""
+            said, failed = "", list[str]()
             for done, total, failed in segment(
                 self.models, desk, examples, targets or [], wish, stop
             ):
-                said = f"{done} of {total} pictures" + _failures(failed)
+                said = f"{done - len(failed)} of {total} pictures segmented"
                 yield desk, gr.skip(), _gallery(desk, view), said, gr.skip(), gr.skip()
-            said += "; stopped" if stop.is_set() else "; done"
+            said += ", stopped" if stop.is_set() else ", done"
+            said += f" with {Path(prompt).name}" if prompt else ""
+            said += "".join(f"\n\n⚠ {text}" for text in failed)
             desk.chosen = 0
             pair = _pair(desk.answers[0]) if desk.answers else None
             files = gr.update(value=downloads(desk), visible=True)
@@ -214,10 +245,6 @@ def _pair(one: Answer) -> tuple[Any, Any]:
     return open_picture(one.source), open_picture(one.file("overlay"))
 
 
-def _failures(failed: list[str]) -> str:
-    return "".join(f"\n\n⚠ {text}" for text in failed)
-
-
 def build(
     models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown, sam: str | None
 ) -> gr.File:
@@ -248,13 +275,27 @@ def build(
         **quiet,
     ).then(**lay_out)  # fmt: skip
     one.add.click(
-        on.add, [one.tool, one.editor, all_.partly, desk], [desk, one.examples], **private
-    )
-    one.clear.click(on.remove, desk, [desk, one.examples], **private)
+        on.add, [one.tool, one.editor, all_.partly, all_.prompt_file, desk],
+        [desk, one.examples, all_.prompt_file], **private,
+    )  # fmt: skip
+    one.examples.select(on.choose_example, desk, desk, **private)
+    for button, every in ((one.drop, False), (one.clear, True)):
+        button.click(
+            partial(on.remove, every=every), [one.tool, one.editor, all_.partly, desk],
+            [desk, one.examples], **private,
+        )  # fmt: skip
+    all_.prompt_file.change(
+        lambda path: gr.update(
+            value=f"Uses **{Path(path).name}** instead of examples (see Options)." if path else "",
+            visible=bool(path),
+        ),
+        all_.prompt_file, all_.note, **quiet,
+    )  # fmt: skip
     for name, button in zip(ready.SCENES, starts, strict=True):
         button.click(
-            partial(on.ready, name=name), desk,
-            [desk, one.editor, one.tool, all_.targets, one.examples, all_.tile, all_.status],
+            partial(on.ready, name=name), [one.tool, one.editor, desk],
+            [desk, one.editor, one.tool, all_.targets, one.examples, all_.tile, all_.status,
+             one.names, all_.prompt_file],
             **quiet,
         ).then(**lay_out)  # fmt: skip
     all_.go.click(
@@ -262,12 +303,13 @@ def build(
         [desk, one.tool, one.editor, all_.partly, all_.targets, one.names, all_.kind, all_.tile,
          all_.prompt_file, checkpoint, all_.view],
         [desk, one.examples, all_.gallery, all_.status, all_.files, all_.slider],
-        concurrency_id="quick", concurrency_limit=1, **private,
+        concurrency_id="quick", concurrency_limit=1, show_progress_on=all_.status, **private,
     )  # fmt: skip
     all_.halt.click(jobs.stop, queue=False, **private)
     all_.gallery.select(on.choose, desk, [desk, all_.slider], **private)
     all_.view.change(on.show, [all_.view, desk], all_.gallery, **private)
+    to_editor = "() => document.querySelector('#example-editor').scrollIntoView({block: 'center'})"
     all_.mend.click(on.correct, desk, [desk, one.editor, one.tool, all_.status], **quiet).then(
         **lay_out
-    )
+    ).then(fn=None, js=to_editor, **private)
     return all_.prompt_file

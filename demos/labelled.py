@@ -87,7 +87,8 @@ def pair_up(pictures: Sequence[Path], masks: Sequence[Path]) -> list[tuple[Path,
     pairs = []
     for picture in pictures:
         if picture.stem not in by_name:
-            raise InputError(f"{picture.name} has no mask; expected one named {picture.stem}.png")
+            stem = picture.stem
+            raise InputError(f"{picture.name} has no mask; expected {stem}.png or {stem}_mask.png")
         pairs.append((picture, by_name.pop(picture.stem)))
     if by_name:
         raise InputError(f"{next(iter(by_name.values())).name} belongs to no picture")

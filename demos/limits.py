@@ -1,6 +1,5 @@
 """Limits: what a visitor may send, and how much of the machine one of them may take."""
 
-import inspect
 import logging
 import re
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from incontext import InputError
 
@@ -52,7 +51,7 @@ class Jobs:
         visitor, stop = _visitor(request), threading.Event()
         with self._lock:
             if visitor in self._running:
-                raise gr.Error("One job at a time: wait for yours to end, or stop it.")
+                raise refusal("One job at a time: wait for yours to end, or stop it.")
             self._running[visitor] = stop
         try:
             yield stop
@@ -111,11 +110,11 @@ def _opened(path: str | Path) -> Image.Image:
         raise InputError(
             f"{name}: more than {PIXELS // 10**6} megapixels; make it smaller first"
         ) from None
-    except Exception as error:  # decoders raise nearly anything
-        raise InputError(
-            f"{name}: not a picture, or a damaged one ({type(error).__name__}); accepted: "
-            f"{', '.join(f for f in FORMATS if f != 'MPO')}"
-        ) from None
+    except UnidentifiedImageError:
+        shown = ", ".join(f for f in FORMATS if f != "MPO")
+        raise InputError(f"{name}: not a picture; accepted: {shown}") from None
+    except Exception:  # decoders raise nearly anything
+        raise InputError(f"{name}: a damaged picture") from None
     return image
 
 
@@ -142,9 +141,9 @@ def guarded(component: gr.blocks.Block) -> None:
         except gr.Error:
             raise
         except Image.DecompressionBombError:
-            raise gr.Error(f"More than {PIXELS // 10**6} megapixels; make it smaller.") from None
+            raise refusal(f"More than {PIXELS // 10**6} megapixels; make it smaller.") from None
         except Exception:
-            raise gr.Error(
+            raise refusal(
                 "This file is not a picture, or a damaged one; accepted: PNG, JPEG, WebP, BMP, "
                 "GIF, TIFF"
             ) from None
@@ -152,38 +151,56 @@ def guarded(component: gr.blocks.Block) -> None:
     component.preprocess = preprocess  # type: ignore[attr-defined]
 
 
+def refusal(text: str) -> gr.Error:
+    """What a visitor is told; the server's terminal need not hear of it."""
+    return gr.Error(text, print_exception=False)
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Whatever goes wrong in here becomes a sentence, without paths of the server."""
+    try:
+        yield
+    except gr.Error:
+        raise
+    except Stopped:
+        raise refusal("Stopped.") from None
+    except (InputError, OSError) as error:
+        raise refusal(without_paths(str(error))) from None
+    except Exception:
+        log.exception("a job failed")
+        raise refusal("Something went wrong here; the server's log has it.") from None
+
+
 def told(function: Function) -> Function:
-    """What goes wrong in an event is told in one sentence, without paths of the server."""
-
-    @contextmanager
-    def telling() -> Iterator[None]:
-        try:
-            yield
-        except gr.Error:
-            raise
-        except Stopped:
-            raise gr.Error("Stopped.", duration=4) from None
-        except (InputError, OSError) as error:
-            raise gr.Error(without_paths(str(error))) from None
-        except Exception:
-            log.exception("a job failed")
-            raise gr.Error("Something went wrong here; the server's log has it.") from None
-
-    if inspect.isgeneratorfunction(function):
-
-        @wraps(function)
-        def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            with telling():
-                yield from function(*args, **kwargs)
-
-        return generate  # type: ignore[return-value]
+    """What goes wrong in an event is told in one sentence."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with telling():
+        with _telling():
             return function(*args, **kwargs)
 
     return call  # type: ignore[return-value]
+
+
+def told_in(status: int, outputs: int) -> Callable[[Function], Function]:
+    """The same for events that yield: the sentence takes the place of the status as well, which is
+    number `status` of so many outputs; the others stay as they are."""
+
+    def around(function: Function) -> Function:
+        @wraps(function)
+        def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            try:
+                with _telling():
+                    yield from function(*args, **kwargs)
+            except gr.Error as error:
+                yield tuple(f"⚠ {error.message}" if i == status else gr.skip()
+                            for i in range(outputs))  # fmt: skip
+                raise
+
+        return generate  # type: ignore[return-value]
+
+    return around
 
 
 def without_paths(text: str) -> str:

@@ -27,8 +27,8 @@ def read_editor(value: dict[str, Any] | None) -> tuple[Image.Image, Array] | Non
     A pixel belongs to a layer where that is more than a third opaque; later layers lie over earlier
     ones; its color is the nearest of the brushes.
     """
-    if not value or value.get("background") is None:
-        return None
+    if not value or value.get("background") is None or value["background"].size == (1, 1):
+        return None  # an editor without a picture has a canvas of one pixel
     background = value["background"].convert("RGBA")
     white = Image.new("RGBA", background.size, "white")
     picture = Image.alpha_composite(white, background).convert("RGB")

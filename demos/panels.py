@@ -9,13 +9,16 @@ from demos.painting import BRUSHES, NAMES, OPACITY
 TOOLS = ("Brush", "Click", "Box")
 PICTURE_FILES = [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"]
 HELP = {
-    "Brush": "Upload a picture, choose a color, paint over what you mean. One color an object.",
-    "Click": "Click on what you mean; the region around it is taken. Click again for more.",
-    "Box": "Click two opposite corners of a box around what you mean.",
+    "Brush": "Upload a picture, choose a color, paint over what you mean. One color an object. "
+    "For another picture, empty the editor with its bin first.",
+    "Click": "Click on what you mean; the region around it is taken. Click again for more. "
+    "Upload the picture with the brush tool.",
+    "Box": "Click two opposite corners of a box around what you mean. Upload the picture with the "
+    "brush tool.",
 }
 
 
-def new_editor(label: str, elem_id: str) -> gr.ImageEditor:
+def new_editor(label: str, elem_id: str, empty: str = "") -> gr.ImageEditor:
     """Where people paint: picture below, one layer of brushes above."""
     brushes = [(color, OPACITY) for color in BRUSHES]
     editor = gr.ImageEditor(
@@ -24,7 +27,7 @@ def new_editor(label: str, elem_id: str) -> gr.ImageEditor:
         eraser=gr.Eraser(), transforms=(), height=420, canvas_size=(1, 1),
         layers=gr.LayerOptions(allow_additional_layers=False), elem_id=elem_id,
         buttons=["fullscreen"],
-        placeholder="# Drop a picture here\nor click to choose one, then paint",
+        placeholder=empty or "# Drop a picture here\nor click to choose one, then paint",
     )  # fmt: skip
     guarded(editor)
     return editor
@@ -55,7 +58,8 @@ class ExamplePanel:
                 )
                 self.add = gr.Button("Add as example", size="sm", min_width=120)
             self.names = gr.Textbox(
-                label="Names of the colors, in order (optional)", placeholder="cell, nucleus"
+                label="Names, in the order of the colors: red, blue, green … (optional)",
+                placeholder="cell, nucleus",
             )
             self.examples = gr.Gallery(
                 label="Examples",
@@ -66,7 +70,9 @@ class ExamplePanel:
                 object_fit="contain",
                 fit_columns=False,
             )
-            self.clear = gr.Button("Remove all examples", size="sm")
+            with gr.Row():
+                self.drop = gr.Button("Remove the chosen one", size="sm", min_width=120)
+                self.clear = gr.Button("Remove all examples", size="sm", min_width=120)
 
 
 class ResultPanel:
@@ -80,6 +86,7 @@ class ResultPanel:
                 elem_id="targets", height=140,
             )  # fmt: skip
             self._options()
+            self.note = gr.Markdown(visible=False, elem_id="prompt-note")
             with gr.Row():
                 self.go = gr.Button("Segment", variant="primary", elem_id="segment")
                 self.halt = gr.Button("Stop", variant="stop", min_width=80, scale=0)
@@ -127,10 +134,10 @@ class ClipPanel:
             )
             gr.Markdown("### 2. Paint the objects on a frame, one color each")
             self.index = gr.Slider(0, 1, 0, step=1, label="Frame", elem_id="frame")
-            self.editor = new_editor("Frame", "frame-editor")
+            self.editor = new_editor("Paint here", "frame-editor", "# The frame comes here")
             with gr.Accordion("Options", open=False):
                 self.names = gr.Textbox(
-                    label="Names of the colors, in order (optional)", placeholder="left, right"
+                    label="Names, in the order of the colors (optional)", placeholder="left, right"
                 )
                 self.kind = gr.Radio(
                     [("the very objects", "instance"), ("all of their class", "semantic")],

@@ -9,7 +9,7 @@ import pandas as pd
 
 from demos.desk import Desk
 from demos.labelled import Inputs, pool_of, share, watched
-from demos.limits import Jobs, told
+from demos.limits import Jobs, told_in
 from demos.models import Models
 from incontext import Settings, tune
 
@@ -22,7 +22,7 @@ class Tuning:
     def __init__(self, models: Models, jobs: Jobs) -> None:
         self.models, self.jobs = models, jobs
 
-    @told
+    @told_in(status=1, outputs=6)
     def run(
         self, pictures: list[str] | None, masks: list[str] | None, own: bool, names: str,
         steps: float, checkpoint: str, desk: Desk | None, request: gr.Request,
@@ -38,8 +38,9 @@ class Tuning:
                 if isinstance(outcome, tuple):
                     what, done, total = outcome
                     yield desk, f"{what} ({share(done, total)})", skip, skip, skip, skip
-            path = outcome.prompt.save(desk.new_run() / "tuned.safetensors")
-            text = "\n".join(outcome.verdict.lines())
+            kind = "tuned" if outcome.verdict.helps else "untuned"
+            path = outcome.prompt.save(desk.new_run() / f"{kind}.safetensors")
+            text = "\n".join(outcome.verdict.lines()[:-1])
             yield (
                 desk, verdict(outcome), gr.update(value=curve(outcome), visible=True),
                 gr.update(value=text, visible=True), gr.update(value=str(path), visible=True),
@@ -48,8 +49,10 @@ class Tuning:
 
 
 def verdict(outcome: Any) -> str:
-    """The last line of the verdict, large."""
-    return f"### {outcome.verdict.lines()[-1]}"
+    """The last line of the verdict, large, and what the file holds."""
+    best = outcome.verdict.best
+    holds = "the tuned prompt" if outcome.verdict.helps else f"the best untuned prompt ({best})"
+    return f"### {outcome.verdict.lines()[-1]}\n\nThe file holds {holds}."
 
 
 def curve(outcome: Any) -> pd.DataFrame:
@@ -106,7 +109,7 @@ def build(
     go.click(
         on.run, [*inputs.all, names, steps, checkpoint, desk],
         [desk, status, plot, text, file, use],
-        concurrency_id="long", concurrency_limit=1, **private,
+        concurrency_id="long", concurrency_limit=1, show_progress_on=status, **private,
     )  # fmt: skip
     halt.click(jobs.stop, queue=False, **private)
     use.click(

@@ -7,7 +7,7 @@ import gradio as gr
 
 from demos import ready
 from demos.desk import Desk
-from demos.limits import Jobs, told
+from demos.limits import Jobs, told, told_in
 from demos.models import Models
 from demos.painting import read_editor, write_editor
 from demos.panels import ClipPanel, MoviePanel
@@ -53,6 +53,8 @@ class Videos:
         """Another frame; what was painted on the one before is kept."""
         desk = Desk.of(desk)
         clip, index = _clip(desk), int(index)
+        if index == int(shown):
+            return desk, gr.skip(), gr.skip()
         self._keep(clip, int(shown), value)
         return desk, None, index
 
@@ -69,7 +71,7 @@ class Videos:
         if read is not None:
             clip.paint(index, read[1])
 
-    @told
+    @told_in(status=2, outputs=6)
     def propagate(
         self, value: Any, shown: float, kind: str, names: str, prompt: str | None, checkpoint: str,
         desk: Desk | None, request: gr.Request,
@@ -139,16 +141,17 @@ def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -
     for event in (one.clip.upload, one.clip.clear):
         event(on.open, [one.clip, desk], [desk, shown, *fresh], **quiet).then(**lay_out)
     start.click(on.ready, desk, [desk, one.clip, shown, *fresh], **quiet).then(**lay_out)
-    scrub = (on.scrub, [one.index, one.editor, shown, desk], [desk, one.editor, shown])
-    one.index.release(*scrub, **quiet).then(**lay_out)
-    all_.doubtful.input(lambda i: i, all_.doubtful, one.index, **private).then(
-        *scrub, **quiet
-    ).then(**lay_out)
+    one.index.change(
+        on.scrub, [one.index, one.editor, shown, desk], [desk, one.editor, shown],
+        trigger_mode="always_last", **quiet,
+    )  # fmt: skip
+    shown.change(**lay_out)
+    all_.doubtful.input(lambda i: i, all_.doubtful, one.index, **private)
     all_.go.click(
         on.propagate,
         [one.editor, shown, one.kind, one.names, one.prompt_file, checkpoint, desk],
         [desk, all_.live, all_.status, all_.movie, all_.files, all_.doubtful],
-        concurrency_id="long", concurrency_limit=1, **private,
+        concurrency_id="long", concurrency_limit=1, show_progress_on=all_.status, **private,
     )  # fmt: skip
     all_.halt.click(jobs.stop, queue=False, **private)
     return one.prompt_file

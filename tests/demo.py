@@ -39,7 +39,7 @@ def served(*options: str) -> Iterator[str]:
                 time.sleep(0.5)
         yield address
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:

@@ -3,6 +3,8 @@
 import io
 import json
 import struct
+import subprocess
+import sys
 import tempfile
 import urllib.error
 import urllib.parse
@@ -244,3 +246,12 @@ def test_tools_for_agents(address):
         tools = {tool["name"].rpartition("_")[2]: tool for tool in json.loads(answer.read())}
     assert {"segment", "track", "tune", "doctor"} <= set(tools)
     assert "Segment pictures by example" in tools["segment"]["description"]
+
+
+def test_port_in_use_is_named(address):
+    port = address.rpartition(":")[2]
+    command = [sys.executable, "-m", "demos", "--port", port]
+    root = Path(__file__).parents[1]
+    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert f"port {port} is in use; choose another --port" in ended.stderr

@@ -245,7 +245,7 @@ def test_doctor_reports(page, tmp_path):
 
 def test_errors_are_told(page):
     page.locator("#segment").click()
-    page.get_by_text("No pictures to segment yet").wait_for()
+    page.locator("#segment-status", has_text="No pictures to segment yet").wait_for()
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -51,6 +51,11 @@ def test_layers_lie_over_each_other_and_are_fitted():
     assert read_editor({"background": None, "layers": []}) is None
 
 
+def test_an_editor_without_a_picture_is_empty():
+    blank = Image.new("RGBA", (1, 1))
+    assert read_editor({"background": blank, "layers": [blank]}) is None
+
+
 def test_labels_keep_their_colors():
     ids = np.zeros((8, 8), np.uint8)
     ids[2:4] = 3
@@ -251,7 +256,7 @@ def test_examples_on_the_desk():
         assert max(shown.picture.size) == 1024
         assert set(np.unique(shown.ids)) == {0, 4}
         desk.add(shown)
-        desk.add(Shown.of(large, ids))
+        assert not desk.add(Shown.of(large, ids))
         assert len(desk.examples) == 1
         assert desk.names("a, b, c, leaf") == {4: "leaf"}
         with pytest.raises(InputError, match="Nothing is painted"):
