@@ -133,7 +133,7 @@ def test_painted_picture_gives_aligned_masks(page, tmp_path):
     assert red(before).sum() > 1000
     assert iou(red(before), red(after)) > 0.98, "the painting did not outlast a change of tabs"
     page.locator("#targets input[type=file]").set_input_files([one, other])
-    page.get_by_label("Names of the colors").first.fill("egg")
+    page.get_by_label("Names, in the order").first.fill("egg")
     page.locator("#segment").click()
     page.locator("#segment-status", has_text="done").wait_for(timeout=LONG)
     page.locator("#downloads a").first.wait_for()
