@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import warnings
 from typing import Any
 
@@ -12,6 +13,7 @@ from demos import doctor, endpoints, images, tuning, videos
 from demos.desk import Desk
 from demos.limits import AGE, QUEUE, UPLOAD, Jobs, harden, own_root, sweep
 from demos.models import Models
+from demos.picking import Sam
 from incontext import InputError
 
 TITLE = "incontext: show a few masks, get the rest"
@@ -68,7 +70,7 @@ def build(checkpoints: list[str], sam: str | None = None) -> gr.Blocks:
         with gr.Accordion("Use it from Python, or by agents", open=False):
             gr.Markdown(endpoints.SNIPPET)
         app.unload(jobs.stop)
-    app.queue(max_size=QUEUE, default_concurrency_limit=4)
+    app.queue(max_size=16 * QUEUE, default_concurrency_limit=4)
     return app
 
 
@@ -94,20 +96,23 @@ def serve(
     if threads:
         torch.set_num_threads(threads)
     warnings.filterwarnings("ignore", category=UserWarning, module="gradio")
+    if sam and Sam.cached(sam) is None:
+        raise InputError(f"--sam {sam}: not on this machine, or transformers is not installed")
     harden()
     with own_root() as folder:
         os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
-        sweep()
+        sweep(folder)
         app = build(checkpoints, sam)
         options: dict[str, Any] = {
             "server_name": host, "server_port": port, "max_file_size": UPLOAD, "mcp_server": mcp,
             "theme": _theme(), "css": CSS, "head": HEAD, "footer_links": ["api", "settings"],
-            "run_history": False, "share": False, "quiet": True, "max_threads": 8,
+            "run_history": False, "share": False, "quiet": True, "max_threads": 40,
             "ssr_mode": False, "pwa": False, "prevent_thread_lock": True,
-            "enable_monitoring": False, "state_session_capacity": 64,
+            "enable_monitoring": False, "state_session_capacity": 1000,
         }  # fmt: skip
         # `kill` ends it as Ctrl+C does: files are removed.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             _, address, _ = app.launch(**options)
         except OSError as error:

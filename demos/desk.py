@@ -1,5 +1,6 @@
 """Desk: what one visitor has lying around between two clicks."""
 
+import os
 import shutil
 import zipfile
 from collections.abc import Iterable
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 from PIL import Image
 
@@ -67,8 +69,9 @@ class Answer:
 
     @classmethod
     def write(cls, folder: Path, name: str, source: Path, result: Segmentation) -> "Answer":
-        """Write what `Segmentation.save` does."""
+        """Write what `Segmentation.save` does; the source is kept beside it."""
         result.save(folder, name)
+        source = keep(source, folder / "sources")
         said = ", ".join(
             f"{result.names[i]} {p:.2f}" if p >= 0.5 else f"{result.names[i]} absent"
             for i, p in result.presence.items()
@@ -108,6 +111,8 @@ class Desk:
     @classmethod
     def of(cls, desk: "Desk | None") -> "Desk":
         """The visitor's desk, a new one where there is none or its files are gone."""
+        if desk is not None and not desk.folder.is_dir():
+            gr.Warning("Your files were removed after an hour: this begins anew.")
         if desk is None or not desk.folder.is_dir():
             return cls(new_folder("desk-"))
         desk.folder.touch()
@@ -125,6 +130,10 @@ class Desk:
         """
         if any(shown.same(other) for other in self.examples):
             return False
+        for number, other in enumerate(self.examples):
+            if np.array_equal(np.asarray(other.picture), np.asarray(shown.picture)):
+                self.examples[number] = shown  # painted further, or anew
+                return True
         if len(self.examples) >= PICTURES:
             raise InputError(f"{PICTURES} examples are enough here; remove some first")
         self.examples.append(shown)
@@ -136,6 +145,13 @@ class Desk:
         ids = sorted({int(i) for shown in self.examples for i in np.unique(shown.ids) if i})
         return read_names(text, ids)
 
+    def new_clip(self) -> Path:
+        """A folder for another clip; a job may still write into the one before."""
+        self.runs += 1
+        path = self.folder / f"clip{self.runs}"
+        path.mkdir()
+        return path
+
     def new_run(self) -> Path:
         """A folder for results, in place of those before."""
         shutil.rmtree(self.folder / f"run{self.runs}", ignore_errors=True)
@@ -143,6 +159,18 @@ class Desk:
         path = self.folder / f"run{self.runs}"
         path.mkdir()
         return path
+
+
+def keep(file: Path, folder: Path) -> Path:
+    """An uploaded file under a second name, which stays when the upload is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / file.name
+    if not kept.exists():
+        try:
+            os.link(file, kept)
+        except OSError:  # another file system
+            shutil.copy(file, kept)
+    return kept
 
 
 def pack(path: Path, files: Iterable[tuple[Path, str]]) -> Path:

@@ -26,7 +26,7 @@ class Doctor:
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         """Examine, telling how far it is."""
         desk = Desk.of(desk)
-        with self.jobs.one(request) as stop:
+        with self.jobs.one(request, "long") as stop:
             predictor = self.models.get(checkpoint)
             pool = pool_of(desk, pictures, masks, own, predictor.size, names)
             said = watched(
@@ -90,7 +90,7 @@ def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -
     page = gr.HTML(elem_id="report-page")
     go.click(
         on.run, [*inputs.all, names, checkpoint, desk], [desk, status, page, file],
-        concurrency_id="long", concurrency_limit=1, show_progress_on=status,
+        concurrency_limit=None, show_progress_on=status,
         api_visibility="private",
     )  # fmt: skip
     halt.click(jobs.stop, queue=False, api_visibility="private")

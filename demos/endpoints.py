@@ -6,11 +6,11 @@ from typing import Any
 import gradio as gr
 
 from demos.desk import Desk, pack
-from demos.labelled import pool_of, read_example, small
-from demos.limits import FRAMES, Jobs, told
+from demos.labelled import pool_of, read_example, read_examples
+from demos.limits import FRAMES, Jobs, going_on, tile_of, told, whole
 from demos.models import Models
 from demos.painting import names_in_order, paintable
-from demos.segmenting import Wish, segment
+from demos.segmenting import Wish, masks_of, segment
 from demos.tracking import Clip
 from incontext import InputError, Settings, examine, report_lines, report_page, tune
 
@@ -19,12 +19,12 @@ SNIPPET = """
 from gradio_client import Client, handle_file
 
 client = Client("http://127.0.0.1:7860")
-masks, presence = client.predict(
+masks, said = client.predict(
     examples=[handle_file("photo.jpg")],
     masks=[handle_file("mask.png")],
     pictures=[handle_file("a.jpg"), handle_file("b.jpg")],
     api_name="/segment",
-)  # a zip with masks, confidence, overlays and coco.json; {picture: what is in it}
+)  # a zip with masks, confidence, overlays, coco.json; what is in each picture, what failed
 ```
 
 Also `/track` (clip, mask, frame), `/tune` and `/doctor` (pictures, masks); every argument is
@@ -48,24 +48,22 @@ class Endpoints:
     ) -> tuple[str, dict[str, Any]]:  # fmt: skip
         """Segment pictures by example. Examples and masks go in pairs, in order; a prompt file may
         take their place. Answers a zip of masks, and what each picture holds."""
-        desk = Desk.of(None)
-        with self.jobs.one(request) as stop:
-            given, drawn = examples or [], masks or []
+        with self.jobs.one(request, "quick") as stop:
+            desk, given, drawn = Desk.of(None), examples or [], masks or []
             if len(given) != len(drawn):
                 raise InputError(f"{len(given)} examples and {len(drawn)} masks; accepted: pairs")
-            found = [small(read_example(e, m)) for e, m in zip(given, drawn, strict=True)]
+            found = read_examples(given, drawn)
             ids = sorted({int(i) for example in found for i in example.labels.present})
             named = names_in_order(names, ids) if found else {}
-            wish = Wish(checkpoint or None, kind, int(tile or 0) or None, named, prompt)
+            wish = Wish(checkpoint or None, kind, tile_of(tile), named, prompt)
             failed: list[str] = []
             for _, _, failed in segment(  # noqa: B007
                 self.models, desk, found, pictures or [], wish, stop
             ):
                 pass
-            folder = desk.folder / f"run{desk.runs}"
+            coco = desk.folder / f"run{desk.runs}" / "coco.json"
+            path = pack(desk.folder / "segmented.zip", [*masks_of(desk.answers), (coco, coco.name)])
             said = {one.name: one.said.removeprefix(f"{one.name}: ") for one in desk.answers}
-            files = [(p, str(p.relative_to(folder))) for p in folder.iterdir() if p.is_file()]
-            path = pack(desk.folder / "segmented.zip", files)
             return str(path), {"pictures": said, "failed": failed}
 
     @told
@@ -75,13 +73,13 @@ class Endpoints:
     ) -> tuple[str, str, dict[str, Any]]:  # fmt: skip
         """Follow the objects of one frame's mask through a video. Answers an MP4 with the masks
         drawn, a zip of masks in DAVIS layout, and the frames worth a look."""
-        desk = Desk.of(None)
-        with self.jobs.one(request) as stop:
+        with self.jobs.one(request, "long") as stop:
+            desk, number = Desk.of(None), whole("frame", frame, 0, FRAMES - 1)
             if not clip or not mask:
                 raise InputError("pass a clip, and a mask of one of its frames")
-            found = Clip.open(clip, desk.folder / "clip")
-            picture, _ = found.look(int(frame))
-            found.paint(int(frame), paintable(read_example(picture, mask).labels.ids))
+            found = Clip.open(clip, desk.new_clip())
+            picture, _ = found.look(number)
+            found.paint(number, paintable(read_example(picture, mask).labels.ids))
             for _ in found.follow(self.models.get(checkpoint or None), stop, kind=kind):
                 pass
             movie, masks = found.write()
@@ -95,11 +93,12 @@ class Endpoints:
     ) -> tuple[str, dict[str, Any]]:  # fmt: skip
         """Learn a prompt from labelled pictures; pictures and masks of the same names. Answers the
         prompt file, and the verdict on pictures held out."""
-        desk = Desk.of(None)
-        with self.jobs.one(request):
+        with self.jobs.one(request, "long") as stop:
+            desk = Desk.of(None)
             predictor = self.models.get(checkpoint or None)
             pool = pool_of(desk, pictures, masks, False, predictor.size, names)
-            outcome = tune(predictor, pool, settings=Settings(steps=_steps(steps)))
+            settings = Settings(steps=whole("steps", steps, 1, 200))
+            outcome = tune(predictor, pool, settings=settings, tell=lambda *_: going_on(stop))
             path = outcome.prompt.save(desk.folder / "tuned.safetensors")
             said = outcome.verdict.lines()
             return str(path), {"helps": outcome.verdict.helps, "verdict": said}
@@ -111,21 +110,15 @@ class Endpoints:
     ) -> tuple[str, dict[str, Any]]:  # fmt: skip
         """Say what examples are worth; pictures and masks of the same names. Answers a page, and
         the same in words."""
-        desk = Desk.of(None)
-        with self.jobs.one(request):
+        with self.jobs.one(request, "long") as stop:
+            desk = Desk.of(None)
             predictor = self.models.get(checkpoint or None)
             pool = pool_of(desk, pictures, masks, False, predictor.size, names)
-            found = examine(predictor, pool)
+            found = examine(predictor, pool, tell=lambda *_: going_on(stop))
             path = report_page(found, desk.folder / "report.html")
             return str(path), {
                 "report": report_lines(found), "hurt": [e.source for e in found.bad],
             }  # fmt: skip
-
-
-def _steps(wanted: float) -> int:
-    if not 1 <= wanted <= 200:
-        raise InputError(f"{wanted:g} steps; accepted here: 1 … 200")
-    return int(wanted)
 
 
 def _files(label: str) -> gr.File:
@@ -138,8 +131,8 @@ def build(models: Models, jobs: Jobs) -> None:
     names = gr.Textbox("", label="names", visible=False)
     kind = gr.Radio(["semantic", "instance"], value="semantic", label="kind", visible=False)
     instance = gr.Radio(["instance", "semantic"], value="instance", label="kind", visible=False)
-    tile = gr.Number(0, label="tile", visible=False, minimum=0, maximum=4096)
-    frame = gr.Number(0, label="frame", visible=False, minimum=0, maximum=FRAMES)
+    tile = gr.Number(0, label="tile", visible=False)
+    frame = gr.Number(0, label="frame", visible=False)
     steps = gr.Number(60, label="steps", visible=False)
     checkpoint = gr.Textbox("", label="checkpoint", visible=False)
     clip, mask, prompt = (gr.File(label=n, visible=False) for n in ("clip", "mask", "prompt"))
@@ -149,8 +142,7 @@ def build(models: Models, jobs: Jobs) -> None:
 
     def endpoint(call: Callable[..., Any], name: str, takes: list[Any], gives: list[Any]) -> None:
         trigger = gr.Button(visible=False)
-        group = "quick" if name == "segment" else "long"
-        trigger.click(call, takes, gives, api_name=name, concurrency_id=group, concurrency_limit=1)
+        trigger.click(call, takes, gives, api_name=name, concurrency_limit=None)
 
     endpoint(
         on.segment, "segment",

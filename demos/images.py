@@ -11,7 +11,7 @@ import numpy as np
 from demos import ready
 from demos.desk import Answer, Desk, Shown
 from demos.labelled import read_example
-from demos.limits import Jobs, open_picture, told, told_in
+from demos.limits import Jobs, open_picture, tile_of, told, told_in
 from demos.models import Models
 from demos.painting import NAMES, overlay, paintable, read_editor, write_editor
 from demos.panels import HELP, ExamplePanel, ResultPanel
@@ -173,11 +173,11 @@ class Images:
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         """Answer all pictures, showing each as it comes."""
         desk = Desk.of(desk)
-        with self.jobs.one(request) as stop:
+        with self.jobs.one(request, "quick") as stop:
             shown = None if prompt else self.current(desk, tool, value, partly)
             if shown and not (desk.put_away and shown.same(desk.put_away)):
                 desk.add(shown)
-            wish = Wish(checkpoint, kind, int(tile or 0) or None, desk.names(names), prompt)
+            wish = Wish(checkpoint, kind, tile_of(tile), desk.names(names), prompt)
             examples = [one.example() for one in desk.examples]
             yield desk, _shown(desk), gr.skip(), "Encoding the examples …", gr.skip(), gr.skip()
             said, failed = "", list[str]()
@@ -303,7 +303,7 @@ def build(
         [desk, one.tool, one.editor, all_.partly, all_.targets, one.names, all_.kind, all_.tile,
          all_.prompt_file, checkpoint, all_.view],
         [desk, one.examples, all_.gallery, all_.status, all_.files, all_.slider],
-        concurrency_id="quick", concurrency_limit=1, show_progress_on=all_.status, **private,
+        concurrency_limit=None, show_progress_on=all_.status, **private,
     )  # fmt: skip
     all_.halt.click(jobs.stop, queue=False, **private)
     all_.gallery.select(on.choose, desk, [desk, all_.slider], **private)

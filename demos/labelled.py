@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def pool_of(
     found = found if own else []
     if len(found) + len(pairs) > PICTURES:
         raise InputError(f"{len(found) + len(pairs)} pictures; accepted here: {PICTURES}")
-    found += [(picture.name, small(read_example(picture, mask))) for picture, mask in pairs]
+    read = read_examples([p for p, _ in pairs], [m for _, m in pairs])
+    found += [(picture.name, one) for (picture, _), one in zip(pairs, read, strict=True)]
     if not found:
         raise InputError("No labelled pictures yet: add pictures and their masks.")
     ids = sorted({i for _, example in found for i in example.labels.present})
@@ -45,18 +47,44 @@ def pool_of(
     )  # fmt: skip
 
 
-def read_example(picture: str | Path | Image.Image, mask: str | Path) -> Example:
-    """A picture and its mask file: ids as they are in it, 255 beside other ids is unknown.
+def read_examples(pictures: Sequence[str | Path], masks: Sequence[str | Path]) -> list[Example]:
+    """Pictures with their masks, in pairs: ids as they are; where one mask holds 255 beside other
+    ids, 255 means unknown in all of them.
+
+    Raises:
+        InputError: see `read_example`; a color picture as a mask.
+    """
+    ignore = 255 if any(_beside_255(mask) for mask in masks) else None
+    found = []
+    for picture, mask in zip(pictures, masks, strict=True):
+        one = read_example(picture, mask, ignore)
+        if one.labels.discovered:
+            raise InputError(
+                f"{Path(mask).name}: a color picture; save ids as the numbers of a palette or gray "
+                "PNG, so that they are the same in all masks"
+            )
+        found.append(small(one))
+    return found
+
+
+def _beside_255(mask: str | Path) -> bool:
+    image = open_mask(mask)
+    values = set(np.unique(np.asarray(image)).tolist()) if image.mode in ("L", "P") else set()
+    return 255 in values and not values <= {0, 255}
+
+
+def read_example(
+    picture: str | Path | Image.Image, mask: str | Path, ignore: int | None = None
+) -> Example:
+    """A picture and its mask file.
 
     Raises:
         InputError: a file that cannot be read, another size; the mask is named.
     """
     image = picture if isinstance(picture, Image.Image) else open_picture(picture)
-    labels = open_mask(mask)
-    values = np.unique(np.asarray(labels)) if labels.mode in ("L", "P") else np.zeros(0)
-    ignore = 255 if 255 in values and not {*values.tolist()} <= {0, 255} else None
+    ignore = 255 if ignore is None and _beside_255(mask) else ignore
     try:
-        return Example(image, labels, ignore=ignore)
+        return Example(image, open_mask(mask), ignore=ignore)
     except InputError as error:
         raise InputError(f"{Path(mask).name}: {error}") from None
 
@@ -70,6 +98,12 @@ def small(example: Example) -> Example:
     size = (width, height)
     ids = Image.fromarray(example.labels.ids).resize(size, Image.Resampling.NEAREST)
     labels = replace(example.labels, ids=np.asarray(ids, np.int32))
+    gone = sorted(set(example.labels.present) - set(labels.present))
+    if gone:
+        raise InputError(
+            f"id {gone[0]} is too small: at {width}×{height}, which is what examples are kept at "
+            "here, nothing is left of it; cut the picture around it"
+        )
     return Example.of(example.image.resize(size, Image.Resampling.BICUBIC), labels)
 
 
@@ -114,21 +148,22 @@ def watched(work: Callable[[Tell], Any], stop: threading.Event) -> Iterator[Any]
         except BaseException as error:
             said.put(("failed", error))
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    threading.Thread(target=run, daemon=True).start()
+    last: Any = ("beginning", 0, 1)
     try:
         while True:
-            kind, value = said.get()
+            kind = "told"
+            with suppress(queue.Empty):
+                kind, last = said.get(timeout=0.5)
             while kind == "told" and not said.empty():  # the latest only
-                kind, value = said.get()
+                kind, last = said.get()
             if kind == "failed":
-                raise value
-            yield value
+                raise last
+            yield last
             if kind == "done":
                 return
     finally:
-        stop.set()  # the page was left: the thread ends at its next step
-        thread.join()
+        stop.set()  # where the page was left, the thread ends at its next step
 
 
 class Inputs:

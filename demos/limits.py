@@ -1,6 +1,7 @@
 """Limits: what a visitor may send, and how much of the machine one of them may take."""
 
 import logging
+import math
 import re
 import shutil
 import tempfile
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
-from PIL import Image, ImageOps, UnidentifiedImageError
+from gradio import processing_utils
+from PIL import Image, UnidentifiedImageError
 
-from incontext import InputError
+from incontext import InputError, read_image
 
 UPLOAD = "40mb"  # a file
 PIXELS = 40_000_000  # of a picture
@@ -23,7 +25,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")  # no othe
 PICTURES = 64  # at once
 FRAMES = 600  # of a clip
 FRAME_PIXELS = 2_100_000  # of each of them
-QUEUE = 16  # jobs that wait
+QUEUE = 16  # jobs, those that wait among them
+LAYERS = 8  # of a painting
 AGE = 3600  # seconds after which files are removed
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -35,26 +38,37 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
 
 
 class Jobs:
-    """One job a visitor, who can stop it."""
+    """One job a visitor, who can stop it; of all visitors one quick and one long one at once."""
 
     def __init__(self) -> None:
         self._running: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
+        self._slots = {"quick": threading.Semaphore(1), "long": threading.Semaphore(1)}
 
     @contextmanager
-    def one(self, request: gr.Request | None) -> Iterator[threading.Event]:
-        """Hold the visitor's only place; yields what is set when the job should stop.
+    def one(self, request: gr.Request | None, kind: str) -> Iterator[threading.Event]:
+        """Hold the visitor's only place, and wait for a slot; yields what is set when the job
+        should stop. `kind`: "quick" or "long".
 
         Raises:
-            gr.Error: another job of the same visitor is running.
+            gr.Error: another job of the same visitor is there, or too many visitors wait.
+            Stopped: while waiting.
         """
         visitor, stop = _visitor(request), threading.Event()
         with self._lock:
             if visitor in self._running:
                 raise refusal("One job at a time: wait for yours to end, or stop it.")
+            if len(self._running) >= QUEUE:
+                raise refusal(f"{QUEUE} jobs are waiting already; try again in a minute.")
             self._running[visitor] = stop
         try:
-            yield stop
+            while not self._slots[kind].acquire(timeout=0.5):
+                if stop.is_set():
+                    raise Stopped
+            try:
+                yield stop
+            finally:
+                self._slots[kind].release()
         finally:
             with self._lock:
                 self._running.pop(visitor, None)
@@ -72,14 +86,56 @@ def _visitor(request: gr.Request | None) -> str:
 
 
 def harden() -> None:
-    """Pillow decodes the formats above only, and no picture over the limit, in this process.
+    """This process decodes the formats above only, no picture over the limit, fetches nothing.
 
-    Gradio opens some uploads before any code of ours does.
+    Gradio opens what was painted before any code of ours does, and keeps it until it is asked for.
     """
     Image.MAX_IMAGE_PIXELS = PIXELS // 2  # Pillow refuses from twice that on
     Image.init()
     for name in set(Image.ID) - set(FORMATS):
         Image.ID.remove(name)
+    editor: Any = gr.ImageEditor
+    editor.preprocess, editor.accept_blobs = _guarded(editor.preprocess), _bounded(editor)
+    processing_utils.async_ssrf_protected_download = _nothing_is_fetched  # type: ignore[assignment]
+
+
+async def _nothing_is_fetched(url: str, *_: Any) -> str:
+    raise refusal("Upload the file: this server fetches nothing from elsewhere.")
+
+
+def _guarded(read: Callable[..., Any]) -> Callable[..., Any]:
+    """What an editor cannot read is told in a sentence."""
+
+    @wraps(read)
+    def preprocess(self: Any, payload: Any) -> Any:
+        try:
+            return read(self, payload)
+        except gr.Error:
+            raise
+        except Image.DecompressionBombError:
+            raise refusal(f"More than {PIXELS // 10**6} megapixels; make it smaller.") from None
+        except Exception:
+            raise refusal(
+                "This file is not a picture, or a damaged one; accepted: PNG, JPEG, WebP, BMP, "
+                "GIF, TIFF"
+            ) from None
+
+    return preprocess
+
+
+def _bounded(editor: Any) -> Callable[..., Any]:
+    """Painted layers that nobody asks for do not pile up."""
+    accept = editor.accept_blobs
+
+    @wraps(accept)
+    def accept_blobs(self: Any, data: Any) -> Any:
+        if str(data.data.get("index") or 0) not in map(str, (None, "null", *range(LAYERS))):
+            raise refusal(f"{LAYERS} layers are enough")
+        while len(self.blob_storage) >= QUEUE:
+            self.blob_storage.pop(next(iter(self.blob_storage)))
+        return accept(self, data)
+
+    return accept_blobs
 
 
 def open_picture(path: str | Path) -> Image.Image:
@@ -88,8 +144,7 @@ def open_picture(path: str | Path) -> Image.Image:
     Raises:
         InputError: no picture, damaged, or too large; the file is named without its folder.
     """
-    image = _opened(path)
-    return (ImageOps.exif_transpose(image) or image).convert("RGB")
+    return read_image(_opened(path))
 
 
 def open_mask(path: str | Path) -> Image.Image:
@@ -106,6 +161,8 @@ def _opened(path: str | Path) -> Image.Image:
     try:
         image = Image.open(path)
         image.load()
+    except FileNotFoundError:
+        raise InputError(f"{name}: removed after an hour; upload it again") from None
     except Image.DecompressionBombError:
         raise InputError(
             f"{name}: more than {PIXELS // 10**6} megapixels; make it smaller first"
@@ -131,24 +188,32 @@ def check_count(files: list[str] | None, what: str) -> list[str]:
     return files
 
 
-def guarded(component: gr.blocks.Block) -> None:
-    """What a component cannot read is told in a sentence."""
-    read = component.preprocess  # type: ignore[attr-defined]
+def whole(name: str, value: Any, low: int, high: int) -> int:
+    """A whole number from a form.
 
-    def preprocess(payload: Any) -> Any:
-        try:
-            return read(payload)
-        except gr.Error:
-            raise
-        except Image.DecompressionBombError:
-            raise refusal(f"More than {PIXELS // 10**6} megapixels; make it smaller.") from None
-        except Exception:
-            raise refusal(
-                "This file is not a picture, or a damaged one; accepted: PNG, JPEG, WebP, BMP, "
-                "GIF, TIFF"
-            ) from None
+    Raises:
+        InputError: none, or one outside `low` … `high`.
+    """
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value % 1:
+        raise InputError(f"{name} {value!r}; accepted: whole numbers {low} … {high}")
+    if not low <= value <= high:
+        raise InputError(f"{name} {value:g}; accepted: {low} … {high}")
+    return int(value)
 
-    component.preprocess = preprocess  # type: ignore[attr-defined]
+
+def tile_of(value: Any) -> int | None:
+    """Size of tiles; None or 0: each picture whole.
+
+    Raises:
+        InputError: smaller than 16, or no number.
+    """
+    return whole("tile", value, 16, 8192) if value not in (None, 0, 0.0) else None
+
+
+def going_on(stop: threading.Event) -> None:
+    """Raise Stopped where the visitor stopped the job."""
+    if stop.is_set():
+        raise Stopped
 
 
 def refusal(text: str) -> gr.Error:
@@ -214,16 +279,18 @@ def new_folder(prefix: str) -> Path:
 
 
 def root() -> Path:
-    """Where all files of this process lie."""
+    """Where all files of this process lie; there is one inside `own_root` only."""
+    if _root is None:
+        raise RuntimeError("outside own_root()")
     return _root
 
 
-def sweep(every: float = 600) -> None:
-    """Remove, from now on, folders that were not touched for an hour."""
+def sweep(folder: Path, every: float = 600) -> None:
+    """Remove, while the folder is there, desks in it that were not touched for an hour."""
 
     def run() -> None:
-        while True:
-            for path in root().glob("*-*"):
+        while folder.is_dir():
+            for path in folder.glob("desk-*"):
                 try:
                     if time.time() - path.stat().st_mtime > AGE:
                         shutil.rmtree(path, ignore_errors=True)
@@ -234,7 +301,7 @@ def sweep(every: float = 600) -> None:
     threading.Thread(target=run, daemon=True).start()
 
 
-_root = Path(tempfile.gettempdir())
+_root: Path | None = None
 
 
 @contextmanager

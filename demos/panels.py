@@ -3,7 +3,7 @@
 import gradio as gr
 
 from demos.desk import VIEWS
-from demos.limits import FRAMES, UPLOAD, guarded
+from demos.limits import FRAMES, UPLOAD
 from demos.painting import BRUSHES, NAMES, OPACITY
 
 TOOLS = ("Brush", "Click", "Box")
@@ -21,7 +21,7 @@ HELP = {
 def new_editor(label: str, elem_id: str, empty: str = "") -> gr.ImageEditor:
     """Where people paint: picture below, one layer of brushes above."""
     brushes = [(color, OPACITY) for color in BRUSHES]
-    editor = gr.ImageEditor(
+    return gr.ImageEditor(
         label=label, type="pil", image_mode="RGBA", format="png", sources=("upload", "clipboard"),
         brush=gr.Brush(colors=list(brushes), default_color=brushes[0], color_mode="fixed"),
         eraser=gr.Eraser(), transforms=(), height=420, canvas_size=(1, 1),
@@ -29,8 +29,6 @@ def new_editor(label: str, elem_id: str, empty: str = "") -> gr.ImageEditor:
         buttons=["fullscreen"],
         placeholder=empty or "# Drop a picture here\nor click to choose one, then paint",
     )  # fmt: skip
-    guarded(editor)
-    return editor
 
 
 class ExamplePanel:
@@ -113,7 +111,7 @@ class ResultPanel:
                 value="semantic", label="What to look for",
             )  # fmt: skip
             self.tile = gr.Slider(
-                0, 1024, 0, step=2, label="Tile size in pixels (0: each picture whole)",
+                0, 1024, 0, step=16, label="Tile size in pixels (0: each picture whole)",
                 info="For many small things in a large picture.",
             )  # fmt: skip
             self.partly = gr.Checkbox(label="I painted only a part: what is blank is unknown")

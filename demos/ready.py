@@ -1,8 +1,10 @@
 """Ready-made examples: drawn here, or photographs that scikit-image ships; all offline."""
 
+from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,21 @@ def scene(name: str) -> photographs.Scene:
     return SCENES[name]()
 
 
+_lock = Lock()
+
+
+def _alone(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Files are made once, and no one sees half of one."""
+
+    @wraps(make)
+    def locked(*arguments: Any) -> Any:
+        with _lock:
+            return make(*arguments)
+
+    return locked
+
+
+@_alone
 def target(name: str) -> Path:
     """The picture to segment, as a file."""
     path = _folder() / f"{name.lower().replace(chr(39), '').replace(' ', '-')}.png"
@@ -33,6 +50,7 @@ def target(name: str) -> Path:
     return path
 
 
+@_alone
 def clip() -> Path:
     """A video of a red disc and a blue square that move over a rough ground."""
     path = _folder() / "disc-and-square.mp4"
@@ -50,6 +68,7 @@ def clip_ids(index: int) -> Array:
     return np.asarray(canvas)
 
 
+@_alone
 def cells() -> tuple[list[Path], list[Path]]:
     """Pictures of drawn cells, and a mask of each; the last mask is wrong, for the doctor."""
     pictures = [_folder() / "cells" / f"cells-{n:02d}.png" for n in range(CELLS)]

@@ -57,19 +57,21 @@ def segment(
     folder, predictor = desk.new_run(), models.get(wish.checkpoint)
     desk.answers, coco, failed = [], Coco(), list[str]()
     names = _names([Path(f) for f in files])
-    for done, (name, file) in enumerate(zip(names, files, strict=True), 1):
-        if stop.is_set():
-            break
-        try:
-            result = predictor.predict(open_picture(file), prompt, tile=wish.tile)
-            desk.answers.append(Answer.write(folder, name, Path(file), result))
-            coco.add(Path(file).name, result)
-        except InputError as error:
-            failed.append(str(error))
-        yield done, len(files), failed
-    coco.save(folder / "coco.json")
-    prompt.save(folder / "prompt.safetensors")
-    pack(folder / "masks.zip", _masks(desk.answers))
+    try:
+        for done, (name, file) in enumerate(zip(names, files, strict=True), 1):
+            if stop.is_set():
+                break
+            try:
+                result = predictor.predict(open_picture(file), prompt, tile=wish.tile)
+                desk.answers.append(Answer.write(folder / name, name, Path(file), result))
+                coco.add(f"{name}{Path(file).suffix}", result)
+            except InputError as error:
+                failed.append(str(error))
+            yield done, len(files), failed
+    finally:  # whatever happens, what is done can be had
+        coco.save(folder / "coco.json")
+        prompt.save(folder / "prompt.safetensors")
+        pack(folder / "masks.zip", masks_of(desk.answers))
 
 
 def downloads(desk: Desk) -> list[str]:
@@ -82,7 +84,8 @@ def downloads(desk: Desk) -> list[str]:
     ]
 
 
-def _masks(answers: list[Answer]) -> Iterator[tuple[Path, str]]:
+def masks_of(answers: list[Answer]) -> Iterator[tuple[Path, str]]:
+    """Files of results, and what they are called in a zip."""
     for one in answers:
         yield one.file("mask"), f"masks/{one.name}.png"
         yield one.file("confidence"), f"confidence/{one.name}.png"
@@ -93,7 +96,7 @@ def _names(files: list[Path]) -> list[str]:
     """A name for each file, none twice, safe as a file's."""
     names: list[str] = []
     for file in files:
-        stem = re.sub(r"[^\w.-]+|\.{2,}", "_", file.stem).strip(".")[:80] or "picture"
+        stem = re.sub(r"[^\w-]+", "_", file.stem).strip(".")[:80] or "picture"
         name, number = stem, 1
         while name in names:
             number += 1

@@ -1,7 +1,6 @@
 """Tracking: one clip, labels on some of its frames, results in files; shared by page and API."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from demos.desk import pack
+from demos.desk import keep, pack
 from demos.limits import FRAME_PIXELS, FRAMES
 from demos.painting import COLORS, label_picture, read_names
 from incontext import (
@@ -39,6 +38,7 @@ class Clip:
     count: int
     given: dict[int, Array] = field(default_factory=dict, repr=False)
     pending: set[int] = field(default_factory=set)  # painted since the frames were answered
+    settings: tuple[Any, ...] = ()  # of the answers
     answered: set[int] = field(default_factory=set, repr=False)
     warned: dict[int, str] = field(default_factory=dict)
     shown: tuple[int, Array] | None = field(default=None, repr=False)  # as the editor got it
@@ -51,10 +51,15 @@ class Clip:
         Raises:
             InputError: no video, too long or too large; the limit is named.
         """
-        frames = open_frames(Path(path))
+        path = keep(Path(path), folder)
+        frames = open_frames(path)
         announced = frames.total or 0
         if announced > FRAMES:
             raise InputError(f"{announced} frames; accepted here: {FRAMES}. Cut the clip.")
+        if not announced:  # some files say it at their end only
+            for announced, _ in frames.forward():
+                if announced >= FRAMES:
+                    raise InputError(f"more than {FRAMES} frames; cut the clip")
         first = frames.at(0)
         if first.width * first.height > FRAME_PIXELS:
             raise InputError(
@@ -63,9 +68,8 @@ class Clip:
         count = frames.last() + 1
         if count > FRAMES:
             raise InputError(f"{count} frames; accepted here: {FRAMES}. Cut the clip.")
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder / "masks").mkdir(parents=True)
-        return cls(Path(path), folder, frames, count)
+        (folder / "masks").mkdir()
+        return cls(path, folder, frames, count)
 
     def ids(self, index: int) -> Array:
         """What is known of a frame: painted, predicted, or nothing."""
@@ -84,6 +88,10 @@ class Clip:
             InputError: there is no such frame.
         """
         picture, ids = self.frames.at(index), self.ids(index)
+        if ids.max(initial=0) > len(COLORS):
+            raise InputError(
+                f"ids over {len(COLORS)}, which the prompt has, cannot be painted here"
+            )
         self.shown = (index, ids)
         return picture, ids
 
@@ -95,15 +103,23 @@ class Clip:
             self.given[index] = ids
             self.pending.add(index)
 
-    def _start(self) -> int | None:
-        """The frame to go on with, where those before it can stay; None: all are answered anew."""
+    def _to_do(self, settings: tuple[Any, ...]) -> list[tuple[int, str]]:
+        """Where to start, and in which direction; what was answered and can stay is left out."""
         first = min(self.given, default=0)
-        if self.pending:
-            start = min(self.pending)
-            return start if start > first and start in self.answered else None
-        rest = [i for i in range(first, self.count) if i not in self.answered]
-        whole = all(i in self.answered for i in range(first))
-        return rest[0] if whole and rest and rest[0] > first else None
+        if settings != self.settings:
+            self.answered = set()
+        elif self.pending:
+            corrected = min(self.pending)
+            before = range(corrected) if corrected > first else ()
+            self.answered &= set(before)
+        if len(self.answered) == self.count:
+            self.answered = set()
+        self.settings, self.pending = settings, set()
+        self.warned = {i: text for i, text in self.warned.items() if i in self.answered}
+        ahead = [i for i in range(first, self.count) if i not in self.answered]
+        behind = [i for i in range(first) if i not in self.answered]
+        to_do = [(ahead[0], "forward")] if ahead else []
+        return to_do + ([(behind[-1], "backward")] if behind else [])
 
     def follow(
         self, predictor: Predictor, stop: Event, *, kind: str = "instance", names: str = "",
@@ -116,30 +132,28 @@ class Clip:
         """
         if not self.given and not prompt:
             raise InputError("Paint the objects on a frame first, then propagate.")
-        start = self._start()
         ids = sorted({int(i) for given in self.given.values() for i in np.unique(given) if i})
         labels = {i: label_picture(given) for i, given in sorted(self.given.items())}
-        named = read_names(names, ids)
-        track = VideoPredictor(predictor, kind=kind).track(
-            self.frames, labels, prompt=prompt, names=named or None, start=start,
-            direction=None if start is None else "forward",
-        )  # fmt: skip
-        if start is None:
-            self.answered, self.warned = set(), {}
-        else:
-            self.warned = {i: text for i, text in self.warned.items() if i < start}
-        self.pending = set()
-        for index, result in track:
-            self.colors = dict(result.colors)
-            result.label_image().save(self._mask(index))
-            self.answered.add(index)
-            said = [f"{result.names[i]}: {s.warning}" for i, s in track.seen.items() if s.warning]
-            if said:
-                self.warned[index] = "; ".join(said)
-            yield index, result
-            if stop.is_set():
-                break
-        track.stop()
+        # Ids that a prompt brings have names of their own.
+        named = {} if prompt and not names else read_names(names, ids)
+        video = VideoPredictor(predictor, kind=kind)
+        for start, direction in self._to_do((predictor.name, kind, names, prompt)):
+            track = video.track(
+                self.frames, labels, prompt=prompt, names=named or None, start=start,
+                direction=direction,
+            )  # fmt: skip
+            for index, result in track:
+                self.colors = dict(result.colors)
+                result.label_image().save(self._mask(index))
+                self.answered.add(index)
+                seen = track.seen.items()
+                said = [f"{result.names[i]}: {s.warning}" for i, s in seen if s.warning]
+                if said:
+                    self.warned[index] = "; ".join(said)
+                yield index, result
+                if stop.is_set():
+                    track.stop()
+                    return
 
     def worth_a_look(self) -> dict[int, str]:
         """Of the frames with warnings those to look at, ten frames or more apart."""

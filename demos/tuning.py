@@ -29,7 +29,7 @@ class Tuning:
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         """Tune, telling how far it is."""
         desk, skip = Desk.of(desk), gr.skip()
-        with self.jobs.one(request) as stop:
+        with self.jobs.one(request, "long") as stop:
             predictor = self.models.get(checkpoint)
             pool = pool_of(desk, pictures, masks, own, predictor.size, names)
             settings = replace(Settings(), steps=int(steps))
@@ -109,7 +109,7 @@ def build(
     go.click(
         on.run, [*inputs.all, names, steps, checkpoint, desk],
         [desk, status, plot, text, file, use],
-        concurrency_id="long", concurrency_limit=1, show_progress_on=status, **private,
+        concurrency_limit=None, show_progress_on=status, **private,
     )  # fmt: skip
     halt.click(jobs.stop, queue=False, **private)
     use.click(

@@ -27,11 +27,11 @@ class Videos:
         desk = Desk.of(desk)
         desk.clip = None
         if path is None:
-            return desk, 0, gr.update(maximum=1, value=0), None, "", *_nothing()
-        desk.clip = Clip.open(path, desk.folder / "clip")
+            return desk, -1, gr.update(maximum=1, value=0), None, "", *_nothing()
+        desk.clip = Clip.open(path, desk.new_clip())
         said = f"{desk.clip.count} frames. Paint the objects on one of them, then propagate."
         return (
-            desk, 0, gr.update(maximum=max(1, desk.clip.count - 1), value=0),
+            desk, -1, gr.update(maximum=max(1, desk.clip.count - 1), value=0),
             None, said, *_nothing(),
         )  # fmt: skip
 
@@ -40,10 +40,10 @@ class Videos:
         """The ready-made clip with labels on its first frame."""
         desk = Desk.of(desk)
         path = ready.clip()
-        desk.clip = Clip.open(path, desk.folder / "clip")
+        desk.clip = Clip.open(path, desk.new_clip())
         desk.clip.given[0] = ready.clip_ids(0)
         return (
-            desk, str(path), 0, gr.update(maximum=desk.clip.count - 1, value=0),
+            desk, str(path), -1, gr.update(maximum=desk.clip.count - 1, value=0),
             None, "A red disc and a blue square, painted "
             "already. Press Propagate.", *_nothing(),
         )  # fmt: skip
@@ -56,18 +56,21 @@ class Videos:
         if index == int(shown):
             return desk, gr.skip(), gr.skip()
         self._keep(clip, int(shown), value)
-        return desk, None, index
+        return desk, None, -1
 
     @told
-    def lay_out(self, index: float, desk: Desk | None) -> Any:
-        """A frame into the editor, see `Images.lay_out`."""
+    def lay_out(self, index: float, desk: Desk | None) -> tuple[Any, ...]:
+        """A frame into the editor, see `Images.lay_out`, and its number beside it: what the page
+        sends back later belongs to that one."""
         clip = desk.clip if desk else None
-        return write_editor(*clip.look(int(index))) if isinstance(clip, Clip) else gr.skip()
+        if not isinstance(clip, Clip):
+            return gr.skip(), gr.skip()
+        return write_editor(*clip.look(int(index))), int(index)
 
     @staticmethod
     def _keep(clip: Clip, index: int, value: Any) -> None:
-        """Take over what is painted."""
-        read = read_editor(value)
+        """Take over what is painted on a frame; -1: none lies in the editor yet."""
+        read = read_editor(value) if index >= 0 else None
         if read is not None:
             clip.paint(index, read[1])
 
@@ -79,7 +82,7 @@ class Videos:
         """Answer the frames, showing each as it comes."""
         desk = Desk.of(desk)
         clip, skip = _clip(desk), gr.skip()
-        with self.jobs.one(request) as stop:
+        with self.jobs.one(request, "long") as stop:
             self._keep(clip, int(shown), value)
             predictor, said = self.models.get(checkpoint), ""
             yield desk, skip, "Looking at what is painted …", skip, skip, skip
@@ -126,7 +129,7 @@ def _clip(desk: Desk) -> Clip:
 def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -> gr.File:
     """Lay out the tab and connect it; where a prompt file can be put."""
     on = Videos(models, jobs)
-    shown = gr.State(0)  # the frame in the editor
+    shown = gr.Number(-1, visible=False, precision=0)  # the frame in the editor
     with gr.Row():
         start = gr.Button("Try: a disc and a square", size="sm", scale=0, min_width=220)
     with gr.Row(equal_height=False):
@@ -136,7 +139,7 @@ def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -
     quiet: dict[str, Any] = {**private, "show_progress": "hidden"}
     fresh = [one.index, one.editor, all_.status, all_.movie, all_.files, all_.doubtful]
     lay_out: dict[str, Any] = {
-        "fn": on.lay_out, "inputs": [shown, desk], "outputs": one.editor, **quiet,
+        "fn": on.lay_out, "inputs": [one.index, desk], "outputs": [one.editor, shown], **quiet,
     }  # fmt: skip
     for event in (one.clip.upload, one.clip.clear):
         event(on.open, [one.clip, desk], [desk, shown, *fresh], **quiet).then(**lay_out)
@@ -144,14 +147,13 @@ def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -
     one.index.change(
         on.scrub, [one.index, one.editor, shown, desk], [desk, one.editor, shown],
         trigger_mode="always_last", **quiet,
-    )  # fmt: skip
-    shown.change(**lay_out)
+    ).then(**lay_out)  # fmt: skip
     all_.doubtful.input(lambda i: i, all_.doubtful, one.index, **private)
     all_.go.click(
         on.propagate,
         [one.editor, shown, one.kind, one.names, one.prompt_file, checkpoint, desk],
         [desk, all_.live, all_.status, all_.movie, all_.files, all_.doubtful],
-        concurrency_id="long", concurrency_limit=1, show_progress_on=all_.status, **private,
+        concurrency_limit=None, show_progress_on=all_.status, **private,
     )  # fmt: skip
     all_.halt.click(jobs.stop, queue=False, **private)
     return one.prompt_file

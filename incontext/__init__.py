@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from incontext.example import Example
     from incontext.formats import export
     from incontext.formats.coco import Coco
+    from incontext.image import read_image
     from incontext.pool import Pool
     from incontext.predictor import Predictor
     from incontext.prompt import Prompt
@@ -24,16 +25,31 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Coco", "Example", "InputError", "Palette", "Pool", "Predictor", "Prompt", "Segmentation",
-    "Settings", "VideoPredictor", "examine", "export", "open_frames", "report_lines",
-    "report_page", "tune", "write_overlay",
+    "Coco",
+    "Example",
+    "InputError",
+    "Palette",
+    "Pool",
+    "Predictor",
+    "Prompt",
+    "Segmentation",
+    "Settings",
+    "VideoPredictor",
+    "examine",
+    "export",
+    "open_frames",
+    "read_image",
+    "report_lines",
+    "report_page",
+    "tune",
+    "write_overlay",
 ]  # fmt: skip
 
 _HOMES = {
     "Example": "example", "InputError": "errors", "Palette": "color", "Predictor": "predictor",
     "Prompt": "prompt", "Segmentation": "segmentation", "Pool": "pool", "examine": "doctor",
     "VideoPredictor": "video", "tune": "tuning", "Coco": "formats.coco", "export": "formats",
-    "Settings": "tuner",
+    "Settings": "tuner", "read_image": "image",
     "open_frames": "sources", "report_lines": "doctor_report", "report_page": "doctor_report",
     "write_overlay": "video_overlay",
 }  # fmt: skip

@@ -89,8 +89,9 @@ class VideoPredictor:
                 frame), "backward" from the last one down to frame 0, or "both": forward, then from
                 the first labelled frame down. None or "auto": "both" where frames come before the
                 first labelled one and can be read again, else "forward".
-            start: the frame to begin with; None: see `direction`. Frames answered before need not
-                be answered again where labels are given for a later one.
+            start: the frame to begin with, in place of the first labelled one ("backward": the
+                last one). Frames answered before need not be answered again where labels are
+                given for a later one.
             reading: options of `Example` for the labels.
 
         Raises:
@@ -356,11 +357,12 @@ def _by_frame(labels: Any) -> dict[int, Any]:
 def _start(frames: Frames, wanted: int | None, usual: int) -> int:
     if wanted is None:
         return usual
-    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 0:
+    if isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 0:
         raise InputError(f"start {wanted!r}; accepted: a frame, 0, 1, 2 …")
-    if frames.sought:
-        frames.at(wanted)  # says so where there is no such frame
-    return wanted
+    if not frames.sought:
+        raise InputError("start needs frames that can be read again, not a stream")
+    frames.at(int(wanted))  # says so where there is no such frame
+    return int(wanted)
 
 
 def _direction(frames: Frames, labels: Mapping[int, Any], wanted: str | None) -> str:

@@ -194,12 +194,14 @@ def test_video_is_followed_and_corrected(page, tmp_path):
     with av.open(str(movie)) as container:
         assert len(list(container.decode(video=0))) == 6
     # Another frame shows what was found there.
-    page.locator("#frame input[type=number]").fill("3")
+    page.locator("#frame input[type=number]").fill("5")
     page.locator("#frame input[type=number]").press("Enter")
-    page.locator("#frame input[type=range]").press("ArrowRight")
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(4000)
     pixels, _ = on_screen(page, "#frame-editor canvas >> nth=0")
-    assert red(pixels).sum() > 1000
+    columns = np.nonzero(red(pixels))[1]
+    ground = np.nonzero(green(pixels))[1]
+    share = (columns.mean() - ground.min()) / (ground.max() - ground.min())
+    assert share == pytest.approx(np.nonzero(truth[5])[1].mean() / 480, abs=0.03)
 
 
 def test_tuned_prompt_is_used_in_the_other_tabs(page, tmp_path):

@@ -8,13 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.demo import clip, iou, labelled, scene
+from tests.demo import clip, iou, scene
 
 gr = pytest.importorskip("gradio", reason="needs gradio (demo extra)")
 
 from demos import limits, ready  # noqa: E402
 from demos.desk import Desk, Shown  # noqa: E402
-from demos.labelled import pair_up, read_example, small, watched  # noqa: E402
+from demos.labelled import (  # noqa: E402
+    pair_up,
+    read_example,
+    read_examples,
+    small,
+    watched,
+)
 from demos.painting import (  # noqa: E402
     BRUSHES,
     label_picture,
@@ -178,15 +184,34 @@ class Visit:
 
 def test_one_job_a_visitor():
     jobs = limits.Jobs()
-    with jobs.one(Visit("a")) as stop:
-        with pytest.raises(gr.Error, match="One job at a time"), jobs.one(Visit("a")):
+    with jobs.one(Visit("a"), "quick") as stop:
+        with pytest.raises(gr.Error, match="One job at a time"), jobs.one(Visit("a"), "long"):
             pass
-        with jobs.one(Visit("b")) as other:
+        with jobs.one(Visit("b"), "long") as other:
             jobs.stop(Visit("a"))
             assert stop.is_set()
             assert not other.is_set()
-    with jobs.one(Visit("a")) as again:
+    with jobs.one(Visit("a"), "quick") as again:
         assert not again.is_set()
+
+
+def test_jobs_wait_for_each_other_but_not_without_end(monkeypatch):
+    jobs, ran = limits.Jobs(), []
+    monkeypatch.setattr(limits, "QUEUE", 2)
+
+    def second():
+        with jobs.one(Visit("b"), "quick"):
+            ran.append("b")
+
+    with jobs.one(Visit("a"), "quick"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        time.sleep(0.2)
+        assert not ran
+        with pytest.raises(gr.Error, match="2 jobs are waiting"), jobs.one(Visit("c"), "long"):
+            pass
+    waiting.join(10)
+    assert ran == ["b"]
 
 
 def test_what_is_long_can_be_stopped():
@@ -199,14 +224,30 @@ def test_what_is_long_can_be_stopped():
             time.sleep(0.002)
 
     for said in watched(work, stop):
-        assert said[0] == "step"
+        assert said[0] in ("step", "beginning")
         stop.set()
         break
     with pytest.raises(limits.Stopped):
         for _ in watched(work, stop):
             pass
     assert len(steps) < 1000
-    assert list(watched(lambda tell: "done", threading.Event())) == ["done"]
+    assert list(watched(lambda tell: "done", threading.Event()))[-1] == "done"
+
+
+def test_who_leaves_a_long_job_is_not_waited_for():
+    stop, ended = threading.Event(), threading.Event()
+
+    def work(tell):
+        tell("step", 0, 2)
+        ended.wait(20)
+        tell("step", 1, 2)
+
+    said = watched(work, stop)
+    next(said)
+    said.close()  # returns although the work goes on
+    assert stop.is_set()
+    assert not ended.is_set()
+    ended.set()
 
 
 def test_errors_are_told_without_paths():
@@ -231,7 +272,7 @@ def test_old_files_are_swept_and_the_desk_is_laid_anew(monkeypatch):
 
         os.utime(desk.folder, (old, old))
         kept = ready.cells()[0][0]
-        limits.sweep(every=1e6)
+        limits.sweep(root, every=1e6)
         for _ in range(100):
             if not desk.folder.exists():
                 break
@@ -258,6 +299,11 @@ def test_examples_on_the_desk():
         desk.add(shown)
         assert not desk.add(Shown.of(large, ids))
         assert len(desk.examples) == 1
+        more = ids.copy()
+        more[:300] = 4  # painted further: in place of what was painted before
+        desk.add(Shown.of(large, more))
+        assert len(desk.examples) == 1
+        assert (desk.examples[0].ids[:100] == 4).all()
         assert desk.names("a, b, c, leaf") == {4: "leaf"}
         with pytest.raises(InputError, match="Nothing is painted"):
             Shown.of(large, ids * 0)
@@ -266,7 +312,7 @@ def test_examples_on_the_desk():
 def test_clip_goes_on_where_it_was_corrected(tmp_path):
     truth = clip(tmp_path / "clip.mp4", 5)
     predictor, stop = Predictor.from_pretrained(), threading.Event()
-    video = Clip.open(tmp_path / "clip.mp4", tmp_path / "work")
+    video = Clip.open(tmp_path / "clip.mp4", work(tmp_path))
     with pytest.raises(InputError, match="Paint the objects"):
         list(video.follow(predictor, stop))
     video.look(0)
@@ -287,26 +333,46 @@ def test_clip_goes_on_where_it_was_corrected(tmp_path):
     assert masks.stat().st_size
 
 
-def test_stopped_clip_goes_on(tmp_path):
+@pytest.mark.parametrize("painted", [0, 2, 4])
+def test_stopped_clip_goes_on(tmp_path, painted):
     truth = clip(tmp_path / "clip.mp4", 5)
     predictor, stop = Predictor.from_pretrained(), threading.Event()
-    video = Clip.open(tmp_path / "clip.mp4", tmp_path / "work")
-    video.paint(0, truth[0].astype(np.uint8))
+    video = Clip.open(tmp_path / "clip.mp4", work(tmp_path))
+    video.paint(painted, truth[painted].astype(np.uint8))
     stop.set()
-    assert [i for i, _ in video.follow(predictor, stop)] == [0]
-    stop.clear()
-    assert [i for i, _ in video.follow(predictor, stop)] == [1, 2, 3, 4]
+    answered = []
+    for _ in range(5):
+        [(index, _)] = video.follow(predictor, stop)
+        answered.append(index)
+    assert answered == [*range(painted, 5), *reversed(range(painted))]
+    # A correction voids what follows it, also where it is stopped at once.
+    if painted == 0:
+        video.look(3)
+        video.paint(3, truth[3].astype(np.uint8) * 2)
+        assert [i for i, _ in video.follow(predictor, stop)] == [3]
+        assert video.answered == {0, 1, 2, 3}
+        assert [i for i, _ in video.follow(predictor, stop)] == [4]
+        # Another kind: all of it anew.
+        assert [i for i, _ in video.follow(predictor, stop, kind="semantic")] == [0]
+        assert video.answered == {0}
+
+
+def work(folder: Path) -> Path:
+    """A new folder for a clip."""
+    path = folder / f"work{len(list(folder.glob('work*')))}"
+    path.mkdir()
+    return path
 
 
 def test_clips_that_are_too_much(tmp_path, monkeypatch):
     clip(tmp_path / "clip.mp4", 5)
     monkeypatch.setattr("demos.tracking.FRAMES", 4)
     with pytest.raises(InputError, match="5 frames; accepted here: 4"):
-        Clip.open(tmp_path / "clip.mp4", tmp_path / "work")
+        Clip.open(tmp_path / "clip.mp4", work(tmp_path))
     monkeypatch.setattr("demos.tracking.FRAMES", 9)
     monkeypatch.setattr("demos.tracking.FRAME_PIXELS", 100)
     with pytest.raises(InputError, match="frames of 480×200"):
-        Clip.open(tmp_path / "clip.mp4", tmp_path / "work")
+        Clip.open(tmp_path / "clip.mp4", work(tmp_path))
 
 
 def test_ready_made_pictures_are_read_by_the_library(tmp_path):
@@ -316,12 +382,61 @@ def test_ready_made_pictures_are_read_by_the_library(tmp_path):
         assert Example(pictures[0], masks[0]).labels.present
         for name in ready.SCENES:
             assert Image.open(ready.target(name)).mode == "RGB"
-        video = Clip.open(ready.clip(), tmp_path / "work")
+        video = Clip.open(ready.clip(), work(tmp_path))
         assert video.count == ready.CLIP[2]
         assert ready.clip_ids(0).shape == ready.CLIP[:2]
 
 
-def test_labelled_scenes_are_what_tests_think(tmp_path):
-    pictures, masks = labelled(tmp_path, 2)
-    assert np.array_equal(np.asarray(Image.open(masks[1])) == 1, scene(1)[1])
-    assert pictures[0].is_file()
+def test_pictures_are_read_as_the_library_reads_them(tmp_path):
+    values = np.arange(200 * 40, dtype=np.uint16).reshape(200, 40) // 2
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    Image.fromarray(values.astype(np.float32) / 4000).save(tmp_path / "float.tif")
+    clear = np.zeros((20, 20, 4), np.uint8)
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    assert 120 < np.asarray(limits.open_picture(tmp_path / "deep.png")).mean() < 135
+    assert 120 < np.asarray(limits.open_picture(tmp_path / "float.tif")).mean() < 135
+    assert limits.open_picture(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_255_is_read_alike_in_all_masks(tmp_path):
+    picture = tmp_path / "picture.png"
+    Image.fromarray(scene(0)[0]).save(picture)
+    masks = [tmp_path / "a.png", tmp_path / "b.png"]
+    ids = np.zeros((200, 480), np.uint8)
+    ids[:20] = 255
+    Image.fromarray(ids).save(masks[0])
+    ids[50:90] = 1
+    Image.fromarray(ids).save(masks[1])
+    first, second = read_examples([picture] * 2, masks)
+    assert tuple(first.labels.present) == ()
+    assert tuple(second.labels.present) == (1,)
+    colored = np.zeros((200, 480, 3), np.uint8)
+    colored[:50], colored[80:] = (255, 0, 0), (0, 0, 255)
+    Image.fromarray(colored).save(masks[0])
+    with pytest.raises(InputError, match=r"a\.png: .*color"):
+        read_examples([picture], masks[:1])
+
+
+def test_what_becomes_too_small_is_named():
+    ids = np.zeros((2000, 4800), np.int32)
+    ids[1:3, 1:3], ids[500:900, 500:900] = 7, 1
+    with pytest.raises(InputError, match="id 7 is too small"):
+        small(Example(Image.new("RGB", (4800, 2000)), ids))
+
+
+@pytest.mark.parametrize("value", [float("nan"), None, 2.7, -1, 1e9, "x"])
+def test_numbers_that_are_none(value):
+    with pytest.raises(InputError, match="frame"):
+        limits.whole("frame", value, 0, 10)
+    assert limits.whole("frame", 3.0, 0, 10) == 3
+    assert limits.tile_of(0) is None
+    with pytest.raises(InputError, match="tile 3; accepted: 16"):
+        limits.tile_of(3)
+
+
+def test_paintings_of_a_million_colors_are_read():
+    rng = np.random.default_rng(0)
+    layer = rng.integers(0, 256, (1000, 1000, 4), np.uint8)
+    value = {"background": Image.new("RGBA", (1000, 1000)), "layers": [Image.fromarray(layer)]}
+    _, ids = read_editor(value)
+    assert np.array_equal(ids > 0, layer[..., 3] > 85)

@@ -344,6 +344,12 @@ def test_start_answers_from_a_frame_on(video):
     assert [i for i, _ in down] == [1, 0]
 
 
+def test_start_is_not_for_streams(video):
+    with pytest.raises(InputError, match="not a stream"):
+        video.track((f for f in FRAMES), ONE, start=2)
+    assert list(dict(video.track(FRAMES, ONE, start=np.int64(4), direction="forward"))) == [4, 5]
+
+
 @pytest.mark.parametrize("start", [-1, 99, True, 1.5])
 def test_start_that_is_no_frame(video, start):
     with pytest.raises(InputError, match=r"start|no frame 99"):
