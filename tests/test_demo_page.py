@@ -48,6 +48,8 @@ def page(browser, address):
     page.on("pageerror", lambda error: broken.append(str(error)))
     page.goto(address)
     page.get_by_role("tab", name="Images").wait_for()
+    page.locator("#example-editor canvas").first.wait_for()
+    page.wait_for_timeout(1500)  # no one paints sooner, and the canvas is not ready sooner
     yield page
     context.close()
     assert not outside
