@@ -11,7 +11,8 @@ import torch
 
 from demos import doctor, endpoints, images, tuning, videos
 from demos.desk import Desk
-from demos.limits import AGE, QUEUE, UPLOAD, Jobs, harden, own_root, sweep
+from demos.jobs import Jobs
+from demos.limits import AGE, QUEUE, UPLOAD, harden, own_root, sweep
 from demos.models import Models
 from demos.picking import Sam
 from incontext import InputError

@@ -7,9 +7,10 @@ from typing import Any
 import gradio as gr
 
 from demos.desk import Desk
+from demos.jobs import Jobs
 from demos.labelled import Inputs, pool_of, share, watched
-from demos.limits import Jobs, told_in
 from demos.models import Models
+from demos.telling import told_in
 from incontext import examine, report_page
 
 

@@ -6,11 +6,13 @@ from typing import Any
 import gradio as gr
 
 from demos.desk import Desk, pack
+from demos.jobs import Jobs
 from demos.labelled import pool_of, read_example, read_examples
-from demos.limits import FRAMES, Jobs, going_on, tile_of, told, whole
+from demos.limits import FRAMES, tile_of, whole
 from demos.models import Models
 from demos.painting import names_in_order, paintable
 from demos.segmenting import Wish, masks_of, segment
+from demos.telling import going_on, told
 from demos.tracking import Clip
 from incontext import InputError, Settings, examine, report_lines, report_page, tune
 

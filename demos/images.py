@@ -10,13 +10,15 @@ import numpy as np
 
 from demos import ready
 from demos.desk import Answer, Desk, Shown
+from demos.jobs import Jobs
 from demos.labelled import read_example
-from demos.limits import Jobs, open_picture, tile_of, told, told_in
+from demos.limits import open_picture, tile_of
 from demos.models import Models
 from demos.painting import NAMES, overlay, paintable, read_editor, write_editor
 from demos.panels import HELP, ExamplePanel, ResultPanel
 from demos.picking import Sam, grow_box, grow_click
 from demos.segmenting import Wish, downloads, segment
+from demos.telling import told, told_in
 from incontext import InputError
 
 

@@ -14,9 +14,10 @@ from PIL import Image
 
 from demos import ready
 from demos.desk import SIDE, Desk
-from demos.limits import PICTURES, Stopped, open_mask, open_picture, told
+from demos.limits import PICTURES, open_mask, open_picture
 from demos.painting import names_in_order
 from demos.panels import PICTURE_FILES
+from demos.telling import Stopped, told
 from incontext import Example, InputError, Pool
 
 Tell = Callable[[str, int, int], None]

@@ -1,8 +1,6 @@
-"""Limits: what a visitor may send, and how much of the machine one of them may take."""
+"""Limits: what a visitor may send, what is opened of it, and where files lie and for how long."""
 
-import logging
 import math
-import re
 import shutil
 import tempfile
 import threading
@@ -11,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
 from gradio import processing_utils
 from PIL import Image, UnidentifiedImageError
 
+from demos.telling import refusal
 from incontext import InputError, read_image
 
 UPLOAD = "40mb"  # a file
@@ -28,61 +27,6 @@ FRAME_PIXELS = 2_100_000  # of each of them
 QUEUE = 16  # jobs, those that wait among them
 LAYERS = 8  # of a painting
 AGE = 3600  # seconds after which files are removed
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-log = logging.getLogger("incontext.demo")
-
-
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """The visitor stopped a job."""
-
-
-class Jobs:
-    """One job a visitor, who can stop it; of all visitors one quick and one long one at once."""
-
-    def __init__(self) -> None:
-        self._running: dict[str, threading.Event] = {}
-        self._lock = threading.Lock()
-        self._slots = {"quick": threading.Semaphore(1), "long": threading.Semaphore(1)}
-
-    @contextmanager
-    def one(self, request: gr.Request | None, kind: str) -> Iterator[threading.Event]:
-        """Hold the visitor's only place, and wait for a slot; yields what is set when the job
-        should stop. `kind`: "quick" or "long".
-
-        Raises:
-            gr.Error: another job of the same visitor is there, or too many visitors wait.
-            Stopped: while waiting.
-        """
-        visitor, stop = _visitor(request), threading.Event()
-        with self._lock:
-            if visitor in self._running:
-                raise refusal("One job at a time: wait for yours to end, or stop it.")
-            if len(self._running) >= QUEUE:
-                raise refusal(f"{QUEUE} jobs are waiting already; try again in a minute.")
-            self._running[visitor] = stop
-        try:
-            while not self._slots[kind].acquire(timeout=0.5):
-                if stop.is_set():
-                    raise Stopped
-            try:
-                yield stop
-            finally:
-                self._slots[kind].release()
-        finally:
-            with self._lock:
-                self._running.pop(visitor, None)
-
-    def stop(self, request: gr.Request | None = None) -> None:
-        """End the visitor's job at the next step; what is finished stays."""
-        with self._lock:
-            running = self._running.get(_visitor(request))
-        if running:
-            running.set()
-
-
-def _visitor(request: gr.Request | None) -> str:
-    return str(getattr(request, "session_hash", None) or "")
 
 
 def harden() -> None:
@@ -208,69 +152,6 @@ def tile_of(value: Any) -> int | None:
         InputError: smaller than 16, or no number.
     """
     return whole("tile", value, 16, 8192) if value not in (None, 0, 0.0) else None
-
-
-def going_on(stop: threading.Event) -> None:
-    """Raise Stopped where the visitor stopped the job."""
-    if stop.is_set():
-        raise Stopped
-
-
-def refusal(text: str) -> gr.Error:
-    """What a visitor is told; the server's terminal need not hear of it."""
-    return gr.Error(text, print_exception=False)
-
-
-@contextmanager
-def _telling() -> Iterator[None]:
-    """Whatever goes wrong in here becomes a sentence, without paths of the server."""
-    try:
-        yield
-    except gr.Error:
-        raise
-    except Stopped:
-        raise refusal("Stopped.") from None
-    except (InputError, OSError) as error:
-        raise refusal(without_paths(str(error))) from None
-    except Exception:
-        log.exception("a job failed")
-        raise refusal("Something went wrong here; the server's log has it.") from None
-
-
-def told(function: Function) -> Function:
-    """What goes wrong in an event is told in one sentence."""
-
-    @wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        with _telling():
-            return function(*args, **kwargs)
-
-    return call  # type: ignore[return-value]
-
-
-def told_in(status: int, outputs: int) -> Callable[[Function], Function]:
-    """The same for events that yield: the sentence takes the place of the status as well, which is
-    number `status` of so many outputs; the others stay as they are."""
-
-    def around(function: Function) -> Function:
-        @wraps(function)
-        def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            try:
-                with _telling():
-                    yield from function(*args, **kwargs)
-            except gr.Error as error:
-                yield tuple(f"⚠ {error.message}" if i == status else gr.skip()
-                            for i in range(outputs))  # fmt: skip
-                raise
-
-        return generate  # type: ignore[return-value]
-
-    return around
-
-
-def without_paths(text: str) -> str:
-    """A text in which files are called by their names."""
-    return re.sub(r"(?<![\w.])/(?:[^/\s:'\"]+/)+", "", text)
 
 
 def new_folder(prefix: str) -> Path:

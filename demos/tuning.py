@@ -8,9 +8,10 @@ import gradio as gr
 import pandas as pd
 
 from demos.desk import Desk
+from demos.jobs import Jobs
 from demos.labelled import Inputs, pool_of, share, watched
-from demos.limits import Jobs, told_in
 from demos.models import Models
+from demos.telling import told_in
 from incontext import Settings, tune
 
 COLUMNS = ["step", "percent", "what"]

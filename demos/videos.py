@@ -7,10 +7,11 @@ import gradio as gr
 
 from demos import ready
 from demos.desk import Desk
-from demos.limits import Jobs, told, told_in
+from demos.jobs import Jobs
 from demos.models import Models
 from demos.painting import read_editor, write_editor
 from demos.panels import ClipPanel, MoviePanel
+from demos.telling import told, told_in
 from demos.tracking import Clip
 from incontext import InputError
 

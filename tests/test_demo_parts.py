@@ -12,7 +12,8 @@ from tests.demo import clip, iou, scene
 
 gr = pytest.importorskip("gradio", reason="needs gradio (demo extra)")
 
-from demos import limits, ready  # noqa: E402
+from demos import jobs as jobs_of  # noqa: E402
+from demos import limits, ready, telling  # noqa: E402
 from demos.desk import Desk, Shown  # noqa: E402
 from demos.labelled import (  # noqa: E402
     pair_up,
@@ -183,7 +184,7 @@ class Visit:
 
 
 def test_one_job_a_visitor():
-    jobs = limits.Jobs()
+    jobs = jobs_of.Jobs()
     with jobs.one(Visit("a"), "quick") as stop:
         with pytest.raises(gr.Error, match="One job at a time"), jobs.one(Visit("a"), "long"):
             pass
@@ -196,8 +197,8 @@ def test_one_job_a_visitor():
 
 
 def test_jobs_wait_for_each_other_but_not_without_end(monkeypatch):
-    jobs, ran = limits.Jobs(), []
-    monkeypatch.setattr(limits, "QUEUE", 2)
+    jobs, ran = jobs_of.Jobs(), []
+    monkeypatch.setattr(jobs_of, "QUEUE", 2)
 
     def second():
         with jobs.one(Visit("b"), "quick"):
@@ -227,7 +228,7 @@ def test_what_is_long_can_be_stopped():
         assert said[0] in ("step", "beginning")
         stop.set()
         break
-    with pytest.raises(limits.Stopped):
+    with pytest.raises(telling.Stopped):
         for _ in watched(work, stop):
             pass
     assert len(steps) < 1000
@@ -251,7 +252,7 @@ def test_who_leaves_a_long_job_is_not_waited_for():
 
 
 def test_errors_are_told_without_paths():
-    @limits.told
+    @telling.told
     def fails(error):
         raise error
 
