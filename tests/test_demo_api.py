@@ -5,7 +5,6 @@ import json
 import struct
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -24,18 +23,27 @@ pytest.importorskip("av", reason="needs PyAV (video extra)")
 pytestmark = pytest.mark.xdist_group("demo")
 
 
-def folders() -> set[Path]:
-    """Where demos keep their files."""
-    return set(Path(tempfile.gettempdir()).glob("incontext-demo.*"))
+def uploaded(address: str, name: str, content: bytes) -> Path:
+    """Where the server puts a file that is uploaded under a name."""
+    body = (
+        f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
+        "Content-Type: image/png\r\n\r\n"
+    ).encode() + content + b"\r\n--x--\r\n"  # fmt: skip
+    request = urllib.request.Request(
+        f"{address}/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        return Path(json.loads(answer.read())[0]).resolve()
 
 
 @pytest.fixture(scope="module")
 def address():
-    before = folders()
     with served("--mcp") as address:
-        assert len(folders() - before) == 1
+        stored = uploaded(address, "a.png", b"x")
+        assert stored.is_file()
         yield address
-    assert not folders() - before, "files outlast the server"
+    root = next(p for p in stored.parents if p.name.startswith("incontext-demo."))
+    assert not root.exists(), "files outlast the server"
 
 
 @pytest.fixture
@@ -183,16 +191,8 @@ def test_tricks_in_file_names(address, client, tmp_path):
     assert said["failed"] == []
     with zipfile.ZipFile(path) as archive:
         assert all(n.count("/") <= 1 and ".." not in n for n in archive.namelist())
-    body = (
-        b'--x\r\nContent-Disposition: form-data; name="files"; filename="../../../../tmp/evil.png"'
-        b"\r\nContent-Type: image/png\r\n\r\n" + pictures[0].read_bytes() + b"\r\n--x--\r\n"
-    )
-    request = urllib.request.Request(
-        f"{address}/gradio_api/upload", body, {"Content-Type": "multipart/form-data; boundary=x"}
-    )
-    with urllib.request.urlopen(request) as answer:
-        stored = Path(json.loads(answer.read())[0])
-    assert "incontext-demo." in str(stored.resolve())
+    stored = uploaded(address, "../../../../tmp/evil.png", pictures[0].read_bytes())
+    assert "incontext-demo." in str(stored)
     assert not Path("/tmp/evil.png").exists()
 
 
