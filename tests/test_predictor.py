@@ -234,7 +234,7 @@ def test_cropped_example():
 def test_presence_and_masks_agree(predictor):
     """An id has pixels only where it is present; a small object in a large picture is."""
     picture, labels = scene((128, 128), [((64, 64), 30, RED)])
-    query, truth = scene((1500, 1500), [((700, 800), 40, RED)])
+    query, truth = scene((900, 900), [((500, 400), 40, RED)])
     prompt = predictor.prompt(Example(picture, labels), crop=True)
     result = predictor.predict(query, prompt, tile=160)
     assert result.presence[1] > 0.8
