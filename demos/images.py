@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
+from PIL import Image
 
 from demos import ready
 from demos.desk import Answer, Desk, Shown
@@ -160,7 +161,7 @@ class Images:
         if mine and not desk.ready:
             raise InputError("You painted something: clear the editor (its bin) first.")
         desk.ready = True
-        picture = open_picture(_saved(desk, scene.example))
+        picture = Image.fromarray(scene.example).convert("RGB")
         desk.examples, desk.draft = [], (picture, scene.mask.astype(np.uint8))
         return (
             desk, gr.update(value=None, visible=True), "Brush",
@@ -227,14 +228,6 @@ def _chosen(desk: Desk) -> Answer:
     return desk.answers[desk.chosen]
 
 
-def _saved(desk: Desk, pixels: Any) -> str:
-    from PIL import Image
-
-    path = desk.folder / "ready.png"
-    Image.fromarray(pixels).convert("RGB").save(path)
-    return str(path)
-
-
 def _shown(desk: Desk) -> list[tuple[Any, str]]:
     return [(overlay(one.picture, one.ids), str(n)) for n, one in enumerate(desk.examples, 1)]
 
@@ -286,13 +279,6 @@ def build(
             partial(on.remove, every=every), [one.tool, one.editor, all_.partly, desk],
             [desk, one.examples], **private,
         )  # fmt: skip
-    all_.prompt_file.change(
-        lambda path: gr.update(
-            value=f"Uses **{Path(path).name}** instead of examples (see Options)." if path else "",
-            visible=bool(path),
-        ),
-        all_.prompt_file, all_.note, **quiet,
-    )  # fmt: skip
     for name, button in zip(ready.SCENES, starts, strict=True):
         button.click(
             partial(on.ready, name=name), [one.tool, one.editor, desk],
@@ -300,6 +286,23 @@ def build(
              one.names, all_.prompt_file],
             **quiet,
         ).then(**lay_out)  # fmt: skip
+    _connect_results(on, one, all_, desk, checkpoint, private, lay_out)
+    return all_.prompt_file
+
+
+def _connect_results(
+    on: Images, one: ExamplePanel, all_: ResultPanel, desk: gr.State, checkpoint: gr.Dropdown,
+    private: dict[str, Any], lay_out: dict[str, Any],
+) -> None:  # fmt: skip
+    """What happens in the panel of results."""
+    jobs, quiet = on.jobs, {**private, "show_progress": "hidden"}
+    all_.prompt_file.change(
+        lambda path: gr.update(
+            value=f"Uses **{Path(path).name}** instead of examples (see Options)." if path else "",
+            visible=bool(path),
+        ),
+        all_.prompt_file, all_.note, **quiet,
+    )  # fmt: skip
     all_.go.click(
         on.segment,
         [desk, one.tool, one.editor, all_.partly, all_.targets, one.names, all_.kind, all_.tile,
@@ -314,4 +317,3 @@ def build(
     all_.mend.click(on.correct, desk, [desk, one.editor, one.tool, all_.status], **quiet).then(
         **lay_out
     ).then(fn=None, js=to_editor, **private)
-    return all_.prompt_file

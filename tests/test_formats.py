@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from incontext import Coco, InputError, export
 from incontext.batch import Manifest, Target, describe, fingerprint
 from incontext.formats import FORMATS
-from incontext.formats.label_studio import config, decode, encode
+from incontext.formats.label_studio import decode, encode
 from incontext.formats.labelled import read_results
 from incontext.formats.outline import polygons
 from incontext.segmentation import Segmentation
@@ -190,7 +190,7 @@ def test_label_studio_tasks(written, tmp_path):
             seen.add(index)
             assert np.array_equal(decode(region["value"]["rle"], shape), one.mask(index))
         assert seen == set(np.unique(one.labels).tolist()) - {0}
-    tree = ElementTree.fromstring(config(NAMES.values()))
+    tree = ElementTree.fromstring((tmp_path / "tasks.config.xml").read_text())
     assert [label.get("value") for label in tree.iter("Label")] == list(NAMES.values())
 
 

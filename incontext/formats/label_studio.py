@@ -17,13 +17,14 @@ FROM, TO = "label", "image"  # names in the labelling configuration
 def write(results: Iterable[Labelled], out: Path) -> Path:
     """A JSON file to import, with one prediction a picture; its masks are `brushlabels`.
 
-    The configuration it fits is `config` of the ids' names.
+    The labelling configuration that it fits is written beside it, as NAME.config.xml.
 
     Raises:
         OSError: it cannot be written.
     """
-    tasks = []
+    tasks, names = list[Any](), dict[int, str]()
     for one in results:
+        names |= one.names
         height, width = one.labels.shape
         found = [
             {
@@ -44,6 +45,7 @@ def write(results: Iterable[Labelled], out: Path) -> Path:
             "predictions": [{"model_version": "incontext", "score": score, "result": found}],
         })  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out.with_suffix(".config.xml"), config(names[i] for i in sorted(names)))
     return write_text(out, json.dumps(tasks))
 
 
