@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from eval.cli_datasets import add
 from incontext.checkpoint import DEFAULT
 from incontext.errors import InputError
 from incontext.predictor import THIN_TO
@@ -25,7 +26,9 @@ def bench(
     examples: Annotated[str, typer.Option(help="Numbers of examples.")] = "1,4,16",
     episodes: Annotated[int, typer.Option(help="Episodes a set.")] = 200,
     only: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
-    methods: Annotated[str, typer.Option(help="copy, nearest, CHECKPOINT; all without it.")] = "",
+    methods: Annotated[
+        str, typer.Option(help="CHECKPOINT, copy, nearest, examples, tuned, U-Net; all without.")
+    ] = "",
     out: Annotated[
         Path | None, typer.Option(help="Folder for bench.json, which lets a run go on.")
     ] = None,
@@ -35,7 +38,8 @@ def bench(
     ] = THIN_TO,
     threads: int = 2,
 ) -> None:
-    """Mean IoU on every still-picture set, beside two baselines without a model."""
+    """Mean IoU on every still-picture set, beside two baselines without a model; and, the same
+    pictures for all, examples as they are, a tuned prompt, and a U-Net trained on them."""
     import torch
 
     from eval.bench import run
@@ -234,6 +238,9 @@ def trials(
 
     torch.set_num_threads(threads)
     run(train, validation, recipe, out, only or [])
+
+
+add(app)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Metrics on label maps."""
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
+
+from incontext.confusion import Interval, Numbers, around, resamples
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Maps = np.ndarray[Any, np.dtype[Any]]
@@ -18,25 +19,31 @@ class FewShotIoU:
     Intersections and unions of foreground and background are summed over the episodes of a class;
     mIoU is the mean foreground IoU over classes seen, FB-IoU the mean of foreground and background
     over all episodes. All in percent.
+
+    `rows`: an episode each, [class, intersection and union of the background, of the foreground].
     """
 
-    def __init__(self) -> None:
-        # class → [[background, foreground] intersection, [background, foreground] union]
-        self.sums: dict[int, np.ndarray[Any, Any]] = defaultdict(lambda: np.zeros((2, 2)))
+    def __init__(self, rows: Iterable[Sequence[int]] = ()) -> None:
+        self.rows: list[list[int]] = [list(row) for row in rows]
 
     def add(self, index: int, prediction: Mask, truth: Mask, ignored: Mask | None = None) -> None:
         """Count one episode of class `index`; maps (H, W) bool, ignored pixels are left out."""
         valid = np.ones_like(truth) if ignored is None else ~ignored
-        for row, (p, t) in enumerate(((~prediction, ~truth), (prediction, truth))):
-            self.sums[index][0, row] += np.count_nonzero(p & t & valid)
-            self.sums[index][1, row] += np.count_nonzero((p | t) & valid)
+        row = [index]
+        for p, t in ((~prediction, ~truth), (prediction, truth)):
+            row += [int((p & t & valid).sum()), int(((p | t) & valid).sum())]
+        self.rows.append(row)
 
     def per_class(self) -> dict[int, float]:
         """IoU of each class seen."""
         return {
-            index: 100 * float(sums[0, 1]) / max(1.0, float(sums[1, 1]))
-            for index, sums in sorted(self.sums.items())
+            index: 100 * both / max(1.0, either)
+            for index, (both, either) in sorted(self._sums(slice(3, 5)).items())
         }
+
+    def _sums(self, columns: slice) -> dict[int, Any]:
+        rows = np.array(self.rows, float).reshape(-1, 5)
+        return {int(i): rows[rows[:, 0] == i, columns].sum(0) for i in np.unique(rows[:, 0])}
 
     def miou(self) -> float:
         """Mean over classes seen; NaN before any."""
@@ -45,8 +52,27 @@ class FewShotIoU:
 
     def fb_iou(self) -> float:
         """Mean of foreground and background IoU over all episodes."""
-        total = sum(self.sums.values(), np.zeros((2, 2)))
-        return float(100 * np.mean(total[0] / np.maximum(total[1], 1)))
+        total = np.array(self.rows, float).reshape(-1, 5)[:, 1:].sum(0).reshape(2, 2)
+        return float(100 * np.mean(total[:, 0] / np.maximum(total[:, 1], 1)))
+
+    def dice(self) -> float:
+        """Mean over classes of 2·intersection / (union + intersection), from the same sums."""
+        values = [200 * i / max(1.0, u + i) for i, u in self._sums(slice(3, 5)).values()]
+        return float(np.mean(values)) if values else float("nan")
+
+    def drawn(self, seed: int = 0) -> Numbers:
+        """mIoU of every bootstrap resample of the episodes, class by class: (R,)."""
+        rows = np.array(self.rows, float).reshape(-1, 5)
+        by_class = []
+        for index in np.unique(rows[:, 0]):
+            counted = rows[rows[:, 0] == index, 3:]
+            both, either = (resamples(len(counted), seed + int(index)) @ counted).T
+            by_class.append(100 * both / np.maximum(either, 1))
+        return np.asarray(np.mean(by_class, 0))
+
+    def interval(self) -> Interval:
+        """mIoU with its 90 % interval, which holds for these classes."""
+        return around(self.miou(), self.drawn(), len(self.rows))
 
 
 class JandF:

@@ -1,0 +1,72 @@
+"""A command for each dataset's protocol."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eval.datasets import FEW_SHOT
+from eval.protocol import FewShot
+from incontext.checkpoint import DEFAULT
+from incontext.errors import InputError
+
+Data = Annotated[Path, typer.Option(help="Folder that holds the dataset, see above.")]
+Kind = Annotated[str, typer.Option(help="semantic or instance; without it the checkpoint's own.")]
+Ensemble = Annotated[str, typer.Option(help="feature or spatial (SegGPT section 3.3).")]
+TrainedOn = Annotated[
+    str, typer.Option(help="Datasets that the checkpoint saw in training, with commas.")
+]
+Out = Annotated[Path | None, typer.Option(help="Folder for tables and for going on.")]
+
+
+def numbers(text: str, name: str) -> list[int]:
+    """Whole numbers with commas.
+
+    Raises:
+        InputError: something else.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{name} {text!r}; accepted: whole numbers with commas, 0,1,2") from None
+
+
+def add(app: typer.Typer) -> None:
+    """Add a command for every few-shot dataset."""
+    for protocol in FEW_SHOT.values():
+        app.command(protocol.name, help=_help(protocol))(_command(protocol))
+
+
+def _help(protocol: FewShot) -> str:
+    folds = f" {protocol.folds} folds." if protocol.folds > 1 else ""
+    return f"{protocol.title}: few-shot mIoU and FB-IoU.{folds} Layout: {protocol.layout}"
+
+
+def _command(protocol: FewShot) -> Callable[..., None]:
+    def command(
+        data: Data,
+        checkpoint: str = DEFAULT,
+        fold: Annotated[str, typer.Option(help="Folds, with commas; all without it.")] = "",
+        examples: Annotated[str, typer.Option(help="Numbers of examples, with commas.")] = "1,5",
+        episodes: Annotated[
+            int | None, typer.Option(help="Of a fold, at most; the protocol's without it.", min=1)
+        ] = None,
+        ensemble: Ensemble = "feature",
+        kind: Kind = "",
+        dtype: str = "float32",
+        trained_on: TrainedOn = "",
+        out: Out = None,
+        threads: int = 2,
+    ) -> None:
+        import torch
+
+        from eval.fewshot import run
+        from eval.setting import Setting
+
+        torch.set_num_threads(threads)
+        setting = Setting(checkpoint, kind, ensemble, dtype, trained_on)
+        folds = numbers(fold, "--fold") if fold else list(range(protocol.folds))
+        run(protocol, data, setting, folds, numbers(examples, "--examples"), episodes, out)
+
+    return command

@@ -1,0 +1,65 @@
+"""What an evaluation did already: one line an episode, a file a process, safe to kill."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from incontext.errors import InputError
+
+
+class Journal:
+    """Lines `{"key", "episode", "row"}` in FOLDER/NAME.journal/*.jsonl; the first line of a file
+    says what was evaluated.
+
+    Args:
+        about: what tells this evaluation from others; lines of others are refused.
+        process: of several, which writes a file of its own.
+
+    Raises:
+        InputError: the folder holds another evaluation.
+    """
+
+    def __init__(self, folder: Path, name: str, about: dict[str, Any], process: int = 0) -> None:
+        self.folder = folder / f"{name}.journal"
+        self.about = json.loads(json.dumps(about))
+        self.path = self.folder / f"{process}-{os.getpid()}.jsonl"
+        self.rows = self.read()
+
+    def read(self) -> dict[tuple[str, int], Any]:
+        """All rows there are, by key and episode."""
+        found = {}
+        for path in sorted(self.folder.glob("*.jsonl")):
+            lines = list(_lines(path))
+            if lines and lines[0].get("about") != self.about:
+                raise InputError(
+                    f"{self.folder} holds another evaluation, {lines[0].get('about')}; pass "
+                    "another --out"
+                )
+            for line in lines[1:]:
+                found[line["key"], line["episode"]] = line["row"]
+        return found
+
+    def add(self, key: str, episode: int, row: Any) -> None:
+        """Note one episode, on disk at once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fresh = not self.path.exists()
+        with self.path.open("a", encoding="utf-8") as file:
+            if fresh:
+                file.write(json.dumps({"about": self.about}) + "\n")
+            file.write(json.dumps({"key": key, "episode": episode, "row": row}) + "\n")
+        self.rows[key, episode] = row
+
+    def of(self, key: str) -> list[Any]:
+        """Rows of one key in the order of episodes."""
+        return [row for (k, _), row in sorted(self.rows.items()) if k == key]
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Whole lines; the last one may have been cut by a kill."""
+    for text in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            yield json.loads(text)
+        except ValueError:
+            continue
