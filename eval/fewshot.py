@@ -109,5 +109,6 @@ def _row(
         for fold, meter in zip(folds, meters, strict=True)
     }  # fmt: skip
     said = f"{count} example{'s' if count > 1 else ''}, {setting.ensemble} ensemble"
-    done = f"{len(folds)} of {protocol.folds} folds, {episodes} episodes"
+    part = f"{len(folds)} of {protocol.folds} folds, " if protocol.folds > 1 else ""
+    done = f"{part}{episodes} episodes"
     return Row(said, figures, setting.domain(protocol.pictures), done, detail)

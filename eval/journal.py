@@ -1,8 +1,8 @@
 """What an evaluation did already: one line an episode, a file a process, safe to kill."""
 
 import json
-import os
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ class Journal:
     def __init__(self, folder: Path, name: str, about: dict[str, Any], process: int = 0) -> None:
         self.folder = folder / f"{name}.journal"
         self.about = json.loads(json.dumps(about))
-        self.path = self.folder / f"{process}-{os.getpid()}.jsonl"
+        self.process = process
+        self.path: Path | None = None
         self.rows = self.read()
 
     def read(self) -> dict[tuple[str, int], Any]:
@@ -43,13 +44,24 @@ class Journal:
 
     def add(self, key: str, episode: int, row: Any) -> None:
         """Note one episode, on disk at once."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        fresh = not self.path.exists()
+        if self.path is None:
+            self.path = self._fresh()
         with self.path.open("a", encoding="utf-8") as file:
-            if fresh:
-                file.write(json.dumps({"about": self.about}) + "\n")
             file.write(json.dumps({"key": key, "episode": episode, "row": row}) + "\n")
         self.rows[key, episode] = row
+
+    def _fresh(self) -> Path:
+        """A file of its own: the last line of an earlier one may have been cut."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for number in count():
+            path = self.folder / f"{self.process}-{number}.jsonl"
+            try:
+                with path.open("x", encoding="utf-8") as file:
+                    file.write(json.dumps({"about": self.about}) + "\n")
+                return path
+            except FileExistsError:
+                continue
+        raise AssertionError
 
     def of(self, key: str) -> list[Any]:
         """Rows of one key in the order of episodes."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.protocol import Episode, FewShot, Ids, Item, need
+from eval.protocol import VOID, Episode, FewShot, Ids, Item, need
 from incontext import Example
 from incontext.errors import InputError
 from incontext.image import SUFFIXES
@@ -24,7 +24,7 @@ def episodes(folder: Path, fold: int, shots: int) -> list[Episode]:
     masks = [_mask_of(folder, image) for image in images]
     holders: dict[int, list[int]] = {}
     for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
-        for index in Example(image, mask).labels.present:
+        for index in _example(image, mask).labels.present:
             holders.setdefault(index, []).append(number)
     drawn = list(binary_episodes(holders, shots, EPISODES))
     if not drawn:
@@ -45,9 +45,17 @@ def _mask_of(folder: Path, image: Path) -> Path:
     raise InputError(f"{image}: no mask of that name in {folder}/masks or {folder}/labels")
 
 
+def _example(image: Path, mask: Path) -> Example:
+    """255 is unknown, unless there is nothing else: then it is white."""
+    with Image.open(mask) as picture:
+        colors = picture.getcolors() if picture.mode in ("L", "P") else None
+    ids = {value for _, value in colors or ()} - {0, VOID}
+    return Example(image, mask, ignore=VOID if ids else None)
+
+
 def _item(image: Path, mask: Path, index: int) -> Item:
     def read() -> tuple[Image.Image, Ids]:
-        example = Example(image, mask)
+        example = _example(image, mask)
         ids = (example.labels.ids == index).astype(np.int16)
         ids[example.labels.ids < 0] = -1
         return example.image, ids
