@@ -152,10 +152,6 @@ def video(
     frames: Annotated[int, typer.Option(help="Of a drawn clip.")] = 20,
     objects: Annotated[int, typer.Option(help="In a drawn clip; 0: one to three.")] = 0,
     first: Annotated[int, typer.Option(help="Seed of the first drawn clip.")] = 0,
-    davis: Annotated[Path | None, typer.Option(help="Folder of DAVIS instead.")] = None,
-    year: Annotated[str, typer.Option(help="DAVIS: 2017, or 2016 (one object).")] = "2017",
-    youtube: Annotated[Path | None, typer.Option(help="Folder of YouTube-VOS instead.")] = None,
-    split: Annotated[str, typer.Option(help="Of the dataset: val, train, valid.")] = "",
     data: Annotated[Path | None, typer.Option(help="NAME.tar of kind video instead.")] = None,
     keep: Annotated[str, typer.Option(help="Numbers of frames remembered.")] = "0,1,4,8",
     rules: Annotated[
@@ -163,30 +159,22 @@ def video(
     ] = "ours,official",
     checkpoint: str = DEFAULT,
     out: Annotated[Path | None, typer.Option(help="Folder for what is done already.")] = None,
-    masks: Annotated[Path | None, typer.Option(help="Write masks there, score nothing.")] = None,
     threads: int = 2,
 ) -> None:
     """J&F of objects through clips, for each rule and number of frames remembered."""
     import torch
 
     from eval import clips as source
-    from eval.video import run, write
+    from eval.video import run
 
     torch.set_num_threads(threads)
-    if davis:
-        found = list(source.davis(davis, year, split or "val"))
-    elif youtube:
-        found = list(source.youtube_vos(youtube, split or "valid"))
-    elif data:
+    if data:
         found = list(source.of_set(data))
     else:
         seeds = range(first, first + clips)
         found = [source.drawn(seed, frames, objects or None) for seed in seeds]
     counts = [int(n) for n in keep.split(",")]
-    if masks:
-        write(found, checkpoint, counts[-1], "instance", masks)
-    else:
-        run(found, checkpoint, counts, rules.split(","), "instance", out)
+    run(found, checkpoint, counts, rules.split(","), "instance", out)
 
 
 @app.command()

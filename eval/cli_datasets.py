@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from eval.datasets import FEW_SHOT
+from eval.clips import VideoSet
+from eval.datasets import FEW_SHOT, VIDEOS
 from eval.protocol import FewShot
 from incontext.checkpoint import DEFAULT
 from incontext.errors import InputError
@@ -33,9 +34,12 @@ def numbers(text: str, name: str) -> list[int]:
 
 
 def add(app: typer.Typer) -> None:
-    """Add a command for every few-shot dataset."""
+    """Add a command for every dataset."""
     for protocol in FEW_SHOT.values():
         app.command(protocol.name, help=_help(protocol))(_command(protocol))
+    for video in VIDEOS.values():
+        text = f"{video.title}: J&F. Layout: {video.layout}"
+        app.command(video.name, help=text)(_video_command(video))
 
 
 def _help(protocol: FewShot) -> str:
@@ -68,5 +72,36 @@ def _command(protocol: FewShot) -> Callable[..., None]:
         setting = Setting(checkpoint, kind, ensemble, dtype, trained_on)
         folds = numbers(fold, "--fold") if fold else list(range(protocol.folds))
         run(protocol, data, setting, folds, numbers(examples, "--examples"), episodes, out)
+
+    return command
+
+
+def _video_command(video: VideoSet) -> Callable[..., None]:
+    def command(
+        data: Data,
+        checkpoint: str = DEFAULT,
+        split: Annotated[str, typer.Option(help=f"Without it {video.split}.")] = "",
+        keep: Annotated[
+            int | None, typer.Option(help="Frames remembered; without it the checkpoint's own.")
+        ] = None,
+        rule: Annotated[str, typer.Option(help="ours, single, official.")] = "",
+        clips: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
+        masks: Annotated[
+            bool, typer.Option(help="Write masks for the dataset's server, score nothing.")
+        ] = False,
+        kind: Kind = "",
+        dtype: str = "float32",
+        trained_on: TrainedOn = "",
+        out: Out = None,
+        threads: int = 2,
+    ) -> None:
+        import torch
+
+        from eval.setting import Setting
+        from eval.video import dataset
+
+        torch.set_num_threads(threads)
+        setting = Setting(checkpoint, kind, dtype=dtype, trained_on=trained_on)
+        dataset(video, data, split, setting, keep, rule, out, masks, clips)
 
     return command

@@ -2,11 +2,11 @@
 
 Drawn ones: objects with parts of photographs on them move over another photograph, change their
 form and size, pass behind a bar, leave the picture and return. The photographs ship with
-scikit-image. Layouts read: DAVIS 2016/2017, YouTube-VOS, and the sets of `docs/training.md`.
+scikit-image. Datasets: `eval.datasets`; here only the sets of `docs/training.md`.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,6 @@ from skimage import data
 
 from incontext.errors import InputError
 from incontext.pictures import describe, read_pairs
-from incontext.video import Added
 
 Array = np.ndarray[Any, Any]
 PHOTOGRAPHS = (
@@ -133,56 +132,6 @@ def _texture(rng: np.random.Generator, number: int, size: tuple[int, int]) -> Ar
     return np.asarray(part.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def davis(folder: Path, year: str = "2017", split: str = "val") -> Iterator[Clip]:
-    """DAVIS: JPEGImages/480p/NAME, Annotations/480p/NAME, ImageSets/YEAR/SPLIT.txt.
-
-    2016 has one object: every id is 1.
-    """
-    listed = folder / "ImageSets" / year / f"{split}.txt"
-    if not listed.is_file():
-        raise InputError(f"{listed}: no such file; accepted: the folder of DAVIS, unpacked")
-    # 2016 lists pairs of files, 2017 names of clips.
-    lines = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
-    names = [line if "/" not in line else line.strip("/").split("/")[-2] for line in lines]
-    for name in dict.fromkeys(names):
-        frames = sorted((folder / "JPEGImages/480p" / name).glob("*.jpg"))
-        maps = [_ids(p) for p in sorted((folder / "Annotations/480p" / name).glob("*.png"))]
-        if not frames or len(maps) not in (1, len(frames)):  # test-dev has the first one only
-            raise InputError(f"{name}: {len(frames)} frames and {len(maps)} annotations")
-        if year == "2016":
-            maps = [(ids > 0).astype(np.uint8) for ids in maps]
-        truth = np.stack(maps) if len(maps) == len(frames) else None
-        yield Clip(name, frames, {0: maps[0]}, truth)
-
-
-def youtube_vos(folder: Path, split: str = "valid") -> Iterator[Clip]:
-    """YouTube-VOS: SPLIT/JPEGImages/ID, SPLIT/Annotations/ID with the frames objects come up in.
-
-    Where all frames have annotations (`train`), they are the truth, and an object is given in the
-    first frame that shows it.
-    """
-    root = folder / split
-    if not (root / "JPEGImages").is_dir():
-        raise InputError(f"{root}/JPEGImages: no such folder; accepted: YouTube-VOS, unpacked")
-    for place in sorted((root / "JPEGImages").iterdir()):
-        frames = sorted(place.glob("*.jpg"))
-        stems = {p.stem: number for number, p in enumerate(frames)}
-        maps = {
-            stems[p.stem]: _ids(p)
-            for p in sorted((root / "Annotations" / place.name).glob("*.png"))
-        }
-        given: dict[int, Any] = {}
-        known = set[int]()
-        for number, ids in maps.items():
-            new = {int(i) for i in np.unique(ids) if i} - known
-            if new:  # only these are given here: what else is there is to be predicted
-                alone = np.where(np.isin(ids, list(new)), ids, 0)
-                given[number] = Added(alone) if known else alone
-                known |= new
-        truth = np.stack(list(maps.values())) if len(maps) == len(frames) else None
-        yield Clip(place.name, frames, given, truth)
-
-
 def of_set(path: Path) -> Iterator[Clip]:
     """Clips of a set of kind video, NAME.tar + NAME.json."""
     groups: dict[str, list[str]] = {}
@@ -198,5 +147,19 @@ def of_set(path: Path) -> Iterator[Clip]:
         yield Clip(name, frames, {0: truth[first]}, truth[first:], {"ignore": 255})
 
 
-def _ids(path: Path) -> Array:
+def ids_of(path: Path) -> Array:
+    """Values of a label picture, (H, W)."""
     return np.asarray(Image.open(path))
+
+
+@dataclass(frozen=True)
+class VideoSet:
+    """A dataset of clips: `clips(folder, split)` lists them, `split` is the usual one."""
+
+    name: str
+    title: str
+    layout: str
+    pictures: str
+    split: str
+    clips: Callable[[Path, str], Iterator[Clip]]
+    published: tuple[tuple[str, str], ...] = ()

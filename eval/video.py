@@ -1,6 +1,7 @@
 """Video: J&F against the number of frames remembered, with our rule and the official one."""
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -9,8 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from eval.clips import Clip, drawn
+from eval.clips import Clip, VideoSet, drawn
+from eval.journal import Journal
 from eval.metrics import JandF, jaccard
+from eval.processes import Processes
+from eval.report import Row
+from eval.report import write as write_table
+from eval.setting import Setting
 from incontext import Predictor, VideoPredictor
 from incontext.color import PALETTE
 from incontext.errors import InputError
@@ -53,8 +59,6 @@ def run(
     out: Path | None,
 ) -> None:  # fmt: skip
     """Print a table of J, F and J&F in percent, a row for each rule and K."""
-    if any(clip.truth is None for clip in clips):
-        raise InputError("these clips have no truth; accepted: --masks FOLDER, for their server")
     predictor = Predictor.from_pretrained(checkpoint)
     path = out / "video.json" if out else None
     kept: dict[str, Any] = json.loads(path.read_text()) if path and path.is_file() else {}
@@ -108,15 +112,73 @@ def follow(seed: int, frames: int, objects: int, checkpoint: str, keep: int) -> 
               f"{returned} |")  # fmt: skip
 
 
-def write(clips: Iterable[Clip], checkpoint: str, keep: int, kind: str, out: Path) -> None:
-    """Palette PNGs of every frame, OUT/Annotations/CLIP/FRAME.png, for an evaluation server."""
-    video = VideoPredictor.from_pretrained(checkpoint, rule=Trusted(keep), kind=kind)
-    for clip in clips:
-        target = out / "Annotations" / clip.name
-        target.mkdir(parents=True, exist_ok=True)
-        maps = answers(video, clip)
-        colors = {i: PALETTE.of(i) for i in np.unique(np.stack(maps)).tolist() if i}
-        for number, ids in enumerate(maps):
-            frame = clip.frames[number]
-            name = frame.stem if isinstance(frame, Path) else f"{number:05d}"
-            write_image(label_image(ids, colors), target / f"{name}.png")
+def dataset(
+    data: VideoSet, folder: Path, split: str, setting: Setting, keep: int | None, rule: str,
+    out: Path | None = None, masks: bool = False, most: int | None = None,
+) -> None:  # fmt: skip
+    """J&F on a dataset of clips, or palette PNGs of every frame for its evaluation server.
+
+    Args:
+        keep: frames remembered; None: 8 for the official model, as in its paper, else 4.
+        rule: of `RULES`; "": the official one for the official model, else ours.
+        masks: write OUT/Annotations/CLIP/FRAME.png instead.
+        most: clips, at most.
+
+    Raises:
+        InputError: an unknown rule, no clips, or clips without a truth where they are scored.
+    """
+    processes = Processes.here()
+    predictor = setting.open(processes)
+    official = predictor.model.config.example_attention == "joint"
+    rule = rule or ("official" if official else "ours")
+    if rule not in RULES:
+        raise InputError(f"--rule {rule!r}; accepted: {', '.join(RULES)}")
+    keep = (8 if official else 4) if keep is None else keep
+    kind = setting.kind or "instance"
+    video = VideoPredictor(predictor, rule=RULES[rule](keep), kind=kind)
+    clips = list(data.clips(folder, split or data.split))[:most]
+    if not clips:
+        raise InputError(f"{folder}: no clips of split {split or data.split}")
+    if masks:
+        for clip in processes.share(clips):
+            _write(video, clip, out or Path("out"))
+        return
+    lacking = [clip.name for clip in clips if clip.truth is None]
+    if lacking:
+        raise InputError(f"{lacking[0]} has no truth; accepted: --masks, for the dataset's server")
+    about = {"dataset": data.name, "split": split or data.split, "rule": rule, "keep": keep,
+             **setting.about(predictor), "kind": kind}  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        journal = Journal(out or Path(scratch), data.name, about, processes.rank)
+        todo = [n for n in range(len(clips)) if ("clips", n) not in journal.rows]
+        for number in processes.share(todo):
+            meter = JandF()
+            truth = clips[number].truth
+            assert truth is not None
+            meter.add(truth, np.stack(answers(video, clips[number])))
+            journal.add("clips", number, meter.objects)
+        processes.wait()
+        journal = Journal(out or Path(scratch), data.name, about, processes.rank)
+    meter = JandF()
+    meter.objects = [one for objects in journal.of("clips") for one in objects]
+    figures = {name: 100 * value for name, value in meter.means().items()}
+    row = Row(
+        f"{rule} rule, {keep} frames remembered",
+        {name: figures[name] for name in ("J&F", "J", "F")},
+        setting.domain(data.pictures), f"{len(clips)} clips, {len(meter.objects)} objects",
+        {"objects": [[float(np.mean(o[m])) for m in ("J", "F")] for o in meter.objects]},
+    )  # fmt: skip
+    if processes.first:
+        write_table(data.title, about, [row], data.published, out, data.name)
+
+
+def _write(video: VideoPredictor, clip: Clip, out: Path) -> None:
+    """Palette PNGs of every frame, OUT/Annotations/CLIP/FRAME.png."""
+    target = out / "Annotations" / clip.name
+    target.mkdir(parents=True, exist_ok=True)
+    maps = answers(video, clip)
+    colors = {i: PALETTE.of(i) for i in np.unique(np.stack(maps)).tolist() if i}
+    for number, ids in enumerate(maps):
+        frame = clip.frames[number]
+        name = frame.stem if isinstance(frame, Path) else f"{number:05d}"
+        write_image(label_image(ids, colors), target / f"{name}.png")

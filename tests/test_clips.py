@@ -8,7 +8,10 @@ import pytest
 from PIL import Image
 
 from eval import clips
-from eval.video import answers, run, write
+from eval.datasets import VIDEOS
+from eval.metrics import JandF
+from eval.setting import Setting
+from eval.video import RULES, answers, dataset
 from incontext import VideoPredictor
 from incontext.errors import InputError
 from incontext.video import Added
@@ -58,60 +61,75 @@ def davis(tmp_path):
 
 
 def test_davis(davis):
-    [clip] = clips.davis(davis)
+    [clip] = VIDEOS["davis-2017"].clips(davis, "val")
     assert (clip.name, len(clip.frames)) == ("bear", 4)
     assert set(np.unique(clip.given[0])) == {0, 2}
     assert clip.truth.shape == (4, 16, 24)
-    [one] = clips.davis(davis, "2016")
+    # A prediction that stays where the object was: by hand, the two inner frames' IoU.
+    meter = JandF()
+    meter.add(clip.truth, np.stack([clip.truth[0]] * 4))
+    assert meter.means()["J"] == pytest.approx((49 / 79 + 36 / 92) / 2)
+    [one] = VIDEOS["davis-2016"].clips(davis, "val")
     assert set(np.unique(one.truth)) == {0, 1}
     with pytest.raises(InputError, match="ImageSets"):
-        list(clips.davis(davis / "nowhere"))
+        list(VIDEOS["davis-2017"].clips(davis / "nowhere", "val"))
 
 
 def test_davis_is_scored(davis, tiny_checkpoint, tmp_path, capsys):
-    """The figure by hand: of four frames the inner two are judged; the rest follows from masks."""
-    listed = list(clips.davis(davis))
-    run(listed, str(tiny_checkpoint), [0, 1], ["ours", "official"], "instance", tmp_path / "o")
-    [first] = (
-        json.loads((tmp_path / "o/video.json").read_text())
-        .values()
-        .__iter__()
-        .__next__()["bear"]["objects"]
-    )
-    video = VideoPredictor.from_pretrained(tiny_checkpoint, rule=clips_rule(0))
-    maps = answers(video, listed[0])
+    """Of four frames the inner two are judged; the rest follows from masks."""
+    out = tmp_path / "o"
+    setting = Setting(str(tiny_checkpoint))
+    dataset(VIDEOS["davis-2017"], davis, "", setting, 0, "ours", out)
+    found = json.loads((out / "davis-2017.json").read_text())["rows"][0]
+    [clip] = VIDEOS["davis-2017"].clips(davis, "val")
+    maps = answers(VideoPredictor.from_pretrained(tiny_checkpoint, rule=RULES["ours"](0)), clip)
     wanted = []
-    for truth, ours in zip(listed[0].truth[1:3], maps[1:3], strict=True):
+    for truth, ours in zip(clip.truth[1:3], maps[1:3], strict=True):
         union = ((truth == 2) | (ours == 2)).sum()
         wanted.append(((truth == 2) & (ours == 2)).sum() / union)
-    assert abs(first["J"] - np.mean(wanted)) < 1e-12
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert [r.split(" | ")[0] for r in rows] == ["| rule", "| ours", "| ours", "| official"]
-    write(listed, str(tiny_checkpoint), 1, "instance", tmp_path / "w")
+    assert abs(found["figures"]["J"] - 100 * np.mean(wanted)) < 1e-9
+    assert "| SegGPT | 75.6 |" in capsys.readouterr().out
+    # Again from the journal; the official model's own settings without any said.
+    dataset(VIDEOS["davis-2017"], davis, "", setting, 0, "ours", out)
+    assert json.loads((out / "davis-2017.json").read_text())["rows"][0] == found
+    dataset(VIDEOS["davis-2017"], davis, "", setting, None, "", tmp_path / "p")
+    assert "official rule, 8 frames remembered" in capsys.readouterr().out
+    dataset(VIDEOS["davis-2017"], davis, "", setting, 1, "ours", tmp_path / "w", masks=True)
     names = sorted(p.name for p in (tmp_path / "w/Annotations/bear").iterdir())
     assert names == [f"{t:05d}.png" for t in range(4)]
 
 
-def clips_rule(keep: int):
-    from eval.video import RULES
-
-    return RULES["ours"](keep)
-
-
-def test_youtube_vos(tmp_path):
+@pytest.mark.parametrize("name", ["youtube-vos", "mose"])
+def test_youtube_vos(tmp_path, tiny_checkpoint, name):
     for t in range(0, 25, 5):
         jpeg(tmp_path / f"valid/JPEGImages/0a/{t:05d}.jpg", t)
     palette(square(1), tmp_path / "valid/Annotations/0a/00000.png")
     both = np.where(square(2, 8) > 0, 2, square(1))
     palette(both, tmp_path / "valid/Annotations/0a/00010.png")
-    [clip] = clips.youtube_vos(tmp_path)
+    [clip] = VIDEOS[name].clips(tmp_path, "valid")
     assert clip.name == "0a"
     assert set(np.unique(clip.given[0])) == {0, 1}
     assert isinstance(clip.given[2], Added)
     assert set(np.unique(clip.given[2].labels)) == {0, 2}
     assert clip.truth is None
     with pytest.raises(InputError, match="JPEGImages"):
-        list(clips.youtube_vos(tmp_path, "test"))
+        list(VIDEOS[name].clips(tmp_path, "test"))
+    with pytest.raises(InputError, match="0a has no truth"):
+        dataset(VIDEOS[name], tmp_path, "", Setting(str(tiny_checkpoint)), 1, "ours")
+    palette(square(3), tmp_path / "valid/Annotations/0a/00003.png")
+    with pytest.raises(InputError, match="no such frame"):
+        list(VIDEOS[name].clips(tmp_path, "valid"))
+
+
+@pytest.mark.parametrize("name", ["youtube-vos", "mose"])
+def test_youtube_vos_with_truth(tmp_path, name):
+    for t in range(4):
+        jpeg(tmp_path / f"train/JPEGImages/0a/{t:05d}.jpg", t)
+        palette(square(1, 2 + t), tmp_path / f"train/Annotations/0a/{t:05d}.png")
+    [clip] = VIDEOS[name].clips(tmp_path, "train")
+    meter = JandF()
+    meter.add(clip.truth, np.stack([clip.truth[0]] * 4))
+    assert meter.means()["J"] == pytest.approx((49 / 79 + 36 / 92) / 2)
 
 
 def test_set_of_clips(tmp_path):

@@ -1,16 +1,20 @@
-"""Datasets of the field: an adapter a file, and the table of the few-shot ones."""
+"""Datasets of the field: an adapter a file, and the tables of the few-shot ones and of videos."""
 
+from eval.clips import VideoSet
 from eval.datasets import (
     coco20i,
+    davis,
     folder,
     fss1000,
     isaid5i,
     isic,
     lvis92i,
+    mose,
     paco_part,
     pascal5i,
     pascal_part,
     vessels,
+    youtube_vos,
 )  # fmt: skip
 from eval.protocol import FewShot
 
@@ -22,3 +26,7 @@ FEW_SHOT: dict[str, FewShot] = {
         isaid5i.PROTOCOL, folder.PROTOCOL,
     )
 }  # fmt: skip
+
+VIDEOS: dict[str, VideoSet] = {
+    one.name: one for one in (*davis.SETS, *youtube_vos.SETS, *mose.SETS)
+}

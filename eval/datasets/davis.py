@@ -1,0 +1,43 @@
+"""DAVIS 2016 and 2017 (Perazzi et al. 2016, Pont-Tuset et al. 2017), semi-supervised."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from eval.clips import Clip, VideoSet, ids_of
+from incontext.errors import InputError
+
+
+def clips(year: str, folder: Path, split: str) -> Iterator[Clip]:
+    """JPEGImages/480p/NAME, Annotations/480p/NAME, ImageSets/YEAR/SPLIT.txt.
+
+    2016 has one object: every id is 1.
+    """
+    listed = folder / "ImageSets" / year / f"{split}.txt"
+    if not listed.is_file():
+        raise InputError(f"{listed}: no such file; accepted: the folder of DAVIS, unpacked")
+    # 2016 lists pairs of files, 2017 names of clips.
+    lines = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+    names = [line if "/" not in line else line.strip("/").split("/")[-2] for line in lines]
+    for name in dict.fromkeys(names):
+        frames = sorted((folder / "JPEGImages/480p" / name).glob("*.jpg"))
+        maps = [ids_of(p) for p in sorted((folder / "Annotations/480p" / name).glob("*.png"))]
+        if not frames or len(maps) not in (1, len(frames)):  # test-dev has the first one only
+            raise InputError(f"{name}: {len(frames)} frames and {len(maps)} annotations")
+        if year == "2016":
+            maps = [(ids > 0).astype(np.uint8) for ids in maps]
+        truth = np.stack(maps) if len(maps) == len(frames) else None
+        yield Clip(name, frames, {0: maps[0]}, truth)
+
+
+LAYOUT = "{JPEGImages,Annotations}/480p/NAME and ImageSets/YEAR/SPLIT.txt"
+SETS = (
+    VideoSet("davis-2016", "DAVIS 2016", LAYOUT, "DAVIS", "val", partial(clips, "2016")),
+    VideoSet(
+        "davis-2017", "DAVIS 2017", LAYOUT, "DAVIS", "val", partial(clips, "2017"),
+        (("SegGPT", "75.6"), ("Painter", "34.6"), ("SINE", "77.0"),
+         ("XMem (trained on video)", "87.7"), ("SAM 2.1-L (trained on video)", "90.7")),
+    ),
+)  # fmt: skip

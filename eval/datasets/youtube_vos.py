@@ -1,0 +1,56 @@
+"""YouTube-VOS 2018 (Xu et al. 2018): objects come up midway."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.clips import Clip, VideoSet, ids_of
+from incontext.errors import InputError
+from incontext.video import Added
+
+
+def clips(folder: Path, split: str) -> Iterator[Clip]:
+    """SPLIT/JPEGImages/ID, SPLIT/Annotations/ID with the frames that objects come up in.
+
+    Where all frames have annotations (`train`), they are the truth, and an object is given in the
+    first frame that shows it.
+    """
+    root = folder / split
+    if not (root / "JPEGImages").is_dir():
+        raise InputError(f"{root}/JPEGImages: no such folder; accepted: the dataset, unpacked")
+    for place in sorted((root / "JPEGImages").iterdir()):
+        frames = sorted(place.glob("*.jpg"))
+        stems = {p.stem: number for number, p in enumerate(frames)}
+        found = sorted((root / "Annotations" / place.name).glob("*.png"))
+        strange = [p for p in found if p.stem not in stems]
+        if strange or not found:
+            what = f"{strange[0]}: no such frame" if strange else f"{place}: no annotation"
+            raise InputError(what)
+        maps = {stems[p.stem]: ids_of(p) for p in found}
+        truth = np.stack(list(maps.values())) if len(maps) == len(frames) else None
+        yield Clip(place.name, frames, _given(maps), truth)
+
+
+def _given(maps: dict[int, Any]) -> dict[int, Any]:
+    """Labels of the frames in which objects come up; of later frames the new ones only."""
+    given: dict[int, Any] = {}
+    known = set[int]()
+    for number, ids in maps.items():
+        new = {int(i) for i in np.unique(ids) if i} - known
+        if new:  # what else is there is to be predicted
+            alone = np.where(np.isin(ids, list(new)), ids, 0)
+            given[number] = Added(alone) if known else alone
+            known |= new
+    return given
+
+
+LAYOUT = "SPLIT/{JPEGImages,Annotations}/ID"
+SETS = (
+    VideoSet(
+        "youtube-vos", "YouTube-VOS 2018 (published: G)", LAYOUT, "YouTube-VOS", "valid", clips,
+        (("SegGPT", "74.7"), ("Painter", "24.1"), ("SINE", "66.2"),
+         ("XMem (trained on video)", "86.1")),
+    ),
+)  # fmt: skip
