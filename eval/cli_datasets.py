@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from eval.clips import VideoSet
-from eval.datasets import FEW_SHOT, VIDEOS
+from eval.datasets import FEW_SHOT, VIDEOS, ade20k, coco_panoptic
 from eval.protocol import FewShot
 from incontext.checkpoint import DEFAULT
 from incontext.errors import InputError
@@ -40,6 +40,10 @@ def add(app: typer.Typer) -> None:
     for video in VIDEOS.values():
         text = f"{video.title}: J&F. Layout: {video.layout}"
         app.command(video.name, help=text)(_video_command(video))
+    app.command("ade20k", help=f"ADE20K: mIoU of 150 classes. Layout: {ade20k.SET.layout}")(_ade20k)
+    app.command("coco-panoptic", help=f"COCO panoptic: PQ and AP. Layout: {coco_panoptic.LAYOUT}")(
+        _coco_panoptic
+    )
 
 
 def _help(protocol: FewShot) -> str:
@@ -105,3 +109,57 @@ def _video_command(video: VideoSet) -> Callable[..., None]:
         dataset(video, data, split, setting, keep, rule, out, masks, clips)
 
     return command
+
+
+Pictures = Annotated[int | None, typer.Option(help="At most so many.", min=1)]
+Tuned = Annotated[
+    Path | None, typer.Option(help="A tuned prompt; its ids are class + 1, as in label files.")
+]
+
+
+def _ade20k(
+    data: Data,
+    checkpoint: str = DEFAULT,
+    examples: Annotated[str, typer.Option(help="Numbers of examples a class, or none.")] = "1",
+    prompt: Tuned = None,
+    pictures: Pictures = None,
+    ensemble: Ensemble = "feature",
+    kind: Kind = "",
+    dtype: str = "float32",
+    trained_on: TrainedOn = "",
+    out: Out = None,
+    threads: int = 2,
+) -> None:
+    import torch
+
+    from eval.semantic import run
+    from eval.setting import Setting
+
+    torch.set_num_threads(threads)
+    counts = numbers(examples, "--examples") if examples != "none" else []
+    setting = Setting(checkpoint, kind, ensemble, dtype, trained_on)
+    run(ade20k.SET, data, setting, counts, prompt, pictures, out)
+
+
+def _coco_panoptic(
+    data: Data,
+    checkpoint: str = DEFAULT,
+    examples: Annotated[int, typer.Option(help="Examples a class.", min=1)] = 1,
+    instances: Annotated[int, typer.Option(help="Examples of instances.", min=1)] = 8,
+    prompt: Tuned = None,
+    pictures: Pictures = None,
+    ensemble: Ensemble = "feature",
+    kind: Kind = "",
+    dtype: str = "float32",
+    trained_on: TrainedOn = "",
+    out: Out = None,
+    threads: int = 2,
+) -> None:
+    import torch
+
+    from eval.panoptic_run import run
+    from eval.setting import Setting
+
+    torch.set_num_threads(threads)
+    setting = Setting(checkpoint, kind, ensemble, dtype, trained_on)
+    run(data, setting, examples, instances, prompt, pictures, out)
