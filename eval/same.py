@@ -13,7 +13,7 @@ import numpy as np
 from eval import unet
 from eval.common import LabelledSet, binary_ids
 from eval.metrics import FewShotIoU, Mask
-from incontext import Example, Predictor, tune
+from incontext import Example, Predictor, Settings, tune
 from incontext.pictures import IGNORE
 
 QUERIES = 20  # of a class, at most
@@ -30,8 +30,17 @@ class Draw:
     queries: list[int]
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How long is learned."""
+
+    tuning: Settings = Settings()  # noqa: RUF009 (frozen)
+    training: int = unet.STEPS
+
+
+DEFAULT = Effort()
 Answers = Iterator[Mask]
-Method = Callable[[Predictor, LabelledSet, Draw, int], Answers]
+Method = Callable[[Predictor, LabelledSet, Draw, int, Effort], Answers]
 
 
 def draws(data: LabelledSet, most: int) -> list[Draw]:
@@ -58,22 +67,29 @@ def _with_prompt(predictor: Predictor, data: LabelledSet, draw: Draw, prompt: An
         yield result.mask(1)
 
 
-def as_they_are(predictor: Predictor, data: LabelledSet, draw: Draw, count: int) -> Answers:
+def as_they_are(
+    predictor: Predictor, data: LabelledSet, draw: Draw, count: int, effort: Effort
+) -> Answers:
     """A prompt of the examples."""
     prompt = predictor.prompt(_examples(data, draw, count), thumbnail=False)
     return _with_prompt(predictor, data, draw, prompt)
 
 
-def tuned(predictor: Predictor, data: LabelledSet, draw: Draw, count: int) -> Answers:
+def tuned(
+    predictor: Predictor, data: LabelledSet, draw: Draw, count: int, effort: Effort
+) -> Answers:
     """A prompt learned from the examples, whatever its verdict."""
-    outcome = tune(predictor, _examples(data, draw, count), thumbnail=False)
+    examples = _examples(data, draw, count)
+    outcome = tune(predictor, examples, settings=effort.tuning, thumbnail=False)
     return _with_prompt(predictor, data, draw, outcome.tuned)
 
 
-def trained(predictor: Predictor, data: LabelledSet, draw: Draw, count: int) -> Answers:
+def trained(
+    predictor: Predictor, data: LabelledSet, draw: Draw, count: int, effort: Effort
+) -> Answers:
     """A small U-Net trained on the examples, see `eval.unet`."""
     shown = [(data.images[i], binary_ids(data.labels[i], draw.index)) for i in draw.examples]
-    net = unet.fit(shown[:count])
+    net = unet.fit(shown[:count], steps=effort.training)
     for query in draw.queries:
         yield unet.answer(net, data.images[query])
 
@@ -81,11 +97,14 @@ def trained(predictor: Predictor, data: LabelledSet, draw: Draw, count: int) -> 
 METHODS: dict[str, Method] = {"examples": as_they_are, "tuned": tuned, "U-Net": trained}
 
 
-def score(predictor: Predictor, data: LabelledSet, method: str, count: int, most: int) -> Any:
+def score(
+    predictor: Predictor, data: LabelledSet, method: str, count: int, most: int,
+    effort: Effort = DEFAULT,
+) -> list[list[int]]:  # fmt: skip
     """Rows of `FewShotIoU` over all queries of all draws."""
     meter = FewShotIoU()
     for draw in draws(data, most):
-        answers = METHODS[method](predictor, data, draw, count)
+        answers = METHODS[method](predictor, data, draw, count, effort)
         for query, found in zip(draw.queries, answers, strict=True):
             truth = data.labels[query]
             meter.add(draw.index, found, truth == draw.index, truth == IGNORE)
