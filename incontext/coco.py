@@ -4,6 +4,8 @@ Decoding is faster-coco-eval's; what its C++ code would trust is checked before.
 """
 
 import json
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +97,23 @@ def draw(
             raise InputError(
                 f"COCO annotation {index}: category_id {label!r}; accepted: integers 1 … {most}"
             )
-        drawn.append((int(mask.sum()), mask, crowd if annotation.get("iscrowd") else label))
+        drawn.append((mask, crowd if annotation.get("iscrowd") else label))
+    return layered(drawn, size)
+
+
+def layered(
+    drawn: Sequence[tuple[np.ndarray[Any, np.dtype[np.bool_]], int]], size: tuple[int, int]
+) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Masks (H, W) with their ids → ids (H, W) int32, a smaller object over a larger one.
+
+    An id that is hidden altogether is warned of.
+    """
     ids = np.zeros((size[1], size[0]), np.int32)
-    for _, mask, label in sorted(drawn, key=lambda row: -row[0]):
+    for mask, label in sorted(drawn, key=lambda row: -int(row[0].sum())):
         ids[mask] = label
+    hidden = {label for mask, label in drawn if label > 0 and mask.any()} - set(np.unique(ids))
+    if hidden:
+        warnings.warn(f"id {min(hidden)} lies wholly under smaller objects", stacklevel=3)
     return ids
 
 
