@@ -182,8 +182,8 @@ def test_yolo_draws_the_same(written, tmp_path):
             # A pixel's center lies half a pixel from every corner, farther than the decimals err.
             inside = np.zeros((height, width), bool)
             x, y = (points * (width, height)).T
-            for x0, y0, x1, y1 in zip(x, y, np.roll(x, -1), np.roll(y, -1), strict=True):
-                (x0, y0), (x1, y1) = sorted([(x0, y0), (x1, y1)], key=lambda p: p[1])
+            for edge in zip(x, y, np.roll(x, -1), np.roll(y, -1), strict=True):
+                (x0, y0), (x1, y1) = sorted([edge[:2], edge[2:]], key=lambda p: p[1])
                 for row in range(height):
                     if y0 <= row + 0.5 < y1:
                         at = x0 + (row + 0.5 - y0) * (x1 - x0) / (y1 - y0)

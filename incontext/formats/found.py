@@ -83,12 +83,15 @@ class Folder:
     def _only(self, found: list[Path], said: str, whole: bool, suffix: bool = True) -> Path:
         """The one whose path has the longest end in common with what was said.
 
-        `whole`: one of the two must be an end of the other.
+        `whole`: counted within the folder, and one of the two must be an end of the other.
         """
         wanted = PurePosixPath(said).parts
 
         def alike(path: Path) -> int:
-            parts = (path if suffix else path.with_suffix("")).relative_to(self.path).parts
+            plain = path if suffix else path.with_suffix("")
+            parts = plain.relative_to(self.path).parts if whole else plain.absolute().parts
+            if parts == wanted:
+                return len(parts) + 1
             least = min(len(parts), len(wanted))
             pairs = zip(reversed(parts), reversed(wanted), strict=False)
             same = next((n for n, (a, b) in enumerate(pairs) if a != b), least)

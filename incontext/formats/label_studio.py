@@ -175,7 +175,12 @@ def _picture(data: dict[str, Any], folder: Folder) -> Path:
 
 
 def _draw(regions: list[dict[str, Any]], ids: dict[str, int], size: Size) -> IdMap:
-    drawn = []
+    return layered(_masks(regions, ids, size), size)
+
+
+def _masks(
+    regions: list[dict[str, Any]], ids: dict[str, int], size: Size
+) -> Iterator[tuple[Any, int]]:
     for number, region in enumerate(regions, 1):
         try:
             names = _names(region)
@@ -183,14 +188,13 @@ def _draw(regions: list[dict[str, Any]], ids: dict[str, int], size: Size) -> IdM
                 raise InputError(f"{region.get('type')}; accepted: brushlabels, polygonlabels")
             if len(names) != 1:
                 raise InputError(f"labels {names}; accepted: one a region")
-            drawn.append((_mask(region, size), ids[names[0]]))
+            yield _mask(region, size), ids[names[0]]
         except InputError as error:
             raise InputError(f"region {region.get('id', number)}: {error}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"region {region.get('id', number)}: {type(error).__name__} {first_line(error)}"
             ) from None
-    return layered(drawn, size)
 
 
 def _mask(region: dict[str, Any], size: Size) -> "np.ndarray[Any, np.dtype[np.bool_]]":

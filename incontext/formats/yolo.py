@@ -93,7 +93,10 @@ def read(path: Path, images: Path | None) -> Iterator[Found]:
 
 
 def _draw(path: Path, ids: dict[int, int], size: Size) -> IdMap:
-    drawn = []
+    return layered(_masks(path, ids, size), size)
+
+
+def _masks(path: Path, ids: dict[int, int], size: Size) -> Iterator[tuple[Any, int]]:
     lines = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -101,10 +104,9 @@ def _draw(path: Path, ids: dict[int, int], size: Size) -> IdMap:
         try:
             index, points = _row(line, ids)
             flat = [p * size[i % 2] for i, p in enumerate(points)]
-            drawn.append((decode_rle([flat], size), index))
+            yield decode_rle([flat], size), index
         except (InputError, ValueError) as error:
             raise InputError(f"{path} line {number}: {first_line(error)}") from None
-    return layered(drawn, size)
 
 
 def _row(line: str, ids: dict[int, int]) -> tuple[int, list[float]]:
