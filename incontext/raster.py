@@ -90,7 +90,7 @@ def read(path: Path, most: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-            source = rasterio.open(path)
+            source = rasterio.open(path, driver="GTiff")  # no other of GDAL's many formats
         with source:
             if source.width * source.height > most:
                 raise InputError(

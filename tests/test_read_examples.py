@@ -1,6 +1,7 @@
 """Labelled data of other tools as examples: what is exported comes back, what is wrong is named."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -471,3 +472,13 @@ def test_command_says_what_is_wrong(tmp_path, incontext, arguments, text):
     answer = incontext("segment", tmp_path, "--out", tmp_path / "out", *arguments)
     assert answer.code == 2
     assert text in answer.err
+
+
+def test_snippet_of_the_page_runs(tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[1] / "docs/formats.md"
+    [code] = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    picture(tmp_path, "photos/a.png")
+    coco_file(tmp_path, [{"segmentation": encode_rle(MASK)}]).rename(tmp_path / "annotations.json")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert capsys.readouterr().out == "[('a.png', [3], {3: 'cat'})]\n"

@@ -113,7 +113,7 @@ def tifs(folder: Path) -> list[Path]:
 def _about(rasterio: Any, raster: Path, picture: Path) -> tuple[dict[int, str], dict[int, Any]]:
     """Names and colors of the ids, where the file has them; its place is compared."""
     try:
-        with rasterio.open(raster) as source:
+        with rasterio.open(raster, driver="GTiff") as source:
             if source.count != 1 or np.dtype(source.dtypes[0]).kind not in "iu":
                 raise InputError(
                     f"{source.count} bands of {source.dtypes[0]}; accepted: one of whole numbers"
