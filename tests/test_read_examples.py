@@ -217,6 +217,17 @@ def test_voc_of_others(tmp_path):
     assert colored.names == {1: "cat"}
 
 
+def test_lines_of_a_label_map_are_indices(tmp_path):
+    """Other readers count them: gaps between ids are filled, and are no names here."""
+    out = segmented(tmp_path, {"a": MASK * 7}, {1: "leaf", 7: "stem"})
+    lines = (export(out, "voc", tmp_path / "voc")).read_text().splitlines()
+    listed = [line.split(":")[0] for line in lines if not line.startswith("#")]
+    assert listed == ["background", "leaf", *(f"unused-{i}" for i in range(2, 7)), "stem"]
+    [one] = read_examples(tmp_path / "voc")
+    assert np.array_equal(one.labels.ids, MASK * 7)
+    assert one.names == {1: "leaf", 7: "stem"}
+
+
 def region(label="cat", **more) -> dict:
     value = {"format": "rle", "rle": encode(MASK), "brushlabels": [label]}
     return {"type": "brushlabels", "original_width": SIZE[0], "original_height": SIZE[1],

@@ -16,7 +16,8 @@ from incontext.labels import IdMap, Labels, read_labels
 from incontext.segmentation import label_image, write_image, write_text
 
 HEAD = "# label:color_rgb:parts:actions"
-IDS = "# ids:"  # a comment for other readers: the ids of the lines below, which need not be 0, 1, 2
+IDS = "# ids:"  # a comment for other readers: the ids of the lines below
+UNUSED = "unused-{}"  # name of a line that is only there to be counted
 MASKS, PICTURES = "SegmentationClass", "JPEGImages"
 LISTED = "ImageSets/Segmentation/default.txt"
 VOID = 255  # unknown, unless the label map names it
@@ -40,8 +41,14 @@ def write(results: Iterable[Labelled], out: Path) -> Path:
         write_image(label_image(one.labels, one.colors, max(one.names, default=0) > 255), path)
         link(one.source, out / PICTURES / f"{one.name}{one.source.suffix}")
         listed.append(one.name)
+    used = set(colors.values())
     (out / LISTED).parent.mkdir(parents=True, exist_ok=True)
     write_text(out / LISTED, "".join(f"{name}\n" for name in listed))
+    # Other readers take the number of a line for the index, which only 8-bit masks have.
+    for index in range(1, max(names) if max(names) <= VOID else 0):
+        if index not in names:
+            names[index] = UNUSED.format(index)
+            colors[index] = next(c for n in range(256) if (c := (n, 1, index)) not in used)
     order = sorted(names)
     lines = [HEAD, f"{IDS} {' '.join(map(str, order))}",
              *(f"{names[i]}:{','.join(map(str, colors[i]))}::" for i in order)]  # fmt: skip
@@ -122,9 +129,9 @@ class _Map:
         if ids and len(ids) != len(names):
             raise InputError(f"{path}: {len(ids)} ids for {len(names)} names")
         order = ids or list(range(len(names)))
-        table = dict(zip(order, names, strict=True))
-        rest = {i: c for i, c in zip(order, colors, strict=True) if i}
-        return cls({i: name for i, name in table.items() if i}, rest, bool(ids))
+        rows = zip(order, names, colors, strict=True)
+        kept = [row for row in rows if row[0] and row[1] != UNUSED.format(row[0])]
+        return cls({i: n for i, n, _ in kept}, {i: c for i, _, c in kept}, bool(ids))
 
     def named(self, palette: dict[int, Rgb]) -> dict[int, str]:
         """Names of the indices of a palette, by color; none for a color that two names share."""
