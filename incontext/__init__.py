@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from incontext.example import Example
     from incontext.formats import export
     from incontext.formats.coco import Coco
+    from incontext.formats.examples import read_examples
     from incontext.image import read_image
     from incontext.pool import Pool
     from incontext.predictor import Predictor
@@ -38,6 +39,7 @@ __all__ = [
     "examine",
     "export",
     "open_frames",
+    "read_examples",
     "read_image",
     "report_lines",
     "report_page",
@@ -49,7 +51,7 @@ _HOMES = {
     "Example": "example", "InputError": "errors", "Palette": "color", "Predictor": "predictor",
     "Prompt": "prompt", "Segmentation": "segmentation", "Pool": "pool", "examine": "doctor",
     "VideoPredictor": "video", "tune": "tuning", "Coco": "formats.coco", "export": "formats",
-    "Settings": "tuner", "read_image": "image",
+    "Settings": "tuner", "read_image": "image", "read_examples": "formats.examples",
     "open_frames": "sources", "report_lines": "doctor_report", "report_page": "doctor_report",
     "write_overlay": "video_overlay",
 }  # fmt: skip

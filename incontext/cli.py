@@ -15,13 +15,17 @@ from incontext.cli_device import Checkpoint, Device, Dtype, open_predictor
 from incontext.cli_examples import (
     Colors,
     Crop,
+    Format,
+    From,
     Ignore,
+    Images,
     Kind,
     Names,
     Nearest,
     Negative,
     Pairs,
     Shown,
+    Source,
     Spill,
     Threshold,
     Unlabelled,
@@ -74,6 +78,9 @@ def segment(
     targets: Annotated[list[str], typer.Argument(help="Pictures, folders, or glob patterns.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     example: Pairs = None,
+    examples_from: From = None,
+    images: Images = None,
+    format: Format = None,
     prompt: Annotated[
         Path | None, typer.Option(help="File of `incontext prompt`, instead of examples.")
     ] = None,
@@ -105,10 +112,14 @@ def segment(
 
     _check_options(out, tile, batch_size, chunk)
     shown = Shown.parse(
-        example, color, name, ignore, threshold, unlabelled, negative, kind, crop, nearest
-    )
-    if not example and not prompt:
-        raise InputError("what to look for: --example IMAGE MASK (repeated), or --prompt FILE")
+        example, color, name, ignore, threshold, unlabelled, negative, kind, crop, nearest,
+        Source.parse(examples_from, images, format),
+    )  # fmt: skip
+    if not shown and not prompt:
+        raise InputError(
+            "what to look for: --examples-from PATH, --example IMAGE MASK (repeated), or "
+            "--prompt FILE"
+        )
     if prompt:
         prompt = prompt_file(prompt, ctx)
     examples = shown.read()
@@ -130,8 +141,11 @@ def segment(
 
 @app.command(cls=PairCommand)
 def prompt(
-    example: Pairs,
     out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
+    example: Pairs = None,
+    examples_from: From = None,
+    images: Images = None,
+    format: Format = None,
     checkpoint: Checkpoint = DEFAULT,
     kind: Kind = "semantic",
     color: Colors = None,
@@ -155,8 +169,11 @@ def prompt(
     prompt_path(out)
     check_count("--chunk", chunk)
     shown = Shown.parse(
-        example, color, name, ignore, threshold, unlabelled, negative, kind, crop, nearest
-    )
+        example, color, name, ignore, threshold, unlabelled, negative, kind, crop, nearest,
+        Source.parse(examples_from, images, format),
+    )  # fmt: skip
+    if not shown:
+        raise InputError("what to encode: --example IMAGE MASK (repeated), or --examples-from PATH")
     examples = shown.read()
     predictor = open_predictor(locate(checkpoint), device, dtype, checkpoint)
     made = shown.encode(predictor, examples, chunk=chunk, half=half, spill=spill)

@@ -1,5 +1,6 @@
 """What the command line says of examples, for every command that takes them."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 Pairs = Annotated[
     list[str] | None,
     typer.Option(help="A picture and its mask; repeat for more.", metavar="IMAGE MASK"),
+]
+From = Annotated[
+    Path | None,
+    typer.Option(help="Labelled data of another tool as examples: docs/formats.md."),
+]
+Images = Annotated[
+    Path | None, typer.Option(help="Folder of the pictures of --examples-from; default: beside.")
+]
+Format = Annotated[
+    str | None,
+    typer.Option(help="Format of --examples-from: coco, yolo, voc, …; default: by looking."),
 ]
 Kind = Annotated[str, typer.Option(help="semantic: the class; instance: the very object.")]
 Colors = Annotated[
@@ -62,12 +74,15 @@ class Shown:
     kind: str = "semantic"
     crop: bool = False
     nearest: int | None = None
+    source: "Source | None" = None  # of more examples, beside the pairs
+    read_from_source: list[str] = field(default_factory=list)  # hashes of its examples
 
     @classmethod
     def parse(
         cls, example: list[str] | None, color: list[str] | None, name: list[str] | None,
         ignore: str | None, threshold: float | None, unlabelled: str, negative: list[int] | None,
         kind: str, crop: bool = False, nearest: int | None = None,
+        source: "Source | None" = None,
     ) -> "Shown":  # fmt: skip
         """From the options' texts.
 
@@ -78,10 +93,15 @@ class Shown:
         colors = {i: color_of(c) for i, c in pairs_of(color, "--color").items()} or None
         labels = {"colors": colors, "ignore": ignore_of(ignore), "threshold": threshold,
                   "unlabelled": unlabelled, "negative": negative}  # fmt: skip
-        return cls(pairs, labels, pairs_of(name, "--name"), kind, crop, nearest)
+        names = pairs_of(name, "--name")
+        return cls(pairs, labels, names, kind, crop, nearest, source)
+
+    def __bool__(self) -> bool:
+        """Whether there are any examples."""
+        return bool(self.pairs or self.source)
 
     def read(self) -> list["Example"]:
-        """Examples of the pairs of files; a problem names its pair."""
+        """Examples of the pairs of files, and of the source; a problem names its pair or entry."""
         return list(self.each())
 
     def each(self) -> Iterator["Example"]:
@@ -93,6 +113,11 @@ class Shown:
                 yield Example(image, mask, **self.labels)
             except InputError as error:
                 raise InputError(f"example {image} {mask}: {error}") from None
+        if self.source:
+            partly = {name: self.labels[name] for name in ("unlabelled", "negative")}
+            for one in self.source.each(**partly):
+                self.read_from_source.append(_hash(one))
+                yield one
 
     def encode(self, predictor: "Predictor", examples: list["Example"], **options: Any) -> "Prompt":
         """The prompt of these examples."""
@@ -102,19 +127,53 @@ class Shown:
         )  # fmt: skip
 
     def described(self) -> dict[str, Any]:
-        """What decides a prompt, for comparing runs."""
+        """What decides a prompt, for comparing runs; after `read`."""
         from incontext.batch import file_hash
 
-        return {
+        said = {
             "kind": self.kind, "crop": self.crop, "nearest": self.nearest,
             "examples": [[file_hash(path) for path in pair] for pair in self.pairs],
             "labels": self.labels, "names": self.names,
         }  # fmt: skip
+        return said | ({"examples_from": self.read_from_source} if self.source else {})
+
+
+@dataclass(frozen=True)
+class Source:
+    """`--examples-from` with what belongs to it."""
+
+    path: Path
+    images: Path | None = None
+    format: str | None = None
+
+    @classmethod
+    def parse(cls, path: Path | None, images: Path | None, format: str | None) -> "Source | None":
+        """From the options.
+
+        Raises:
+            InputError: one that belongs to `--examples-from`, without it.
+        """
+        if path is None and (images or format):
+            raise InputError("--images and --format belong to --examples-from")
+        return cls(path, images, format) if path else None
+
+    def each(self, **partly: Any) -> Iterator["Example"]:
+        """Its examples; a problem names the entry."""
+        from incontext.formats.examples import read_examples
+
+        return read_examples(self.path, images=self.images, format=self.format, **partly)
+
+
+def _hash(example: "Example") -> str:
+    """Of its pixels and labels, as they were read: pictures may have moved since."""
+    made = hashlib.sha256(example.image.tobytes())
+    made.update(example.labels.ids.tobytes())
+    return made.hexdigest()[:16]
 
 
 # What a prompt file holds already.
-HELD = ("example", "kind", "color", "name", "ignore", "threshold", "unlabelled", "negative", "crop",
-        "nearest", "spill")  # fmt: skip
+HELD = ("example", "examples_from", "images", "format", "kind", "color", "name", "ignore",
+        "threshold", "unlabelled", "negative", "crop", "nearest", "spill")  # fmt: skip
 
 
 def prompt_file(path: Path, ctx: typer.Context) -> Path:
@@ -127,8 +186,8 @@ def prompt_file(path: Path, ctx: typer.Context) -> Path:
         source = ctx.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise InputError(
-                f"--{name} beside --prompt: the file was made with what is to count; give it to "
-                "`incontext prompt`, or segment with --example"
+                f"--{name.replace('_', '-')} beside --prompt: the file was made with what is to "
+                "count; give it to `incontext prompt`, or segment with --example"
             )
     if not path.is_file():
         raise InputError(f"--prompt {path}: no such file; `incontext prompt` makes one")

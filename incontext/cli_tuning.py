@@ -10,12 +10,16 @@ from incontext.arguments import DEFAULT
 from incontext.cli_device import Checkpoint, Device, open_predictor
 from incontext.cli_examples import (
     Colors,
+    Format,
+    From,
     Ignore,
+    Images,
     Kind,
     Names,
     Negative,
     Pairs,
     Shown,
+    Source,
     Threshold,
     Unlabelled,
 )
@@ -45,6 +49,9 @@ def tune(
     out: Annotated[Path, typer.Option(help="Prompt file to write, .safetensors.")],
     sets: Sets = None,
     example: Pairs = None,
+    examples_from: From = None,
+    images: Images = None,
+    format: Format = None,
     run: Annotated[
         Path | None,
         typer.Option(help="Folder of the run, where it goes on if killed; default: OUT.run."),
@@ -83,7 +90,10 @@ def tune(
     check_drawing()
     settings = Settings(space=space, steps=steps, rate=rate, seed=seed)
     torch.set_num_threads(threads)
-    shown = Shown.parse(example, color, name, ignore, threshold, unlabelled, negative, kind)
+    shown = Shown.parse(
+        example, color, name, ignore, threshold, unlabelled, negative, kind,
+        source=Source.parse(examples_from, images, format),
+    )  # fmt: skip
     predictor = open_predictor(locate(checkpoint), device, name=checkpoint)
     pool = read_pool(shown, sets, predictor.size)
     if (folder / "state.pt").is_file():
@@ -105,6 +115,9 @@ def tune(
 def doctor(
     sets: Sets = None,
     example: Pairs = None,
+    examples_from: From = None,
+    images: Images = None,
+    format: Format = None,
     out: Annotated[Path, typer.Option(help="Page to write, .html.")] = Path("doctor.html"),
     checkpoint: Checkpoint = DEFAULT,
     kind: Kind = "semantic",
@@ -133,7 +146,10 @@ def doctor(
     if out.suffix.lower() not in (".html", ".htm") or out.is_dir():
         raise InputError(f"--out {out}; accepted: a file to write, NAME.html")
     torch.set_num_threads(threads)
-    shown = Shown.parse(example, color, name, ignore, threshold, unlabelled, negative, kind)
+    shown = Shown.parse(
+        example, color, name, ignore, threshold, unlabelled, negative, kind,
+        source=Source.parse(examples_from, images, format),
+    )  # fmt: skip
     predictor = open_predictor(locate(checkpoint), device, name=checkpoint)
     pool = read_pool(shown, sets, predictor.size)
     with Progress() as progress:
@@ -158,8 +174,11 @@ def read_pool(shown: Shown, sets: list[Path] | None, size: int) -> "Pool":
     from incontext.pictures import describe
     from incontext.pool import Pool
 
-    if not sets and not shown.pairs:
-        raise InputError("no pictures: give folders of images/ + labels/, or --example IMAGE MASK")
+    if not sets and not shown:
+        raise InputError(
+            "no pictures: give folders of images/ + labels/, --example IMAGE MASK, or "
+            "--examples-from PATH"
+        )
     beside = [name for name in ("colors", "ignore", "threshold") if shown.labels[name] is not None]
     if sets and beside:
         raise InputError(
@@ -194,11 +213,11 @@ def _each(shown: Shown, sets: list[Path], sources: list[str]) -> Iterator["Examp
     from incontext.example import Example
     from incontext.pictures import IGNORE, read_pairs
 
-    for pair, one in zip(shown.pairs, shown.each(), strict=True):
-        sources.append(Path(pair[0]).name)
+    for one in shown.each():
+        sources.append(one.source)
         yield one
     partly = {name: shown.labels[name] for name in ("unlabelled", "negative")}
     for path in sets:
         for name, image, ids in read_pairs(path):
-            sources.append(f"{path.stem}/{name}" if len(sets) + len(shown.pairs) > 1 else name)
+            sources.append(f"{path.stem}/{name}" if len(sets) > 1 or shown else name)
             yield Example(image, ids.astype(np.int32), ignore=IGNORE, **partly)

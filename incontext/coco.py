@@ -4,6 +4,8 @@ Decoding is faster-coco-eval's; what its C++ code would trust is checked before.
 """
 
 import json
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,13 @@ def draw(
     pictures = {str(a["image_id"]) for a in annotations if isinstance(a, dict) and "image_id" in a}
     if len(pictures) > 1:
         raise InputError(f"COCO annotations of {len(pictures)} pictures; pass those of one")
-    drawn = []
+    return layered(_drawn(annotations, size, most, crowd), size)
+
+
+def _drawn(
+    annotations: list[Any], size: tuple[int, int], most: int, crowd: int
+) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.bool_]], int]]:
+    """Masks of annotations with their ids."""
     for index, annotation in enumerate(annotations):
         if not isinstance(annotation, dict):
             raise InputError(f"COCO annotation {index} is a {type(annotation).__name__}, no dict")
@@ -95,10 +103,28 @@ def draw(
             raise InputError(
                 f"COCO annotation {index}: category_id {label!r}; accepted: integers 1 … {most}"
             )
-        drawn.append((int(mask.sum()), mask, crowd if annotation.get("iscrowd") else label))
+        yield mask, crowd if annotation.get("iscrowd") else label
+
+
+def layered(
+    drawn: Iterable[tuple[np.ndarray[Any, np.dtype[np.bool_]], int]], size: tuple[int, int]
+) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """Masks (H, W) with their ids → ids (H, W) int32, a smaller object over a larger one.
+
+    An id that is hidden altogether is warned of.
+    """
+    parts = []
+    for mask, label in drawn:  # only what is in its box is kept: there may be thousands
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        if len(rows):
+            box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+            parts.append((int(mask.sum()), box, mask[box].copy(), label))
     ids = np.zeros((size[1], size[0]), np.int32)
-    for _, mask, label in sorted(drawn, key=lambda row: -row[0]):
-        ids[mask] = label
+    for _, box, inside, label in sorted(parts, key=lambda row: -row[0]):
+        ids[box][inside] = label
+    hidden = {label for *_, label in parts if label > 0} - set(np.unique(ids).tolist())
+    if hidden:
+        warnings.warn(f"id {min(hidden)} lies wholly under smaller objects", stacklevel=3)
     return ids
 
 

@@ -1,6 +1,6 @@
 """Example: a picture and its labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,10 @@ class Example:
         negative: an id, or several, that means "not this": background that was looked at, which
             counts beside `unlabelled="unknown"` as well. It is no id of the prompt.
 
+    Attributes:
+        names: of ids, where the source of the labels has them; reports use them.
+        source: what to call the example, "" where nothing is known.
+
     Raises:
         InputError: what cannot be read, or can be read in two ways.
     """
@@ -42,18 +46,24 @@ class Example:
         negative: int | Sequence[int] | None = None,
     ) -> None:
         self.image: Image.Image = read_image(image)
+        self.names: dict[int, str] = {}
         name = Path(image).name if isinstance(image, (str, Path)) else None
         read = read_labels(
             labels, self.image.size, colors=colors, ignore=ignore, threshold=threshold,
             file_name=name,
         )  # fmt: skip
         self.labels: Labels = mark(read, unlabelled, negative)
+        self.source: str = name or ""
 
     @classmethod
-    def of(cls, image: Image.Image, labels: Labels) -> "Example":
+    def of(
+        cls, image: Image.Image, labels: Labels, names: Mapping[int, str] | None = None,
+        source: str = "",
+    ) -> "Example":  # fmt: skip
         """From an upright RGB picture and labels of its size that were read already."""
         made = object.__new__(cls)
         made.image, made.labels = image, labels
+        made.names, made.source = dict(names or {}), source
         return made
 
     def __repr__(self) -> str:
@@ -77,5 +87,5 @@ class Example:
         crop = self.labels.ids[top:bottom, left:right]
         return Example.of(
             self.image.crop((left, top, right, bottom)),
-            Labels(crop, self.labels.colors, self.labels.discovered),
-        )
+            Labels(crop, self.labels.colors, self.labels.discovered), self.names, self.source,
+        )  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from incontext import raster
 from incontext.errors import InputError
 
 ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor"
@@ -113,13 +114,18 @@ def read_image(source: ImageLike) -> Image.Image:
 
     EXIF orientation is applied to files and PIL pictures. Transparency is laid over white. Pictures
     with more than 8 bits are stretched so that their lowest and highest value become 0 and 255.
+    TIFF files of several bands, or of deep values with a georeference or nodata, are shown by the
+    rule of `incontext.raster.read`, which needs rasterio.
 
     Raises:
         InputError: everything else.
     """
     name = str(source) if isinstance(source, (str, Path)) else "picture"
     if isinstance(source, (str, Path)):
-        image = open_file(source)
+        path = Path(source)
+        deep = path.is_file() and raster.is_raster(path)
+        image = raster.read(path, MAX_PIXELS) if deep else open_file(path)
+        raster.doubt_alpha(image, name)
     elif isinstance(source, Image.Image):
         image = source
         decode(image, name)

@@ -14,7 +14,7 @@ from incontext.errors import InputError
 from incontext.example import Example
 from incontext.labels import UNKNOWN, Labels
 from incontext.partial import shrink
-from incontext.prompt import check_names, check_palettes, display_colors
+from incontext.prompt import check_names, check_palettes, display_colors, names_of
 
 IGNORE = 255  # unknown, in a pool's index maps; 0 is the background, 1 … K stand for its ids
 MOST_IDS = IGNORE - 1
@@ -57,6 +57,7 @@ class Pool:
                 color mask without a table.
         """
         images, maps, areas, sizes = list[Tensor](), list[Labels](), list[dict[int, int]](), []
+        named = list[Mapping[int, str]]()
         for number, example in enumerate(examples):
             if not isinstance(example, Example):
                 kind = type(example).__name__
@@ -70,6 +71,7 @@ class Pool:
             images.append(torch.from_numpy(np.array(small)).permute(2, 0, 1))
             own = example.labels.ids
             maps.append(Labels(shrink(own, size), example.labels.colors))
+            named.append(example.names)
             values, counts = np.unique(own[own > 0], return_counts=True)
             areas.append(dict(zip(values.tolist(), counts.tolist(), strict=True)))
             sizes.append(example.image.size)
@@ -80,6 +82,7 @@ class Pool:
         if len(ids) > MOST_IDS:
             raise InputError(f"{len(ids)} ids; accepted: {MOST_IDS} or fewer")
         check_palettes(maps)
+        names = {**names_of(zip(areas, named, strict=True)), **(names or {})}
         table = {0: 0, UNKNOWN: IGNORE, **{i: n for n, i in enumerate(ids, 1)}}
         labels = []
         for found in maps:

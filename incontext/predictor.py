@@ -25,7 +25,16 @@ from incontext.model.encoder import Encoded, Shown
 from incontext.model.int8 import Int8Linear
 from incontext.model.parts import InMemory, Parts
 from incontext.partial import fill, shrink
-from incontext.prompt import KINDS, Pass, Prompt, align, check_names, display_colors, group
+from incontext.prompt import (
+    KINDS,
+    Pass,
+    Prompt,
+    align,
+    check_names,
+    display_colors,
+    group,
+    names_of,
+)
 from incontext.segmentation import Segmentation
 from incontext.spill import Spilled
 from incontext.thumbnail import MOST
@@ -133,7 +142,7 @@ class Predictor:
         Args:
             kind: "semantic" (the class) or "instance" (the very object, as in another view of
                 the same picture): the model's type token. The official scripts take "instance".
-            names: of ids, for reports.
+            names: of ids, for reports; beside those that the examples bring along.
             coloring: {id: (r, g, b)} to paint with, all ids in one pass; None: the palette's.
             classes_per_pass: more ids than this are painted in several passes.
             crop: show examples cropped around their labels: fits queries cut into tiles.
@@ -154,6 +163,8 @@ class Predictor:
         examples = _listed(examples, crop)
         maps = align(examples)
         ids = sorted({index for m in maps for index in m.present})
+        said = names_of((m.present, e.names) for m, e in zip(maps, examples, strict=True))
+        named = check_names({**said, **(names or {})}, ids)
         colorings = group(ids, classes_per_pass, coloring)
         seen_at_once = min(nearest or len(examples), len(examples))
         share = 1.0 if thin_to is None else min(1.0, thin_to / seen_at_once)
@@ -168,7 +179,7 @@ class Predictor:
         shown = [Example.of(e.image, m) for e, m in zip(examples, maps, strict=True)][:MOST]
         made = {"by": "prompt", "nearest": nearest, "crop": crop}
         return Prompt(
-            tuple(ids), colors, check_names(names, ids), kind, len(examples), tuple(passes),
+            tuple(ids), colors, named, kind, len(examples), tuple(passes),
             self.checkpoint, self._gallery(examples, maps, colorings, chunk, seen_at_once),
             self.name, made, picture_of(shown, colors) if thumbnail else None,
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -256,6 +256,24 @@ def display_colors(maps: Sequence[Labels], ids: Sequence[int]) -> dict[int, Rgb]
     known = {index: rgb for m in maps for index, rgb in m.colors.items()}
     fallback = {index: PALETTE.of(order + 1) for order, index in enumerate(ids)}
     return {i: known.get(i, fallback[i]) for i in ids}
+
+
+def names_of(said: Iterable[tuple[Iterable[int], Mapping[int, str]]]) -> dict[int, str]:
+    """Names of all examples together; of each the ids that it shows and the names it brings.
+
+    Raises:
+        InputError: an id that has one name in one example and another in another.
+    """
+    seen: dict[int, str] = {}
+    for present, names in said:
+        for index in present:
+            name = names.get(index)
+            if name is not None and seen.setdefault(index, name) != name:
+                raise InputError(
+                    f"id {index} is {seen[index]!r} in one example and {name!r} in another: the "
+                    "same id must mean the same thing"
+                )
+    return seen
 
 
 def check_names(names: Mapping[int, str] | None, ids: Sequence[int]) -> dict[int, str]:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra import numpy as npst
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from incontext import Coco, InputError, export
 from incontext.batch import Manifest, Target, describe, fingerprint
 from incontext.formats import FORMATS
-from incontext.formats.label_studio import decode, encode
+from incontext.formats.brush import decode, encode
 from incontext.formats.labelled import read_results
 from incontext.formats.outline import polygons
 from incontext.segmentation import Segmentation
@@ -151,28 +151,47 @@ def test_palette_png_keeps_every_label(written, tmp_path):
         with Image.open(out / "SegmentationClass" / f"{name}.png") as image:
             assert np.array_equal(np.asarray(image), one.labels)
     lines = (out / "labelmap.txt").read_text().splitlines()
-    assert lines[1:3] == ["background:0,0,0::", "leaf:255,0,0::"]
+    assert lines[1:4] == ["# ids: 0 1 7 300", "background:0,0,0::", "leaf:255,0,0::"]
+    assert (out / "JPEGImages/deep/a.jpg").is_file()
 
 
 def test_yolo_draws_the_same(written, tmp_path):
+    """By the format's own rules: labels are found from pictures, rows are class and shares."""
     folder, results = written
-    export(folder, "yolo", tmp_path / "yolo")
+    out = tmp_path / "yolo"
+    export(folder, "yolo", out)
     order = {0: 1, 1: 7, 2: 300}
-    for name, one in results.items():
+    pictures = sorted(p for p in (out / "images").rglob("*") if p.is_file())
+    assert [str(p.relative_to(out / "images")) for p in pictures] == [
+        "b.jpg",
+        "c.jpg",
+        "deep/a.jpg",
+    ]
+    for picture in pictures:
+        head, _, tail = str(picture).rpartition("/images/")
+        labels = Path(f"{head}/labels/{tail}").with_suffix(".txt")
+        one = results[str(picture.relative_to(out / "images").with_suffix(""))]
         height, width = one.labels.shape
-        drawn = np.zeros((height * 8, width * 8), np.int32)
-        for line in (tmp_path / "yolo/labels" / f"{name}.txt").read_text().splitlines():
+        drawn = np.zeros((height, width), np.int32)
+        for line in labels.read_text().splitlines():
             number, *shares = line.split()
             points = np.array(shares, float).reshape(-1, 2)
+            assert len(points) >= 3
             assert points.min() >= 0
             assert points.max() <= 1
-            part = Image.new("1", (width * 8, height * 8))
-            ImageDraw.Draw(part).polygon([tuple(p) for p in points * (width * 8, height * 8)], 1)
-            drawn[np.asarray(part)] = order[int(number)]
-        assert (drawn[4::8, 4::8] == one.labels).mean() > 0.97
-    said = (tmp_path / "yolo/data.yaml").read_text()
-    assert '  0: "leaf"\n' in said
-    assert len((tmp_path / "yolo/pictures.txt").read_text().splitlines()) == 3
+            # A pixel's center lies half a pixel from every corner, farther than the decimals err.
+            inside = np.zeros((height, width), bool)
+            x, y = (points * (width, height)).T
+            for edge in zip(x, y, np.roll(x, -1), np.roll(y, -1), strict=True):
+                (x0, y0), (x1, y1) = sorted([edge[:2], edge[2:]], key=lambda p: p[1])
+                for row in range(height):
+                    if y0 <= row + 0.5 < y1:
+                        at = x0 + (row + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+                        inside[row] ^= np.arange(width) + 0.5 < at
+            drawn[inside] = order[int(number)]
+        assert np.array_equal(drawn, one.labels)
+    said = (out / "data.yaml").read_text()
+    assert said.startswith('train: images\nval: images\nnames:\n  0: "leaf"\n')
 
 
 def test_label_studio_tasks(written, tmp_path):
@@ -198,7 +217,7 @@ def test_cvat_masks(written, tmp_path):
     folder, results = written
     root = ElementTree.parse(export(folder, "cvat", tmp_path / "cvat.xml")).getroot()
     for image in root.iter("image"):
-        one = next(r for n, r in results.items() if f"{Path(n).name}.jpg" == image.get("name"))
+        one = next(r for n, r in results.items() if f"{n}.jpg" == image.get("name"))
         assert (int(image.get("height")), int(image.get("width"))) == one.labels.shape
         for mask in image.iter("mask"):
             index = next(i for i, n in NAMES.items() if n == mask.get("label"))

@@ -11,7 +11,8 @@ PACKAGE = ROOT / "incontext"
 # Who may import whom inside the package; what stands on the left imports what stands on the right.
 ARROWS = {
     "errors": set(),
-    "image": {"errors"},
+    "raster": {"errors"},
+    "image": {"errors", "raster"},
     "coco": {"errors"},
     "color_mask": {"coco", "errors"},
     "labels": {"coco", "color_mask", "errors", "image"},
@@ -97,17 +98,40 @@ ARROWS = {
         "coco", "color_mask", "drift", "errors", "frames", "labels", "lock", "segmentation",
         "video", "video_overlay",
     },
-    "formats.labelled": {"color_mask", "errors", "labels"},
+    "formats.found": {"color_mask", "errors", "image", "labels"},
+    "formats.brush": {"errors"},
+    "formats.links": {"errors"},
+    "formats.labelled": {"color_mask", "errors", "formats.found", "labels"},
     "formats.outline": {"errors"},
-    "formats.coco": {"coco", "formats.labelled", "formats.outline", "segmentation"},
-    "formats.yolo": {"formats.labelled", "formats.outline", "segmentation"},
-    "formats.voc": {"formats.labelled", "segmentation"},
-    "formats.label_studio": {"formats.labelled", "segmentation"},
-    "formats.cvat": {"formats.labelled", "segmentation"},
-    "formats.geotiff": {"errors", "formats.labelled"},
+    "formats.coco": {
+        "coco", "color_mask", "errors", "formats.found", "formats.labelled", "formats.outline",
+        "labels", "segmentation",
+    },
+    "formats.yolo": {
+        "coco", "errors", "formats.found", "formats.labelled", "formats.links", "formats.outline",
+        "image", "labels", "segmentation",
+    },
+    "formats.voc": {
+        "color_mask", "errors", "formats.found", "formats.labelled", "formats.links", "labels",
+        "segmentation",
+    },
+    "formats.label_studio": {
+        "coco", "color_mask", "errors", "formats.brush", "formats.found", "formats.labelled",
+        "labels", "segmentation",
+    },
+    "formats.cvat": {
+        "coco", "color_mask", "errors", "formats.found", "formats.labelled", "labels",
+        "segmentation",
+    },
+    "formats.geotiff": {"errors", "formats.found", "formats.labelled", "labels"},
     "formats": {
         "errors", "formats.coco", "formats.cvat", "formats.geotiff", "formats.label_studio",
         "formats.labelled", "formats.voc", "formats.yolo",
+    },
+    "formats.examples": {
+        "color_mask", "errors", "example", "formats", "formats.coco", "formats.cvat",
+        "formats.found", "formats.geotiff", "formats.label_studio", "formats.labelled",
+        "formats.voc", "formats.yolo", "image", "labels", "partial", "pictures",
     },
     "cli_export": {"formats"},
     "batch": {"errors", "image", "predictor", "prompt", "segmentation"},
@@ -133,7 +157,9 @@ ARROWS = {
     },
     "arguments": {"errors"},
     "cli_training": {"arguments", "finetune", "train"},
-    "cli_examples": {"arguments", "batch", "errors", "example", "predictor", "prompt"},
+    "cli_examples": {
+        "arguments", "batch", "errors", "example", "formats.examples", "predictor", "prompt",
+    },
     "cli_checkpoint": {"checkpoint", "convert", "errors", "prompt"},
     "cli_progress": set(),
     "cli_demo": {"arguments", "checkpoint", "errors"},

@@ -1,16 +1,21 @@
 """COCO: instance annotations as run lengths or polygons."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from incontext.coco import encode_rle
+from incontext.coco import draw, encode_rle
+from incontext.color_mask import MAX_ID
+from incontext.errors import InputError, first_line
+from incontext.formats.found import Found, Size, pictures_of
 from incontext.formats.labelled import Answered, Labelled
 from incontext.formats.outline import polygons
+from incontext.labels import UNKNOWN, IdMap
 from incontext.segmentation import write_text
 
 
@@ -87,3 +92,71 @@ def write(results: Iterable[Labelled], out: Path, outlines: bool = False) -> Pat
 
 
 write_outlines = partial(write, outlines=True)
+
+
+def read(path: Path, images: Path | None) -> Iterator[Found]:
+    """Every picture of a COCO file: see `incontext.coco.draw`. A picture without annotations is
+    all background; where categories begin at 0, which is the background here, ids are one more.
+
+    Raises:
+        InputError: no COCO file, or annotations of pictures that are not in it.
+    """
+    said = _said(path)
+    folder = pictures_of(path, images)
+    lift = int(any(i == 0 for i in said.names))
+    names = {i + lift: name for i, name in said.names.items()}
+    for number, image in said.images.items():
+        own = [
+            {**a, "category_id": a["category_id"] + lift} if "category_id" in a else a
+            for a in said.annotations.get(number, [])
+        ]
+        name = str(image["file_name"])
+        where = f"{path}: image {name}"
+        try:
+            picture = folder.find(name)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        there = "width" in image and "height" in image
+        size = (int(image["width"]), int(image["height"])) if there else None
+        yield Found(where, picture, partial(_draw, own), names, size=size)
+
+
+def _draw(annotations: list[Any], size: Size) -> IdMap:
+    return draw(annotations, size, MAX_ID, UNKNOWN)
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A COCO file: pictures by id, annotations by the picture's id, names of categories."""
+
+    images: dict[Any, dict[str, Any]]
+    annotations: dict[Any, list[dict[str, Any]]]
+    names: dict[int, str]
+
+
+def _said(path: Path) -> _Said:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        listed = [(one["id"], dict(one)) for one in data["images"]]
+        images = dict(listed)
+        unnamed = [i for i, one in listed if not isinstance(one["file_name"], str)]
+        names = {int(c["id"]): str(c["name"]) for c in data.get("categories", [])}
+        annotations: dict[Any, list[dict[str, Any]]] = {}
+        for one in data["annotations"]:
+            annotations.setdefault(one["image_id"], []).append(dict(one))
+            one.get("category_id", 1) + 0
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{path}: not a COCO file with images and annotations "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from None
+    strange = [i for i in annotations if i not in images]
+    if unnamed or strange or len(listed) > len(images):
+        raise InputError(
+            f"{path}: " + (
+                f"annotations of image {strange[0]!r}, which is not listed" if strange
+                else f"image {unnamed[0]!r} has no file name" if unnamed
+                else "two images have one id"
+            )
+        )  # fmt: skip
+    return _Said(images, annotations, names)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from incontext.color_mask import Rgb
 from incontext.errors import InputError, first_line
+from incontext.formats.found import Folder, Found, given
 from incontext.labels import IdMap
 
 
@@ -81,3 +83,21 @@ def _labels(path: Path) -> IdMap:
             return np.asarray(image).astype(np.int32)
     except Exception as error:  # decoders raise nearly anything
         raise InputError(f"{path}: gone or damaged ({type(error).__name__})") from None
+
+
+def read(path: Path, images: Path | None) -> Iterator[Found]:
+    """The same as examples: pictures where they were, or found by name in `images`.
+
+    Raises:
+        InputError: see `read_results`; a picture that is gone.
+    """
+    folder = Folder(images) if images else None
+    for one in read_results(path):
+        where = f"{path}: result {one.name}"
+        try:
+            said = str(Path(one.name).with_name(one.source.name))
+            picture = folder.find(said) if folder else one.source
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        names = {i: name for i, name in one.names.items() if name != str(i)}
+        yield Found(where, picture, partial(given, one.labels), names, one.colors)

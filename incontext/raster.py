@@ -1,0 +1,161 @@
+"""Raster: TIFF pictures that are more than 8-bit gray or RGB, through rasterio, as 8-bit RGB.
+
+Satellite and aerial pictures have many bands, deep values, and pixels without data. What Pillow
+makes of them depends on how they are stored, so what is shown follows a rule of its own here.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from incontext.errors import InputError, first_line
+
+Values = np.ndarray[Any, Any]
+
+STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, in both byte orders
+GEO = (33550, 33922, 34264, 34735)  # scale, tie points, transformation, keys
+NODATA = 42113
+SHARES = (1, 99)  # percentiles of the valid values that become 0 and 255
+COUNTED = 1_000_000  # pixels, evenly spread, that percentiles are taken of
+WHITE = 255  # pixels without data, as what is transparent elsewhere
+
+
+def is_raster(path: Path) -> bool:
+    """Whether a file is a TIFF that `read` is for: several bands that are not 8-bit RGB, deep
+    values with a georeference or a nodata value, or a compression that Pillow does not know."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+            if not head.startswith(STARTS):
+                return False
+            tags = TiffImagePlugin.ImageFileDirectory_v2(head[:16] if head[2] == 43 else head[:8])
+            file.seek(tags.next or 0)
+            tags.load(file)
+    except Exception:  # what is damaged is Pillow's to name
+        return False
+    if tags.get(259, 1) not in TiffImagePlugin.COMPRESSION_INFO:
+        return True
+    bands, photometric = tags.get(277, 1), tags.get(262, 1)
+    bits, form = tags.get(258, (1,)), tags.get(339, (1,))
+    if max(bits) > 8 or max(form) > 1:
+        deeper = max(bits) > 32 or (max(bits) == 8)  # signed 8-bit is read as unsigned
+        return bands > 1 or deeper or NODATA in tags or any(tag in tags for tag in GEO)
+    colors = bands in (3, 4) and photometric in (2, 5, 6, 8)  # RGB, CMYK, YCbCr, Lab
+    gray_alpha = bands == 2 and photometric in (0, 1) and tags.get(338, (0,))[0] in (1, 2)
+    return not (bands == 1 or colors or (gray_alpha and tags.get(284, 1) == 1))
+
+
+def doubt_alpha(image: Image.Image, name: str) -> None:
+    """Warn where the alpha of a georeferenced picture looks like a band of a spectrum.
+
+    GDAL marks the fourth of four 8-bit bands as alpha unless told otherwise.
+    """
+    tags = getattr(image, "tag_v2", {})
+    if image.mode != "RGBA" or not any(tag in tags for tag in GEO):
+        return
+    alpha = np.asarray(image.getchannel("A"))
+    if ((alpha > 0) & (alpha < 255)).mean() > 0.5:
+        warnings.warn(
+            f"{name}: band 4 is marked as alpha, and so is laid over white; if it is another band, "
+            "such as near infrared, mark it so: rio edit-info --colorinterp 4=undefined",
+            stacklevel=3,
+        )
+
+
+def read(path: Path, most: int) -> Image.Image:
+    """The picture as RGB, not oriented yet.
+
+    Bands: those that the file calls red, green and blue; else the first three; of one or two the
+    first, as gray. Values: 8-bit ones are shown as they are; of others the 1st and the 99th
+    percentile, over all shown bands together and valid values alone, become 0 and 255 (the lowest
+    and highest, where those two are the same); a constant picture is mid-gray. Pixels without
+    data (nodata, NaN, mask, alpha 0) are white.
+
+    Args:
+        most: pixels; more are refused before they are read.
+
+    Raises:
+        InputError: rasterio is missing, a damaged file, too many pixels, complex numbers.
+    """
+    try:
+        import rasterio
+    except ImportError:
+        raise InputError(
+            f"{path}: a TIFF of several bands, deep values or nodata needs rasterio: "
+            "pip install 'incontext-seg[geo]'"
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            source = rasterio.open(path, driver="GTiff")  # no other of GDAL's many formats
+        with source:
+            if source.width * source.height > most:
+                raise InputError(
+                    f"{path}: {source.width}×{source.height} is more than {most // 10**6} "
+                    "megapixels; cut it into parts first"
+                )
+            rgb = _shown(path, source)
+            orientation = int(source.tags().get("TIFFTAG_ORIENTATION", 1))
+    except InputError:
+        raise
+    except Exception as error:  # GDAL has errors of its own
+        raise InputError(
+            f"{path}: damaged picture ({type(error).__name__}: {first_line(error)})"
+        ) from None
+    image = Image.fromarray(rgb)
+    image.getexif()[0x0112] = orientation  # turned upright with all other pictures
+    return image
+
+
+def _shown(path: Path, source: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """(H, W, 3)."""
+    bands, clear = _bands(source)
+    if any(np.issubdtype(np.dtype(source.dtypes[band - 1]), np.complexfloating) for band in bands):
+        raise InputError(f"{path}: complex numbers; accepted: integers or real numbers")
+    values = source.read(bands)
+    eight = values.dtype == np.uint8
+    if eight:
+        known = np.ones(values.shape, bool)
+        if clear:
+            known &= source.read(clear) > 0
+    else:
+        known = source.read_masks(bands) > 0
+        known &= np.isfinite(values)
+    if not known.any():
+        warnings.warn(f"{path}: no pixel holds data; it is shown white", stacklevel=4)
+        values = np.zeros(values.shape, np.uint8)
+    elif not eight:
+        values = _scaled(values, known)
+    values[:, ~known.any(0)] = WHITE
+    return np.ascontiguousarray(np.moveaxis(np.broadcast_to(values, (3, *values.shape[1:])), 0, -1))
+
+
+def _bands(source: Any) -> tuple[list[int], int | None]:
+    """Numbers of the bands that are shown, one or three, and that of alpha."""
+    said = [kind.name for kind in source.colorinterp]
+    clear = said.index("alpha") + 1 if "alpha" in said else None
+    if all(name in said for name in ("red", "green", "blue")):
+        return [said.index(name) + 1 for name in ("red", "green", "blue")], clear
+    rest = [number for number in range(1, source.count + 1) if number != clear]
+    return rest[:3] if len(rest) >= 3 else rest[:1], clear
+
+
+def _scaled(values: Values, known: np.ndarray[Any, np.dtype[np.bool_]]) -> Values:
+    """(B, H, W) numbers → uint8, one range for all bands so that colors keep their hue."""
+    # Percentiles of an even part, since sorting all of a large picture takes longer than the rest.
+    every = max(1, values[0].size // COUNTED)
+    counted = values.reshape(len(values), -1)[:, ::every][known.reshape(len(known), -1)[:, ::every]]
+    low = high = 0.0
+    if counted.size:
+        low, high = (float(v) for v in np.percentile(counted.astype(np.float64), SHARES))
+    if low == high:
+        valid = values[known]
+        low, high = float(valid.min()), float(valid.max())
+    made = np.full(values.shape, 128, np.uint8)
+    for band in range(len(values) if low < high else 0):  # one at a time: these are floats
+        share = (np.where(known[band], values[band], low).astype(np.float64) - low) / (high - low)
+        made[band] = np.round(share.clip(0, 1) * 255)
+    return made
