@@ -109,9 +109,7 @@ def _opened(path: str | Path) -> Image.Image:
     except FileNotFoundError:
         raise InputError(f"{name}: removed after an hour; upload it again") from None
     except Image.DecompressionBombError:
-        raise InputError(
-            f"{name}: more than {_megapixels()}; make it smaller first"
-        ) from None
+        raise InputError(f"{name}: more than {_megapixels()}; make it smaller first") from None
     except UnidentifiedImageError:
         shown = ", ".join(f for f in FORMATS if f != "MPO")
         raise InputError(f"{name}: not a picture; accepted: {shown}") from None
