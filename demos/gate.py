@@ -10,7 +10,7 @@ from threading import Event
 from uuid import uuid4
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demos.body import Body
 from demos.jobs import Full
@@ -62,8 +62,10 @@ class Gate:
         service, limits = self.service, self.service.limits
         deadline = asyncio.get_running_loop().time() + limits.seconds
         body = Body(receive, limits.request_bytes, deadline)
-        page = scope["path"] == self.demo or scope["path"].startswith(f"{self.demo}/")
-        with service.counted(not page), ExitStack() as stack:
+        if scope["path"] == self.demo or scope["path"].startswith(f"{self.demo}/"):
+            await self._page(scope, receive, send)
+            return
+        with service.counted(), ExitStack() as stack:
             try:
                 self._check(scope)
                 if scope["method"] == "POST" and scope["path"].startswith(WORK):
@@ -75,9 +77,26 @@ class Gate:
             except Refusal as refusal:
                 await self._refuse(refusal, scope, body, send)
             else:
-                if not page:
-                    receive, send = body.receive, body.answering(send)
-                await self.app(scope, receive, send)
+                await self.app(scope, body.receive, body.answering(send))
+
+    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The page keeps streams open while it is looked at: they end with the server."""
+        service, open_ = self.service, False
+
+        async def sending(message: Message) -> None:
+            nonlocal open_
+            open_ = message["type"] == "http.response.start" or message.get("more_body", False)
+            await send(message)
+
+        try:
+            self._check(scope)
+            with service.streaming():
+                await self.app(scope, receive, sending)
+        except Refusal as refusal:
+            service.meters.refused(refusal.reason)
+            await answer_of(refusal)(scope, receive, send)
+        if open_:  # cancelled
+            await send({"type": "http.response.body", "body": b""})
 
     async def _refuse(self, refusal: Refusal, scope: Scope, body: Body, send: Send) -> None:
         self.service.meters.refused(refusal.reason)

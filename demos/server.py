@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-import gradio as gr
 import torch
 import uvicorn
 from fastapi import FastAPI, Request
@@ -18,7 +17,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from demos import app as page
 from demos.gate import Gate
 from demos.limits import workplace
 from demos.meters import Metered
@@ -56,6 +54,10 @@ def application(service: Service, cors: Sequence[str] = (), demo: bool = True) -
 
 
 def _mount(app: FastAPI, service: Service) -> None:
+    import gradio as gr
+
+    from demos import app as page  # a second or two, for nothing without the page
+
     look = page.look()
     blocks = page.build(service.models, service.jobs)
     blocks.state_session_capacity = 1000
@@ -116,7 +118,9 @@ class Server(uvicorn.Server):
         ending = await super().on_tick(counter)
         service = self.service
         done = service.draining and (not service.in_flight or time.monotonic() > self.until)
-        return ending or done or service.failure is not None
+        if ending := ending or done or service.failure is not None:
+            service.hang_up()
+        return ending
 
 
 def serve(

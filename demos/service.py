@@ -50,6 +50,7 @@ class Service:
         # As many threads as there are places: who has a place waits in a thread of its own.
         self.threads = ThreadPoolExecutor(limits.queue, "job")
         self.in_flight = 0
+        self._streams: set[asyncio.Task[Any]] = set()
         self.loaded: Predictor | None = None
         self.failure: BaseException | None = None
         self.draining = False
@@ -81,13 +82,33 @@ class Service:
             self.failure = error
 
     @contextmanager
-    def counted(self, wanted: bool) -> Iterator[None]:
+    def counted(self) -> Iterator[None]:
         """A request is in flight; in the event loop only."""
-        self.in_flight += wanted
+        self.in_flight += 1
         try:
             yield
         finally:
-            self.in_flight -= wanted
+            self.in_flight -= 1
+
+    @contextmanager
+    def streaming(self) -> Iterator[None]:
+        """A request of the page, which `hang_up` ends; in the event loop only."""
+        task = asyncio.current_task()
+        assert task
+        self._streams.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task in self._streams:  # by somebody else
+                raise
+        finally:
+            self._streams.discard(task)
+
+    def hang_up(self) -> None:
+        """End what the page keeps open."""
+        for task in list(self._streams):
+            self._streams.discard(task)
+            task.cancel()
 
     async def in_turn(self, request: Request, work: Callable[[Event], Made]) -> Made:
         """Do work in a thread when its turn comes. `work(stop)` raises Stopped at its next step

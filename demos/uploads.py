@@ -15,6 +15,7 @@ from pydantic import Json
 
 from demos.limits import open_mask, open_picture
 from demos.refusals import Refusal
+from demos.schema import PromptInfo
 from demos.service import Limits
 from demos.telling import without_paths
 from incontext import Example, InputError, Predictor, Prompt
@@ -164,8 +165,8 @@ def read_prompt(predictor: Predictor, path: Path, name: str) -> Prompt:
         assert all(part.encoded.size == (predictor.size,) * 2 for part in prompt.passes)
         tried = predictor.predict(Image.new("RGB", (32, 32)), prompt)
         tried.label_image()
+        PromptInfo.of(name, prompt)
         assert set(tried.names) == set(tried.colors) == set(prompt.ids)
-        assert all(isinstance(text, str) for text in tried.names.values())
     except InputError as error:
         raise InputError(without_paths(str(error)).replace(path.name, name)) from None
     except Exception:  # tensors that do not fit fail anywhere
