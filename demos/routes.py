@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFil
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
+import incontext
 from demos.answers import ANSWERS, Answer, streamed
 from demos.limits import new_folder, open_picture, tile_of
 from demos.refusals import Refusal
@@ -18,7 +19,7 @@ from demos.schema import SEGMENTED, Info, Pictures, PromptInfo, Status, problems
 from demos.service import Service
 from demos.telling import going_on
 from demos.uploads import Options, Shown, options, stored
-from incontext import InputError, Prompt, __version__
+from incontext import InputError, Prompt
 
 Files = Annotated[list[UploadFile], File()]
 ExampleFiles = Annotated[list[UploadFile], File(description="example pictures")]
@@ -58,8 +59,8 @@ def api(service: Service) -> APIRouter:
     async def info() -> Info:
         one = service.predictor
         return Info(
-            version=__version__, checkpoint=one.name, fingerprint=one.checkpoint, size=one.size,
-            device=str(one.device), limits=asdict(service.limits),
+            version=incontext.__version__, checkpoint=one.name, fingerprint=one.checkpoint,
+            size=one.size, device=str(one.device), limits=asdict(service.limits),
         )  # fmt: skip
 
     @router.post(

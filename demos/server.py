@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+import incontext
 from demos.gate import Gate
 from demos.limits import workplace
 from demos.meters import Metered
@@ -25,7 +26,7 @@ from demos.refusals import Refusal, answer_of
 from demos.routes import api, health
 from demos.service import Limits, Service
 from demos.telling import without_paths
-from incontext import InputError, Predictor, __version__
+from incontext import InputError, Predictor
 
 DEMO = "/demo"
 END = 5  # seconds for what is still open when all requests are answered
@@ -35,7 +36,7 @@ def application(service: Service, cors: Sequence[str] = (), demo: bool = True) -
     """The routes behind their gate, and the page if so wanted."""
     # No page of documentation: those that FastAPI has are fetched from elsewhere.
     app = FastAPI(
-        title="incontext", version=__version__, docs_url=None, redoc_url=None,
+        title="incontext", version=incontext.__version__, docs_url=None, redoc_url=None,
         description="Segment pictures by example. Errors are told as {\"error\": sentence}.",
     )  # fmt: skip
     app.include_router(health(service))
