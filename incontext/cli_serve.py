@@ -1,6 +1,6 @@
 """The command that serves the routes and the page. Parse, call, print."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -54,6 +54,29 @@ def serve(
     Ctrl+C or SIGTERM: running requests are finished, new ones refused. Twice: they are
     stopped.
     """
+    run, limits_of = _server()
+    from incontext.checkpoint import locate
+
+    if api_key is not None and not (api_key.isascii() and api_key.strip()):
+        raise InputError("an API key is empty, or has other characters than ASCII")
+    weights = locate(checkpoint)
+    limits = limits_of(
+        request_bytes=request_mb * MILLION, files=files, pixels=megapixels * MILLION,
+        example_pixels=example_megapixels * MILLION, ids=ids, queue=queue, at_once=jobs,
+        seconds=seconds, prompts=prompts, prompt_bytes=prompts_mb * MILLION,
+    )  # fmt: skip
+    run(
+        checkpoint, lambda name: open_predictor(weights, device, dtype, name), host, port,
+        limits=limits, key=api_key, cors=cors or (), demo=demo, threads=threads,
+    )  # fmt: skip
+
+
+def _server() -> tuple[Any, Any]:
+    """What serves, and the limits it takes.
+
+    Raises:
+        InputError: the extra is not installed.
+    """
     try:
         from demos.server import serve as run
         from demos.service import Limits
@@ -63,17 +86,4 @@ def serve(
         raise InputError(
             f"the server needs {error.name}: pip install 'incontext-seg[serve]'"
         ) from None
-    from incontext.checkpoint import locate
-
-    if api_key is not None and not (api_key.isascii() and api_key.strip()):
-        raise InputError("an API key is empty, or has other characters than ASCII")
-    weights = locate(checkpoint)
-    limits = Limits(
-        request_bytes=request_mb * MILLION, files=files, pixels=megapixels * MILLION,
-        example_pixels=example_megapixels * MILLION, ids=ids, queue=queue, at_once=jobs,
-        seconds=seconds, prompts=prompts, prompt_bytes=prompts_mb * MILLION,
-    )  # fmt: skip
-    run(
-        checkpoint, lambda name: open_predictor(weights, device, dtype, name), host, port,
-        limits=limits, key=api_key, cors=cors or (), demo=demo, threads=threads,
-    )  # fmt: skip
+    return run, Limits
