@@ -1,6 +1,5 @@
 """The demo: one page with four tabs, on public names only, offline with the bundled checkpoint."""
 
-import os
 import signal
 import threading
 import warnings
@@ -12,7 +11,7 @@ import torch
 from demos import doctor, endpoints, images, tuning, videos
 from demos.desk import Desk
 from demos.jobs import Jobs
-from demos.limits import AGE, QUEUE, UPLOAD, harden, own_root, sweep
+from demos.limits import AGE, QUEUE, UPLOAD, workplace
 from demos.models import Models
 from demos.picking import Sam
 from incontext import InputError
@@ -48,9 +47,9 @@ addEventListener("pointerdown", () => {
 </script>"""
 
 
-def build(checkpoints: list[str], sam: str | None = None) -> gr.Blocks:
+def build(models: Models, jobs: Jobs, sam: str | None = None) -> gr.Blocks:
     """The page."""
-    models, jobs = Models(checkpoints), Jobs()
+    checkpoints = models.names
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(AGE // 6, AGE)) as app:
         endpoints.build(models, jobs)  # first: the plain names of endpoints are theirs
         gr.Markdown(INTRO)
@@ -96,21 +95,15 @@ def serve(
     """
     if threads:
         torch.set_num_threads(threads)
-    warnings.filterwarnings("ignore", category=UserWarning, module="gradio")
     if sam and Sam.cached(sam) is None:
         raise InputError(f"--sam {sam}: not on this machine, or transformers is not installed")
-    harden()
-    with own_root() as folder:
-        os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
-        sweep(folder)
-        app = build(checkpoints, sam)
+    with workplace():
         options: dict[str, Any] = {
-            "server_name": host, "server_port": port, "max_file_size": UPLOAD, "mcp_server": mcp,
-            "theme": _theme(), "css": CSS, "head": HEAD, "footer_links": ["api", "settings"],
-            "run_history": False, "share": False, "quiet": True, "max_threads": 40,
-            "ssr_mode": False, "pwa": False, "prevent_thread_lock": True,
-            "enable_monitoring": False, "state_session_capacity": 1000,
+            **look(), "server_name": host, "server_port": port, "mcp_server": mcp, "share": False,
+            "quiet": True, "max_threads": 40, "prevent_thread_lock": True,
+            "state_session_capacity": 1000,
         }  # fmt: skip
+        app = build(Models(checkpoints), Jobs(), sam)
         # `kill` ends it as Ctrl+C does: files are removed.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -125,7 +118,13 @@ def serve(
         app.block_thread()
 
 
-def _theme() -> gr.themes.Base:
-    """Fonts of the visitor's system: none is fetched."""
+def look() -> dict[str, Any]:
+    """What the page looks like and lets in, wherever it is served; fonts are the visitor's own."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="gradio")
     mono = ["ui-monospace", "monospace"]
-    return gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=mono)
+    theme = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=mono)
+    return {
+        "max_file_size": UPLOAD, "theme": theme, "css": CSS, "head": HEAD, "run_history": False,
+        "footer_links": ["api", "settings"], "ssr_mode": False, "pwa": False,
+        "enable_monitoring": False,
+    }  # fmt: skip

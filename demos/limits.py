@@ -1,6 +1,7 @@
 """Limits: what a visitor may send, what is opened of it, and where files lie and for how long."""
 
 import math
+import os
 import shutil
 import tempfile
 import threading
@@ -29,12 +30,12 @@ LAYERS = 8  # of a painting
 AGE = 3600  # seconds after which files are removed
 
 
-def harden() -> None:
+def harden(pixels: int = PIXELS) -> None:
     """This process decodes the formats above only, no picture over the limit, fetches nothing.
 
     Gradio opens what was painted before any code of ours does, and keeps it until it is asked for.
     """
-    Image.MAX_IMAGE_PIXELS = PIXELS // 2  # Pillow refuses from twice that on
+    Image.MAX_IMAGE_PIXELS = pixels // 2  # Pillow refuses from twice that on
     Image.init()
     for name in set(Image.ID) - set(FORMATS):
         Image.ID.remove(name)
@@ -57,7 +58,7 @@ def _guarded(read: Callable[..., Any]) -> Callable[..., Any]:
         except gr.Error:
             raise
         except Image.DecompressionBombError:
-            raise refusal(f"More than {PIXELS // 10**6} megapixels; make it smaller.") from None
+            raise refusal(f"More than {_megapixels()}; make it smaller.") from None
         except Exception:
             raise refusal(
                 "This file is not a picture, or a damaged one; accepted: PNG, JPEG, WebP, BMP, "
@@ -108,15 +109,17 @@ def _opened(path: str | Path) -> Image.Image:
     except FileNotFoundError:
         raise InputError(f"{name}: removed after an hour; upload it again") from None
     except Image.DecompressionBombError:
-        raise InputError(
-            f"{name}: more than {PIXELS // 10**6} megapixels; make it smaller first"
-        ) from None
+        raise InputError(f"{name}: more than {_megapixels()}; make it smaller first") from None
     except UnidentifiedImageError:
         shown = ", ".join(f for f in FORMATS if f != "MPO")
         raise InputError(f"{name}: not a picture; accepted: {shown}") from None
     except Exception:  # decoders raise nearly anything
         raise InputError(f"{name}: a damaged picture") from None
     return image
+
+
+def _megapixels() -> str:
+    return f"{2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:g} megapixels"
 
 
 def check_count(files: list[str] | None, what: str) -> list[str]:
@@ -195,3 +198,13 @@ def own_root() -> Iterator[Path]:
             yield _root
         finally:
             _root = before
+
+
+@contextmanager
+def workplace(pixels: int = PIXELS) -> Iterator[Path]:
+    """What a server works in: limits, and a folder for all files, Gradio's too, that is swept."""
+    harden(pixels)
+    with own_root() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
+        sweep(folder)
+        yield folder

@@ -32,6 +32,7 @@ from incontext.cli_examples import (
     prompt_file,
 )
 from incontext.cli_export import export
+from incontext.cli_serve import serve
 from incontext.cli_training import finetune, train
 from incontext.cli_tuning import doctor, tune
 from incontext.cli_video import video
@@ -263,6 +264,7 @@ app.command(cls=PairCommand)(tune)
 app.command(cls=PairCommand)(doctor)
 app.command(cls=PairCommand)(video)
 app.command()(demo)
+app.command()(serve)
 app.command()(export)
 
 

@@ -163,6 +163,7 @@ ARROWS = {
     "cli_checkpoint": {"checkpoint", "convert", "errors", "prompt"},
     "cli_progress": set(),
     "cli_demo": {"arguments", "checkpoint", "errors"},
+    "cli_serve": {"arguments", "checkpoint", "cli_device", "errors"},
     "cli_device": {"checkpoint", "errors", "predictor"},
     "cli_tuning": {
         "arguments", "checkpoint", "cli_device", "cli_examples", "cli_progress", "doctor",
@@ -176,8 +177,8 @@ ARROWS = {
     },
     "cli": {
         "arguments", "batch", "checkpoint", "cli_checkpoint", "cli_device", "cli_examples",
-        "cli_demo", "cli_export", "cli_training", "cli_tuning", "cli_video", "errors", "predictor",
-        "prompt", "tiles",
+        "cli_demo", "cli_export", "cli_serve", "cli_training", "cli_tuning", "cli_video", "errors",
+        "predictor", "prompt", "tiles",
     },
 }  # fmt: skip
 
