@@ -1,6 +1,6 @@
 """The very same k pictures for everybody: examples as they are, a tuned prompt, a trained U-Net.
 
-Of up to two classes of a set some pictures are drawn as examples and others as queries, once; the
+Of one class of each set some pictures are drawn as examples and others as queries, once; the
 first k of the examples go to each method, and all are asked for the same queries.
 """
 
@@ -18,7 +18,7 @@ from incontext.pictures import IGNORE
 
 QUERIES = 20  # of a class, at most
 FEWEST = 4  # queries of a class that counts
-MOST_CLASSES = 2  # of a set: training takes its time
+MOST_CLASSES = 1  # of a set: tuning takes minutes
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ Method = Callable[[Predictor, LabelledSet, Draw, int, Effort], Answers]
 
 
 def draws(data: LabelledSet, most: int) -> list[Draw]:
-    """One of each class with enough pictures for `most` examples, the first two such classes."""
+    """One of each class with enough pictures for `most` examples, the first such class."""
     found: list[Draw] = []
     for index, holders in sorted(data.holders.items()):
         order = [int(i) for i in np.random.default_rng((0, index)).permutation(holders)]
