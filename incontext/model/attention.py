@@ -91,6 +91,7 @@ class Group:
 
 def grouped_attention(q: Tensor, groups: Sequence[Group], scale: float | None = None) -> Tensor:
     """Attention over all keys of several groups in one softmax: (M, n, L, d)."""
+    # `shape[0]` here and elsewhere: `len` would fix the number in graphs for other runtimes.
     if can_merge(q):
         parts = (partial_attention(q, g.k, g.v, _bias(g, q), scale) for g in groups)
         whole = next(parts)
@@ -102,7 +103,7 @@ def grouped_attention(q: Tensor, groups: Sequence[Group], scale: float | None = 
     bias = []
     for group in groups:
         weight = q.new_zeros(group.k.shape[2]) if group.weight is None else group.weight
-        bias.append((weight + group.offset).to(q.dtype).expand(len(q), 1, 1, -1))
+        bias.append((weight + group.offset).to(q.dtype).expand(q.shape[0], 1, 1, -1))
     k, v = torch.cat([g.k for g in groups], 2), torch.cat([g.v for g in groups], 2)
     return attention(q, k, v, torch.cat(bias, 3), scale)
 
@@ -121,8 +122,12 @@ def biased_slices(
 
     The bias of a key at row r and column c is tall[…, r] + wide[…, c], with tall (M, n, L, R) and
     wide (M, n, L, C). At most `budget` elements of it exist at a time (one query at the least); a
-    slice's bias is overwritten by the next one, unless gradients are wanted.
+    slice's bias is overwritten by the next one, unless gradients are wanted. Traced, all is one
+    slice: how many there are would otherwise be fixed in the graph, and with it the batch.
     """
+    if torch.compiler.is_compiling():
+        yield (slice(None),) * 3, (tall[..., :, None] + wide[..., None, :]).flatten(3)
+        return
     images, heads, rows = q.shape[:3]
     grid = (tall.shape[-1], wide.shape[-1])
     keys = grid[0] * grid[1]

@@ -193,7 +193,7 @@ class Encoder(nn.Module):
         position = self.stretched(self.position, 2 * rows, columns)
         position = position[rows:] if below else position[:rows]
         kind = torch.where(semantic[:, None], self.type_semantic, self.type_instance)
-        kind = kind.view(len(kind), *[1] * (tokens.dim() - 2), -1)
+        kind = kind.view(kind.shape[0], *[1] * (tokens.dim() - 2), -1)
         return tokens + segment + position + kind
 
     def _hide(self, target: Tensor, hidden: Tensor | None) -> Tensor:
@@ -293,7 +293,7 @@ class Encoder(nn.Module):
             copied = self.copy_path(seen.skips, encoded.matches)
             colors = self.copy_path.colors(copied)
             shown = shown + self.copy_path.guess(copied).permute(0, 2, 3, 1)
-        semantic = encoded.semantic.expand(len(shown))
+        semantic = encoded.semantic.expand(shown.shape[0])
         image = self._place(seen.tokens, self.segment_image, semantic, True)  # (B, h, w, C)
         shown = self._place(shown, self.segment_target, semantic, True)
         query, stream = encoded.known.begin(self.first, image, shown, chunk, above)

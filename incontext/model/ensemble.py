@@ -126,8 +126,8 @@ class Joint:
 
     def _pieces(self, part: Tensor, query: Tensor) -> Sequence[Tensor]:
         """A part for every query, at most `chunk` examples in a piece: (B, s, h, w, C) each."""
-        part = part.expand(len(query), -1, -1, -1, -1).to(query.dtype)
-        return part.split(self.chunk or part.shape[1], 1)
+        part = part.expand(query.shape[0], -1, -1, -1, -1).to(query.dtype)
+        return part.split(self.chunk, 1) if self.chunk else [part]
 
     def _canvases(self, block: Block, query: Tensor) -> Look:
         """What examples and query see on whole canvases, in one softmax for both halves.
@@ -177,7 +177,8 @@ def _halves_of(rows: int, columns: int) -> tuple[tuple[int, int], slice, slice]:
 
 def _often(x: Tensor, size: int) -> Tensor:
     """(B, …) → (B·size, …), each query `size` times in a row."""
-    return x if size == 1 else x.repeat_interleave(size, 0)
+    # `repeat_interleave` comes out wrong in ONNX where B and the number of examples are free.
+    return x if size == 1 else x[:, None].expand(-1, size, *x.shape[1:]).flatten(0, 1)
 
 
 @dataclass(frozen=True)

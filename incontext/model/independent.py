@@ -119,7 +119,7 @@ class IndependentKnown:
         even = len({one.shape[2] for one in several}) == 1
         if not even:
             total = math.log(sum(one.shape[1] for one in several))
-            several = [one._flat(total) for one in several]
+            several = [one.flat(total) for one in several]
         memory = {
             name: [
                 torch.cat([x.to(same[-1].dtype) for x in same], 3 if even else 4)
@@ -136,7 +136,7 @@ class IndependentKnown:
         first = self.memory[STREAMS[0]][0].shape
         return first[0], first[3], first[4]
 
-    def _flat(self, total: float) -> "IndependentKnown":
+    def flat(self, total: float | Tensor) -> "IndependentKnown":
         """All tokens as those of one example that stands for exp(`total`) of them."""
         flat = self._weights().flatten(1)[:, None] - total
         return self._each(lambda x: x.flatten(3, 4).unsqueeze(3), flat)

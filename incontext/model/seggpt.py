@@ -254,7 +254,7 @@ class SegGPT(nn.Module):
                 f"queries are {tuple(queries.shape[-2:])}, the examples {encoded.size}; both "
                 "halves of a canvas have the same height and width"
             )
-        if len(encoded.semantic) not in (1, len(queries)):
+        if encoded.semantic.shape[0] not in (1, queries.shape[0]):
             raise ValueError(
                 f"{len(encoded.semantic)} prompts for {len(queries)} queries; accepted: one, or "
                 "one for each query"

@@ -149,7 +149,7 @@ class CopyPath(nn.Module):
         autocast = torch.is_autocast_enabled(asked.device.type)
         kind = known.values.dtype if autocast else asked.dtype
         keys, values = (
-            x.flatten(2, 3).expand(len(asked), -1, -1, -1).to(kind)
+            x.flatten(2, 3).expand(asked.shape[0], -1, -1, -1).to(kind)
             for x in (known.keys, known.values)
         )
         weight = None if known.weight is None else known.weight.flatten(1)[:, None, None]
