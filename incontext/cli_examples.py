@@ -103,7 +103,7 @@ class Shown:
 
     def described(self) -> dict[str, Any]:
         """What decides a prompt, for comparing runs."""
-        from incontext.batch import file_hash
+        from incontext.targets import file_hash
 
         return {
             "kind": self.kind, "crop": self.crop, "nearest": self.nearest,
