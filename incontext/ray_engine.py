@@ -95,9 +95,8 @@ def _cluster(workers: int | None) -> Iterator[Any]:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **({} if there else ours))
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"no Ray cluster: {first_line(error)}") from None
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
+    ray.data.DataContext.get_current().enable_progress_bars = False  # there is one already
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield ray
     finally:
