@@ -188,25 +188,28 @@ def alone(folder: Path, shard: Shard = WHOLE) -> Iterator[None]:
     Raises:
         InputError: a run, or workers that a killed one left, might do the same pictures.
     """
-    state = folder / STATE
-    with alone_in(state / shard.label):
-        for lock in state.glob(f"*/{LOCK}"):
-            if count(lock.parent.name) != shard.of and held(lock):
-                raise InputError(
-                    f"another run ({lock.parent.name} of all pictures) is using {folder}; wait "
-                    "for it, or stop it"
-                )
-        if not _wait_for(journals(state / shard.label), PATIENCE):
-            raise InputError(
-                f"workers of an earlier run are still writing to {folder}; wait for them, or "
-                "stop them"
-            )
+    with alone_in(folder / STATE / shard.label):
         try:
+            _check_others(folder, shard)
             yield
         finally:
-            if not journals(state / shard.label):
-                (state / shard.label / LOCK).unlink(missing_ok=True)
+            if not journals(folder / STATE / shard.label):
+                (folder / STATE / shard.label / LOCK).unlink(missing_ok=True)
             _tidy(folder)
+
+
+def _check_others(folder: Path, shard: Shard) -> None:
+    state = folder / STATE
+    for lock in state.glob(f"*/{LOCK}"):
+        if count(lock.parent.name) != shard.of and held(lock):
+            raise InputError(
+                f"another run ({lock.parent.name} of all pictures) is using {folder}; wait for "
+                "it, or stop it"
+            )
+    if not _wait_for(journals(state / shard.label), PATIENCE):
+        raise InputError(
+            f"workers of an earlier run are still writing to {folder}; wait for them, or stop them"
+        )
 
 
 def _wait_for(journals: Sequence[Path], seconds: float) -> bool:
