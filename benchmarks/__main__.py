@@ -16,6 +16,7 @@ ALL: dict[str, tuple[list[str], list[str]]] = {
     "tiling": ([], ["--quick"]),
     "video": ([], ["--quick"]),
     "attention": ([], ["--quick"]),
+    "scale": (["rates"], ["rates", "--quick"]),
 }
 
 

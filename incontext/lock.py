@@ -30,9 +30,9 @@ def hold(file: IO[Any]) -> bool:
 def held(path: Path) -> bool:
     """Whether a process holds this file."""
     try:
-        with path.open("rb") as file:
+        with path.open("r+b") as file:  # network file systems lock only what may be written
             return not hold(file)
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
