@@ -115,13 +115,15 @@ def read_all(folder: Path) -> tuple[dict[str, Any], Entries]:
 def _read_all(folder: Path) -> tuple[dict[str, Any], Entries]:
     entries, head = Entries(), Record()
     for group in sources(folder):
-        records = [record for path in group if any((record := read(path)).entries.values())]
+        records = [read(path) for path in group]
         for record in records:
+            if not any(record.entries.values()):  # binds nobody
+                continue
             if head.entries and record.settings != head.settings:
                 keys = ", ".join(changed(record.settings, head.settings))
                 raise InputError(f"{folder} holds results of different settings ({keys})")
             head = record
-        entries.take(records)
+        entries.take([r for r in records if not head.entries or r.settings == head.settings])
     return head.ids, entries
 
 

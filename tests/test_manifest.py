@@ -63,7 +63,7 @@ EVENTS = st.lists(
 )
 
 
-@given(EVENTS, st.lists(st.integers(0, 2000), min_size=3, max_size=3), st.booleans())
+@given(EVENTS, st.lists(st.integers(0, 100), min_size=3, max_size=3), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_any_interleaving_cut_off_anywhere(events, cuts, before):
     """What has a whole line in any journal has one entry; what only failed is named once."""
@@ -85,7 +85,8 @@ def test_any_interleaving_cut_off_anywhere(events, cuts, before):
         done, failed = set(), set()
         for writer, cut in zip(writers, cuts, strict=True):
             writer.file.close()
-            whole = writer.path.read_bytes()[:cut] if cut < 1900 else writer.path.read_bytes()
+            whole = writer.path.read_bytes()
+            whole = whole[: len(whole) * cut // 100]
             writer.path.write_bytes(whole)
             last = {}
             for line in whole.split(b"\n")[1:-1]:
