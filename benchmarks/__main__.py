@@ -17,6 +17,7 @@ ALL: dict[str, tuple[list[str], list[str]]] = {
     "video": ([], ["--quick"]),
     "attention": ([], ["--quick"]),
     "onnx": ([], ["--quick"]),
+    "scale": (["rates"], ["rates", "--quick"]),
 }
 
 

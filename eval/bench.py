@@ -17,13 +17,13 @@ from eval.baselines import copy_mask, nearest_neighbor
 from eval.common import LabelledSet, binary_ids, still_sets
 from eval.metrics import FewShotIoU
 from incontext import Example, Predictor
-from incontext.batch import file_hash
 from incontext.checkpoint import CONFIG, locate
 from incontext.confusion import Interval, around
 from incontext.errors import InputError
 from incontext.image import resize_nearest
 from incontext.predictor import THIN_TO
 from incontext.segmentation import write_text
+from incontext.targets import file_hash
 from incontext.validation import BinaryEpisode, binary_episodes
 
 # New pictures of domains or classes that training has seen.

@@ -26,8 +26,8 @@ from eval.processes import Processes
 from eval.report import Row, write
 from eval.setting import Setting
 from incontext import Predictor
-from incontext.batch import file_hash
 from incontext.coco import encode_rle
+from incontext.targets import file_hash
 
 KEY = "pictures"
 # → places (H, W), their confidence, classes (H, W)

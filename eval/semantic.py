@@ -14,8 +14,8 @@ from eval.processes import Processes
 from eval.report import Row, write
 from eval.setting import Setting
 from incontext import Predictor
-from incontext.batch import file_hash
 from incontext.errors import InputError
+from incontext.targets import file_hash
 
 Answer = Callable[[Image.Image], Map]
 

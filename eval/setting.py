@@ -11,10 +11,10 @@ from eval.processes import Processes
 from eval.protocol import Ids, Item
 from eval.spatial import spatial
 from incontext import Example, Predictor
-from incontext.batch import file_hash
 from incontext.checkpoint import CONFIG, locate
 from incontext.errors import InputError
 from incontext.predictor import DTYPES
+from incontext.targets import file_hash
 
 ENSEMBLES = ("feature", "spatial")
 KINDS = ("", "semantic", "instance")

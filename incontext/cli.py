@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -32,23 +32,17 @@ from incontext.cli_examples import (
     prompt_file,
 )
 from incontext.cli_export import export
+from incontext.cli_segment import SHOWN_IDS, Engine, Part, Workers, segment_found
 from incontext.cli_serve import serve
 from incontext.cli_training import finetune, train
 from incontext.cli_tuning import doctor, tune
 from incontext.cli_video import video
 from incontext.errors import InputError, check_count
 
-if TYPE_CHECKING:
-    from incontext.batch import Manifest, Target
-    from incontext.predictor import Predictor
-    from incontext.prompt import Prompt
-
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text: an error is one line, not a frame of several
 )  # fmt: skip
-
-SHOWN_IDS = 20  # lines of the summary
 
 Tile = Annotated[
     int | None, typer.Option(help="Cut pictures into overlapping tiles of so many pixels.")
@@ -102,16 +96,22 @@ def segment(
     device: Device = "auto",
     dtype: Dtype = "float32",
     overwrite: Annotated[bool, typer.Option(help="Do finished files again.")] = False,
+    engine: Engine = "local",
+    workers: Workers = None,
+    shard: Part = None,
 ) -> None:
     """Segment pictures by example; finished files are skipped, so a run can be resumed.
 
     Writes for each picture its labels (PNG), confidence (PNG) and overlay (JPEG), and one
     results.json. Exit code: 0 all done, 1 some pictures failed, 2 the input was wrong.
     """
-    from incontext.batch import Manifest, file_hash, find_targets
     from incontext.checkpoint import locate
+    from incontext.engines import check_engine
+    from incontext.targets import WHOLE, Shard, file_hash, find_targets
 
     _check_options(out, tile, batch_size, chunk)
+    check_engine(engine, workers)
+    part = Shard.parse(shard) if shard else WHOLE
     shown = Shown.parse(
         example, color, name, ignore, threshold, unlabelled, negative, kind, crop, nearest,
         Source.parse(examples_from, images, format),
@@ -124,7 +124,7 @@ def segment(
     if prompt:
         prompt = prompt_file(prompt, ctx)
     examples = shown.read()
-    found = find_targets(targets, out)
+    found = [t for t in find_targets(targets, out) if part.holds(t.name)]
     weights = locate(checkpoint)
     predictor = open_predictor(weights, device, dtype, checkpoint)
     used = (
@@ -136,8 +136,11 @@ def segment(
         "checkpoint": checkpoint, "weights": file_hash(weights), "tile": tile, "dtype": dtype,
         **({"prompt": file_hash(prompt)} if prompt else shown.described()),
     }  # fmt: skip
-    manifest = Manifest.open(out, settings, used, overwrite)
-    _segment(predictor, used, found, manifest, batch_size=batch_size, tile=tile, chunk=chunk)
+    segment_found(
+        engine, workers, predictor, used, found, out, part, settings, overwrite,
+        checkpoint=checkpoint, device=device, dtype=dtype,
+        batch_size=batch_size, tile=tile, chunk=chunk,
+    )  # fmt: skip
 
 
 @app.command(cls=PairCommand)
@@ -194,66 +197,6 @@ def _check_options(out: Path, tile: int | None, batch_size: int, chunk: int | No
     check_count("--chunk", chunk)
     if tile is not None:
         Tiling(1, 1, tile)
-
-
-def _segment(
-    predictor: "Predictor", prompt: "Prompt", found: "list[Target]", manifest: "Manifest",
-    **options: Any,
-) -> None:  # fmt: skip
-    """Segment what is not finished, print a summary of all; exit with 1 where some failed."""
-    from incontext.batch import segment_files
-
-    todo = [t for t in found if not manifest.finished(t)]
-    if len(todo) < len(found):
-        typer.echo(f"{len(found) - len(todo)} of {len(found)} pictures are finished already")
-    failures = _run(
-        lambda tell: segment_files(predictor, prompt, todo, manifest, tell=tell, **options),
-        len(todo),
-    )
-    done = [t.name for t in found if t.name in manifest.results]
-    _summary(prompt, {name: manifest.results[name] for name in done}, manifest.folder)
-    if failures:
-        where = manifest.folder / "results.json"
-        typer.echo(f"{failures} of {len(found)} pictures failed; see {where}", err=True)
-        raise typer.Exit(1)
-
-
-def _run(work: Any, total: int) -> int:
-    """Do `work(tell)` behind a progress bar; the number of failures that were told."""
-    from tqdm import tqdm
-
-    failures = 0
-    with tqdm(total=total, unit="picture", disable=None) as bar:
-
-        def tell(target: "Target", problem: str) -> None:
-            nonlocal failures
-            bar.update()
-            if problem:
-                failures += 1
-                bar.write(f"failed: {problem}", file=sys.stderr)
-
-        try:
-            work(tell)
-        except KeyboardInterrupt:
-            bar.write("interrupted; finished files are kept", file=sys.stderr)
-            raise typer.Exit(130) from None
-    return failures
-
-
-def _summary(prompt: "Prompt", results: dict[str, Any], out: Path) -> None:
-    """One line for each id: in how many pictures it was found."""
-    for index in prompt.ids[:SHOWN_IDS]:
-        entries = [r["ids"][str(index)] for r in results.values()]
-        found = sum(e["pixels"] > 0 for e in entries)
-        shown = "#{:02x}{:02x}{:02x}".format(*prompt.colors[index])
-        where = f"in {found} of {len(entries)} pictures"
-        typer.echo(f"id {index} ({prompt.names[index]}, {shown}): {where}")
-    if len(prompt.ids) > SHOWN_IDS:
-        typer.echo(f"… and {len(prompt.ids) - SHOWN_IDS} more ids, see results.json")
-    for name, entry in results.items():
-        for note in entry.get("notes", []):
-            typer.echo(f"note on {name}: {note}")
-    typer.echo(f"results: {out / 'results.json'}")
 
 
 app.command()(info)

@@ -128,7 +128,7 @@ class Shown:
 
     def described(self) -> dict[str, Any]:
         """What decides a prompt, for comparing runs; after `read`."""
-        from incontext.batch import file_hash
+        from incontext.targets import file_hash
 
         said = {
             "kind": self.kind, "crop": self.crop, "nearest": self.nearest,

@@ -77,12 +77,12 @@ def video(
     Writes Annotations/NAME/FRAME.png (DAVIS layout), results.json with RLE masks, and overlay.mp4.
     A run that was stopped goes on where it was. Exit code: 0 done, 2 the input was wrong.
     """
-    from incontext.batch import file_hash
     from incontext.checkpoint import locate
     from incontext.coco import check_coding
     from incontext.movie import check_writing
     from incontext.rules import Official, Trusted
     from incontext.sources import open_frames
+    from incontext.targets import file_hash
     from incontext.video import Added, VideoPredictor
     from incontext.video_run import OVERLAY, VideoRun
 
@@ -175,7 +175,7 @@ def _described(source: Path, frames: "Frames") -> Any:
     """What tells a source from an edited one, without reading it."""
     from hashlib import sha256
 
-    from incontext.batch import fingerprint
+    from incontext.targets import fingerprint
 
     if not source.is_dir():
         return fingerprint(source)

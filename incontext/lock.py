@@ -1,10 +1,39 @@
-"""Lock: one run at a time in a folder."""
+"""Lock: one run at a time in a folder; files that tell whether their writer lives."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from incontext.errors import InputError
+
+LOCK = ".lock"
+
+
+def hold(file: IO[Any]) -> bool:
+    """Lock an open file for as long as it is open; False where another process holds it.
+
+    Where the system or the file system has no locks it is as if nobody held any.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows; some network file systems
+        pass
+    return True
+
+
+def held(path: Path) -> bool:
+    """Whether a process holds this file."""
+    try:
+        with path.open("r+b") as file:  # network file systems lock only what may be written
+            return not hold(file)
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -14,17 +43,23 @@ def alone_in(folder: str | Path | None) -> Iterator[None]:
     Raises:
         InputError: another run is using it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        folder = None
     if folder is None:
         yield
         return
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with (Path(folder) / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"another run is using {folder}; wait for it, or stop it") from None
+    with _locked(Path(folder)):
         yield
+
+
+def _locked(folder: Path) -> IO[str]:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            file = (folder / LOCK).open("w")
+        except FileNotFoundError:  # the run before removed the folder just now
+            continue
+        if not hold(file):
+            file.close()
+            raise InputError(f"another run is using {folder}; wait for it, or stop it")
+        if os.name != "posix" or os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # removed by the run before, between our opening and its end

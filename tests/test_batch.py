@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 from incontext import Example, InputError, Predictor
-from incontext.batch import Manifest, file_hash, find_targets, segment_files
+from incontext.batch import segment_files
+from incontext.manifest import Manifest
 from incontext.prompt import Prompt
 from incontext.segmentation import Segmentation
+from incontext.targets import file_hash, find_targets
 
 
 def picture(path: Path, color: str = "red", size: tuple[int, int] = (20, 15)) -> Path:

@@ -11,12 +11,14 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from incontext import Coco, InputError, export
-from incontext.batch import Manifest, Target, describe, fingerprint
+from incontext.batch import describe
 from incontext.formats import FORMATS
 from incontext.formats.brush import decode, encode
 from incontext.formats.labelled import read_results
 from incontext.formats.outline import polygons
+from incontext.manifest import Manifest
 from incontext.segmentation import Segmentation
+from incontext.targets import Target, fingerprint
 
 coco = pytest.importorskip("faster_coco_eval", reason="needs faster-coco-eval (export extra)")
 pytest.importorskip("scipy", reason="needs SciPy (export extra)")

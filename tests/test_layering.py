@@ -101,7 +101,7 @@ ARROWS = {
     "formats.found": {"color_mask", "errors", "image", "labels"},
     "formats.brush": {"errors"},
     "formats.links": {"errors"},
-    "formats.labelled": {"color_mask", "errors", "formats.found", "labels"},
+    "formats.labelled": {"color_mask", "entries", "errors", "formats.found", "labels"},
     "formats.outline": {"errors"},
     "formats.coco": {
         "coco", "color_mask", "errors", "formats.found", "formats.labelled", "formats.outline",
@@ -136,7 +136,21 @@ ARROWS = {
     "graphs": {"model", "model.encoder", "model.independent"},
     "portable": {"checkpoint", "color", "errors", "graphs", "model", "model.int8"},
     "cli_export": {"arguments", "checkpoint", "cli_device", "errors", "formats", "portable"},
-    "batch": {"errors", "image", "predictor", "prompt", "segmentation"},
+    "targets": {"errors", "image"},
+    "journal": {"errors", "lock", "targets"},
+    "entries": {"errors", "journal", "targets"},
+    "manifest": {"entries", "errors", "journal", "lock", "prompt", "targets"},
+    "batch": {
+        "errors", "image", "journal", "manifest", "predictor", "prompt", "segmentation", "targets",
+    },
+    "worker": {"batch", "entries", "journal", "predictor", "prompt", "targets"},
+    "processes": {"batch", "errors", "targets", "worker"},
+    "ray_engine": {"batch", "errors", "processes", "targets", "worker"},
+    "engines": {
+        "batch", "checkpoint", "errors", "manifest", "predictor", "processes", "prompt",
+        "ray_engine", "targets", "worker",
+    },
+    "cli_segment": {"batch", "engines", "manifest", "predictor", "prompt", "targets"},
     "scenes": set(),
     "canvas": set(),
     "pictures": {"errors", "image"},
@@ -160,7 +174,7 @@ ARROWS = {
     "arguments": {"errors"},
     "cli_training": {"arguments", "finetune", "train"},
     "cli_examples": {
-        "arguments", "batch", "errors", "example", "formats.examples", "predictor", "prompt",
+        "arguments", "errors", "example", "formats.examples", "predictor", "prompt", "targets",
     },
     "cli_checkpoint": {"checkpoint", "convert", "errors", "prompt"},
     "cli_progress": set(),
@@ -173,14 +187,13 @@ ARROWS = {
         "tuning_report",
     },
     "cli_video": {
-        "arguments", "batch", "checkpoint", "cli_device", "cli_examples", "cli_progress", "coco",
-        "errors", "frames", "movie", "rules",
-        "memory", "sources", "video", "video_run",
+        "arguments", "checkpoint", "cli_device", "cli_examples", "cli_progress", "coco", "errors",
+        "frames", "memory", "movie", "rules", "sources", "targets", "video", "video_run",
     },
     "cli": {
-        "arguments", "batch", "checkpoint", "cli_checkpoint", "cli_device", "cli_examples",
+        "arguments", "checkpoint", "cli_checkpoint", "cli_device", "cli_examples",
         "cli_demo", "cli_export", "cli_serve", "cli_training", "cli_tuning", "cli_video", "errors",
-        "predictor", "prompt", "tiles",
+        "prompt", "targets", "cli_segment", "engines", "tiles",
     },
 }  # fmt: skip
 

@@ -1,6 +1,5 @@
 """Labelled: what every format is written from, and the results of `incontext segment` as such."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from incontext.color_mask import Rgb
+from incontext.entries import read_all, sources
 from incontext.errors import InputError, first_line
 from incontext.formats.found import Folder, Found, given
 from incontext.labels import IdMap
@@ -54,24 +54,25 @@ class Labelled:
 def read_results(folder: str | Path) -> Iterator[Labelled]:
     """All results of a folder that `incontext segment` wrote, one at a time, by name.
 
+    Those of shards and of runs that are still at work are among them.
+
     Raises:
         InputError: no such results, or a label file that is gone or damaged.
     """
     folder = Path(folder)
-    path = folder / "results.json"
-    if not path.is_file():
+    if not any(path.is_file() for group in sources(folder) for path in group):
         raise InputError(f"{folder}: no results.json; accepted: a folder of `incontext segment`")
+    ids, entries = read_all(folder)
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        names = {int(i): str(one["name"]) for i, one in said["ids"].items()}
+        names = {int(i): str(one["name"]) for i, one in ids.items()}
         colors = {int(i): (one["color"][0], one["color"][1], one["color"][2])
-                  for i, one in said["ids"].items()}  # fmt: skip
-        entries = sorted(said["results"].items())
+                  for i, one in ids.items()}  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
-            f"{path}: damaged, or not of `incontext segment` ({first_line(error)})"
+            f"{folder}: results are damaged, or not of `incontext segment` ({first_line(error)})"
         ) from None
-    for name, entry in entries:
+    for name in sorted(entries):
+        entry = entries[name]
         presence = {int(i): float(one["presence"]) for i, one in entry["ids"].items()}
         labels = _labels(folder / entry["files"]["labels"])
         yield Labelled(name, Path(entry["source"]["path"]), labels, presence, names, colors)

@@ -1,0 +1,116 @@
+"""Ray: workers on one or many machines through Ray Data."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from incontext.batch import Tell
+from incontext.errors import InputError, first_line
+from incontext.processes import cores
+from incontext.targets import Target
+from incontext.worker import Job, Worker
+
+STORE = 256 * 2**20  # bytes: the prompt and names of pictures go through it, no pixels
+BLOCKS = 50  # parts of the work a worker, so that all end at about the same time
+LARGEST = 1024  # pictures in one part
+
+
+class RayWorker:
+    """A worker as Ray Data calls it; the job comes once, through the object store."""
+
+    def __init__(self, job: Any) -> None:
+        import ray
+
+        self.worker = Worker(ray.get(job))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Columns path and name, as bytes: names of files need not be text."""
+        pairs = zip(batch["path"], batch["name"], strict=True)
+        targets = [Target(Path(os.fsdecode(path)), os.fsdecode(name)) for path, name in pairs]
+        problems = [os.fsencode(text) for text in self.worker(targets)]
+        return {"path": batch["path"], "name": batch["name"], "problem": problems}
+
+
+def run(job: Job, targets: Sequence[Target], workers: int | None, tell: Tell) -> None:
+    """Segment targets on the cluster of RAY_ADDRESS, or on one of this machine.
+
+    Raises:
+        InputError: no Ray, or what ended its workers for good.
+        OSError: results cannot be written.
+    """
+    if not targets:
+        return
+    with _cluster(workers) as ray:
+        try:
+            for batch in _answers(ray, job, targets, workers):
+                columns = (map(os.fsdecode, batch[what]) for what in ("path", "name", "problem"))
+                for path, name, problem in zip(*columns, strict=True):
+                    tell(Target(Path(path), name), problem)
+        except Exception as error:
+            raise _cause(error) from error
+
+
+def _answers(
+    ray: Any, job: Job, targets: Sequence[Target], workers: int | None
+) -> Iterator[dict[str, Any]]:
+    there = ray.cluster_resources()
+    gpus, cpus = there.get("GPU", 0), int(there.get("CPU", 1))
+    if job.device == "cpu":
+        gpus = 0
+    count = workers or int(gpus) or cpus
+    threads = max(1, cpus // count)
+    # Several workers may share a GPU: one reads pictures while another computes.
+    needs = {"num_gpus": min(1, gpus / count)} if gpus else {"num_cpus": threads}
+    size = job.options["batch_size"]
+    rows = [{"path": os.fsencode(t.path), "name": os.fsencode(t.name)} for t in targets]
+    part = min(LARGEST, max(size, len(rows) // (count * BLOCKS) // size * size))
+    data = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // part))
+    # Ray Data restarts actors that were killed, and does their tasks again, without end; a picture
+    # that kills its worker is given up by the worker.
+    done = data.map_batches(
+        RayWorker, fn_constructor_args=(ray.put(job.but(threads=threads)),), batch_size=size,
+        compute=ray.data.ActorPoolStrategy(size=count), **needs,
+    )  # fmt: skip
+    yield from done.iter_batches(batch_size=None, batch_format="numpy")
+
+
+@contextmanager
+def _cluster(workers: int | None) -> Iterator[Any]:
+    """Ray with a cluster; nothing is reported to its makers, and there is no dashboard of ours."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise InputError(
+            "--engine ray needs Ray: pip install 'incontext-seg[ray]' (or --engine processes)"
+        ) from None
+    ours: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE,
+                            "num_cpus": max(cores(), workers or 1)}  # fmt: skip
+    there = os.environ.get("RAY_ADDRESS", "local") != "local"
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **({} if there else ours))
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise InputError(f"no Ray cluster: {first_line(error)}") from None
+    ray.data.DataContext.get_current().enable_progress_bars = False  # there is one already
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _cause(error: Exception) -> Exception:
+    """What went wrong in a worker, out of what Ray and Ray Data wrap it in."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, (InputError, OSError)) and type(inner).__module__ != "ray.exceptions":
+            return inner
+        inner = getattr(inner, "cause", None) or inner.__cause__
+    return InputError(
+        f"Ray gave up ({first_line(error)}); finished pictures are kept, and the same command "
+        "goes on with the rest"
+    )
