@@ -152,7 +152,8 @@ def run(
         raise InputError(
             f"methods {', '.join(wanted)}; accepted: {', '.join([*known, *same.METHODS])}"
         )
-    results = Results(out, _about(checkpoint, dtype, thin_to, episodes, counts))
+    about = _about(checkpoint, dtype, thin_to, episodes, counts)
+    results = Results(out, {**about, "data": str(folder.resolve())})
     for path in tqdm(paths, unit="set", disable=None):
         data = LabelledSet.read(path)
         for name, count in ((n, c) for n in wanted for c in counts):
@@ -165,7 +166,7 @@ def run(
     text = "\n\n".join(_tables(results, wanted, counts))
     print(text)
     if out:
-        (out / "bench.md").write_text(text + "\n")
+        write_text(out / "bench.md", text + "\n")
     return results
 
 

@@ -8,6 +8,7 @@ import typer
 
 from eval.clips import VideoSet
 from eval.datasets import FEW_SHOT, VIDEOS, ade20k, coco_panoptic
+from eval.domains import PICTURES
 from eval.protocol import FewShot
 from incontext.checkpoint import DEFAULT
 from incontext.errors import InputError
@@ -16,7 +17,8 @@ Data = Annotated[Path, typer.Option(help="Folder that holds the dataset, see abo
 Kind = Annotated[str, typer.Option(help="semantic or instance; without it the checkpoint's own.")]
 Ensemble = Annotated[str, typer.Option(help="feature or spatial (SegGPT section 3.3).")]
 TrainedOn = Annotated[
-    str, typer.Option(help="Datasets that the checkpoint saw in training, with commas.")
+    str,
+    typer.Option(help=f"What the checkpoint saw in training: {', '.join(PICTURES)}, or none."),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder for tables and for going on.")]
 

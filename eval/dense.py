@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.protocol import Ids, Item, Sampler
+from eval.protocol import Ids, Item, Sampler, rgb
 from eval.setting import Setting
 from incontext import Predictor, Prompt
 
@@ -31,7 +31,7 @@ class Labelled:
 
     def picture(self) -> Image.Image:
         """RGB."""
-        return Image.open(self.image).convert("RGB")
+        return rgb(self.image)
 
     def of(self, index: int) -> Item:
         """Where one class is."""

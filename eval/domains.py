@@ -1,6 +1,12 @@
 """What checkpoints were trained on, so that every row says whether it is a fair test."""
 
-# Whose pictures, and with how much of their labels.
+from incontext.errors import InputError
+
+# Whose pictures a dataset can have.
+PICTURES = ("ADE20K", "COCO", "DAVIS", "FSS-1000", "ISIC", "MOSE", "VOC", "YouTube-VOS", "folder",
+            "fundus", "iSAID")  # fmt: skip
+
+# Whose pictures were seen, with how much of their labels.
 TRAINED: dict[str, dict[str, str]] = {
     "incontext-small": {
         "VOC": "VOC pictures of 12 animal classes",
@@ -8,21 +14,35 @@ TRAINED: dict[str, dict[str, str]] = {
     },
     "BAAI/SegGPT": {
         "VOC": "VOC", "COCO": "COCO", "ADE20K": "ADE20K", "fundus": "DRIVE, CHASE, HRF, STARE",
-        "iSAID": "iSAID", "PACO": "PACO",
+        "iSAID": "iSAID",
     },
 }  # fmt: skip
 TRAINED["BAAI/seggpt-vit-large"] = TRAINED["BAAI/SegGPT"]
 
 
+def said_of(text: str) -> list[str]:
+    """Names out of `--trained-on`.
+
+    Raises:
+        InputError: one that is not known.
+    """
+    by_lower = {name.lower(): name for name in PICTURES}
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    strange = [name for name in names if name.lower() not in by_lower]
+    if strange:
+        raise InputError(f"--trained-on {strange[0]!r}; accepted: {', '.join(PICTURES)}, or none")
+    return [by_lower[name.lower()] for name in names]
+
+
 def domain(checkpoint: str, pictures: str, said: str = "") -> str:
     """ "strict" where a checkpoint saw none of a dataset's pictures, else what it saw of them.
 
-    `said`: what the caller knows of a checkpoint that is not listed, dataset names with commas.
+    `said`: what the caller knows of a checkpoint beside the table, names of `PICTURES` with commas;
+    "none" says that it saw none of them.
     """
-    if said:
-        names = [name.strip() for name in said.split(",")]
-        return f"in-domain: {pictures}" if pictures in names else "strict"
-    if checkpoint not in TRAINED:
-        return "unknown (--trained-on)"
-    seen = TRAINED[checkpoint].get(pictures)
-    return f"in-domain: {seen}" if seen else "strict"
+    seen = dict(TRAINED.get(checkpoint, {}))
+    if said != "none":
+        seen = {**{name: name for name in said_of(said)}, **seen}
+    if pictures in seen:
+        return f"in-domain: {seen[pictures]}"
+    return "strict" if said or checkpoint in TRAINED else "unknown (--trained-on)"

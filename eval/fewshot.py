@@ -1,6 +1,5 @@
 """`python -m eval DATASET`: few-shot mIoU, FB-IoU and Dice by the dataset's protocol."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,18 +7,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
-from eval.journal import Journal
 from eval.metrics import FewShotIoU
 from eval.processes import Processes
 from eval.protocol import Episode, FewShot, Item
 from eval.report import Row, write
 from eval.setting import Setting, known
+from eval.shared_work import Part, complete
 from incontext.confusion import around
 from incontext.errors import InputError
 
-ALONE = Processes()
 Answer = Callable[[Sequence[Item], Image.Image], Any]  # → mask (H, W) bool
 
 
@@ -43,46 +40,37 @@ def run(
             f"{protocol.folds - 1}, examples from 1 on"
         )
     processes = Processes.here()
-    if out is None and processes.count > 1:
-        raise InputError("several processes meet in a folder: pass --out")
     predictor = setting.open(processes)
-    about = {"dataset": protocol.name, "episodes": most, **setting.about(predictor)}
-    with tempfile.TemporaryDirectory() as scratch:
-        place = out or Path(scratch)
-        journal = Journal(place, protocol.name, about, processes.rank)
-        asked = {
-            (fold, count): protocol.episodes(folder, fold, count)[:most]
-            for count in shots for fold in folds
-        }  # fmt: skip
-        for (fold, count), episodes in asked.items():
-            answer = partial(setting.answer, predictor)
-            score(f"fold {fold}, {count}", episodes, answer, journal, processes)
-        processes.wait()
-        journal = Journal(place, protocol.name, about, processes.rank)
-        rows = [
-            _row(protocol, setting, folds, count, [
-                FewShotIoU(journal.of(f"fold {fold}, {count}")) for fold in folds
-            ]) for count in shots
-        ]  # fmt: skip
-        if processes.first:
-            write(protocol.title, about, rows, protocol.published, out, protocol.name)
+    about = {"dataset": protocol.name, "data": str(folder.resolve()), **setting.about(predictor)}
+    answer = partial(setting.answer, predictor)
+    parts = [
+        part(f"fold {fold}, {count}", protocol.episodes(folder, fold, count)[:most], answer)
+        for count in shots
+        for fold in folds
+    ]
+    done = complete(parts, protocol.name, about, out, processes)
+    rows = [
+        _row(protocol, setting, folds, count, [
+            FewShotIoU(done[f"fold {fold}, {count}"]) for fold in folds
+        ]) for count in shots
+    ]  # fmt: skip
+    if processes.first:
+        write(protocol.title, about, rows, protocol.published, out, protocol.name)
     return rows
 
 
-def score(
-    key: str, episodes: Sequence[Episode], answer: Answer, journal: Journal,
-    processes: Processes = ALONE,
-) -> None:  # fmt: skip
-    """Note `FewShotIoU` rows of this process's share of what is not in the journal yet."""
-    todo = [n for n in range(len(episodes)) if (key, n) not in journal.rows]
-    mine = processes.share(todo)
-    for number in tqdm(mine, desc=key, disable=None if processes.first else True):
+def part(key: str, episodes: Sequence[Episode], answer: Answer) -> Part:
+    """Episodes as work; a row of `FewShotIoU` each."""
+
+    def row(number: int) -> list[int]:
         episode = episodes[number]
         picture, ids = episode.query.read()
         truth, ignored = known(ids)
         meter = FewShotIoU()
         meter.add(episode.index, answer(episode.examples, picture), truth, ignored)
-        journal.add(key, number, meter.rows[0])
+        return meter.rows[0]
+
+    return Part(key, [episode.name for episode in episodes], lambda: row)
 
 
 def _row(

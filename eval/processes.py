@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 T = TypeVar("T")
+PATIENCE = timedelta(days=7)  # that processes wait for the slowest
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Processes:
             return cls()
         from accelerate import PartialState
 
-        state = PartialState()
+        state = PartialState(timeout=PATIENCE)
         return cls(
             state.process_index, state.num_processes, str(state.device), state.wait_for_everyone
         )

@@ -36,6 +36,11 @@ class Episode:
     examples: tuple[Item, ...]
     query: Item
 
+    @property
+    def name(self) -> str:
+        """What tells it from others."""
+        return " ".join([str(self.index), *(item.name for item in (*self.examples, self.query))])
+
 
 @dataclass(frozen=True)
 class FewShot:
@@ -82,6 +87,11 @@ class Sampler:
         return found
 
 
+def rgb(path: Path) -> Image.Image:
+    """An RGB picture as it is stored: the official code knows no EXIF, and labels are drawn so."""
+    return Image.fromarray(np.asarray(Image.open(path).convert("RGB")))
+
+
 def read_class(image: Path, labels: Path, value: int, void: bool = True) -> Item:
     """A picture with a label picture, in which `value` is the class and 255 unknown."""
 
@@ -90,7 +100,7 @@ def read_class(image: Path, labels: Path, value: int, void: bool = True) -> Item
         marked = (ids == value).astype(np.int16)
         if void:
             marked[ids == VOID] = -1
-        return Image.open(image).convert("RGB"), marked
+        return rgb(image), marked
 
     return Item(image.stem, read)
 
@@ -103,7 +113,7 @@ def read_binary(image: Path, mask: Path, field: Path | None = None) -> Item:
         marked = (np.asarray(Image.open(mask).convert("L")) >= 128).astype(np.int16)
         if field:
             marked[np.asarray(Image.open(field).convert("L")) < 128] = -1
-        return Image.open(image).convert("RGB"), marked
+        return rgb(image), marked
 
     return Item(image.stem, read)
 

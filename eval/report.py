@@ -1,6 +1,7 @@
 """Tables of an evaluation, ours beside published figures, as Markdown and JSON."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,11 +46,20 @@ def markdown(
         f"| {row.setting} | " + " | ".join(row.cells()) + f" | {row.domain} | {row.done} |"
         for row in rows
     ]
-    if published:
+    if not published:
+        lines += ["", "No published figures are listed for it."]
+    else:
         lines += ["", f"| published | {names[0]} |", "|---|---|"]
         lines += [f"| {who} | {figure} |" for who, figure in published]
         lines += ["", NOTE]
     return "\n".join(lines) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, which knows no NaN."""
+    if isinstance(value, Interval):
+        return {name: _plain(number) for name, number in vars(value).items()}
+    return None if math.isnan(value) else value
 
 
 def write(
@@ -66,8 +76,7 @@ def write(
     found = [
         {
             "setting": row.setting, "training": row.domain, "on": row.done,
-            "figures": {n: vars(v) if isinstance(v, Interval) else v
-                        for n, v in row.figures.items()},
+            "figures": {n: _plain(v) for n, v in row.figures.items()},
             **row.detail,
         }
         for row in rows

@@ -1,18 +1,27 @@
 """`python -m eval ade20k`: mIoU with some examples a class, or with a tuned prompt."""
 
-import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
-from eval.dense import Map, SemanticSet, classes_of, classify, figures, holders, prompts, tally
-from eval.journal import Journal
+from eval.dense import (
+    Labelled,
+    Map,
+    SemanticSet,
+    classes_of,
+    classify,
+    figures,
+    holders,
+    prompts,
+    tally,
+)
 from eval.processes import Processes
 from eval.report import Row, write
 from eval.setting import Setting
+from eval.shared_work import Part, complete
 from incontext import Predictor
 from incontext.errors import InputError
 from incontext.targets import file_hash
@@ -37,35 +46,39 @@ def run(
     predictor = setting.open(processes)
     shown, asked = data.parts(folder)
     asked = asked[:most]
-    about = {"dataset": data.name, "pictures": len(asked), **setting.about(predictor)}
+    about = {"dataset": data.name, "data": str(folder.resolve()), **setting.about(predictor)}
     if prompt:
         about["prompt"] = file_hash(prompt)
-    with tempfile.TemporaryDirectory() as scratch:
-        place = out or Path(scratch)
-        journal = Journal(place, data.name, about, processes.rank)
-        keys: dict[str, Callable[[], Answer]] = {}
-        if counts:
-            held = holders(shown, data.classes)
-            if not held:
-                raise InputError(f"{folder}: no class on the {len(shown)} pictures to show")
-        for count in counts:
-            keys[f"{count} a class"] = lambda n=count: _by_examples(  # type: ignore[misc]
-                predictor, prompts(predictor, setting, held, n)
-            )
-        if prompt:
-            keys["tuned prompt"] = lambda: _tuned(predictor, prompt)
-        for key, make in keys.items():
-            todo = [n for n in range(len(asked)) if (key, n) not in journal.rows]
-            answer = make() if todo else None
-            for number in tqdm(processes.share(todo), desc=key, disable=None):
-                one = asked[number]
-                assert answer
-                journal.add(key, number, tally(answer(one.picture()), one.classes(), data.classes))
-        processes.wait()
-        journal = Journal(place, data.name, about, processes.rank)
-        rows = [_row(key, journal.of(key), setting.domain(data.pictures)) for key in keys]
-        if processes.first:
-            write(data.title, about, rows, data.published, out, data.name)
+    held = cache(lambda: _held(data, shown, folder))
+    makes: dict[str, Callable[[], Answer]] = {
+        f"{count} a class, {setting.ensemble} ensemble": partial(
+            lambda n: _by_examples(predictor, prompts(predictor, setting, held(), n)), count
+        )
+        for count in counts
+    }
+    if prompt:
+        makes["tuned prompt"] = partial(_tuned, predictor, prompt)
+    parts = [_part(key, asked, make, data.classes) for key, make in makes.items()]
+    done = complete(parts, data.name, about, out, processes)
+    rows = [_row(key, done[key], setting.domain(data.pictures)) for key in makes]
+    if processes.first:
+        write(data.title, about, rows, data.published, out, data.name)
+
+
+def _held(data: SemanticSet, shown: Sequence[Labelled], folder: Path) -> dict[int, list[Labelled]]:
+    """Reads all label maps to show, so not before it is needed."""
+    found = holders(shown, data.classes)
+    if not found:
+        raise InputError(f"{folder}: no class on the {len(shown)} pictures to show")
+    return found
+
+
+def _part(key: str, asked: Sequence[Labelled], make: Callable[[], Answer], classes: int) -> Part:
+    def work() -> Callable[[int], Any]:
+        answer = make()
+        return lambda n: tally(answer(asked[n].picture()), asked[n].classes(), classes)
+
+    return Part(key, [one.name for one in asked], work)
 
 
 def _by_examples(predictor: Predictor, by_class: Any) -> Answer:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.domains import domain
+from eval.domains import domain, said_of
 from eval.processes import Processes
 from eval.protocol import Ids, Item
 from eval.spatial import spatial
@@ -39,6 +39,8 @@ class Setting:
             if value not in accepted:
                 listed = ", ".join(name for name in accepted if name)
                 raise InputError(f"{name} {value!r}; accepted: {listed}")
+        if self.trained_on != "none":
+            said_of(self.trained_on)
 
     def open(self, processes: Processes) -> Predictor:
         """The predictor of this process."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.protocol import Episode, FewShot, Ids, Item, Sampler, need, plain_pickle
+from eval.protocol import Episode, FewShot, Ids, Item, Sampler, need, plain_pickle, rgb
 from incontext.coco import decode_rle
 
 EPISODES, FOLDS = 2300, 10
@@ -37,7 +37,7 @@ def episodes(folder: Path, fold: int, shots: int) -> list[Episode]:
 
 def _item(root: Path, name: str, said: dict[str, Any]) -> Item:
     def read() -> tuple[Image.Image, Ids]:
-        picture = Image.open(root / "coco" / name).convert("RGB")
+        picture = rgb(root / "coco" / name)
         masks = [decode_rle(a["segmentation"], picture.size) for a in said["annotations"]]
         return picture, np.any(masks, 0).astype(np.int16)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.protocol import Episode, FewShot, Ids, Item, Sampler, need, plain_pickle
+from eval.protocol import Episode, FewShot, Ids, Item, Sampler, need, plain_pickle, rgb
 from incontext.coco import decode_rle
 
 EPISODES, FOLDS = 2500, 4
@@ -67,7 +67,7 @@ def _item(
     box = (int(left), int(top), int(left + width), int(top + height))
 
     def read() -> tuple[Image.Image, Ids]:
-        image = Image.open(root / "coco" / _short(path)).convert("RGB")
+        image = rgb(root / "coco" / _short(path))
         masks = [decode_rle(part["segmentation"], image.size) for part in parts]
         seen = (max(0, box[0]), max(0, box[1]), min(image.width, box[2]), min(image.height, box[3]))
         ids = np.any(masks, 0).astype(np.int16)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.protocol import Episode, FewShot, Ids, Item, Sampler, need
+from eval.protocol import Episode, FewShot, Ids, Item, Sampler, need, rgb
 from incontext.coco import decode_rle
 from incontext.errors import InputError
 
@@ -46,7 +46,7 @@ class _Parts:
         left, top, right, bottom = (int(value) for value in box.values())
 
         def read() -> tuple[Image.Image, Ids]:
-            picture = Image.open(self.root / f"JPEGImages/{name}.jpg").convert("RGB")
+            picture = rgb(self.root / f"JPEGImages/{name}.jpg")
             mask = np.any([decode_rle(m, picture.size) for m in masks], 0).astype(np.int16)
             return picture.crop((left, top, right, bottom)), mask[top:bottom, left:right]
 
