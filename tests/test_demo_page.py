@@ -91,7 +91,7 @@ def paint(page, selector: str, inside: np.ndarray) -> None:
     size = np.array((columns.max() - columns.min() + 1, rows.max() - rows.min() + 1))
     rows, columns = np.nonzero(inside)
     middle = np.array((columns.mean(), rows.mean())) + 0.5
-    turns = np.linspace(0, 2 * np.pi, 13)
+    turns = np.linspace(0, 2 * np.pi, 9)
     path = [middle, *(middle + np.stack((26 * np.cos(turns), 16 * np.sin(turns)), 1))]
     for number, point in enumerate(path):
         page.mouse.move(*(first + point * size / inside.shape[::-1]))
