@@ -1,5 +1,7 @@
 """The command that serves the demo. Parse, call, print."""
 
+import errno
+import socket
 from typing import Annotated
 
 import typer
@@ -34,6 +36,8 @@ def demo(
 
     Without authentication: whoever reaches the address can use it. Stop it with Ctrl+C.
     """
+    if port:
+        _check_free(host, port)
     try:
         from demos.app import serve
     except ModuleNotFoundError as error:
@@ -45,6 +49,15 @@ def demo(
     for name in checkpoint or []:
         _check(name)
     serve(checkpoint or [DEFAULT], host, port, mcp=mcp, sam=sam, threads=threads)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise InputError where a port is taken: before the page is built, which takes long."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(f"port {port} is in use; choose another --port") from None
 
 
 def _check(name: str) -> None:

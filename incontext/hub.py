@@ -13,18 +13,20 @@ def fetch(repo: str, weights: str, config: str, local_files_only: bool) -> Path:
     Raises:
         InputError: no such repository or file, or neither cached nor reachable.
     """
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
 
+    files = [weights, config] if weights.endswith(".safetensors") else [weights]
     try:
-        path = Path(hf_hub_download(repo, weights, local_files_only=local_files_only))
-        if weights.endswith(".safetensors"):
-            hf_hub_download(repo, config, local_files_only=local_files_only)
-        return path
+        cached = all(isinstance(try_to_load_from_cache(repo, file), str) for file in files)
+        # The download of what is not cached tries a hub that is out of reach for half a minute.
+        local = local_files_only or not (cached or _answers(repo, weights))
+        path, *_ = [hf_hub_download(repo, file, local_files_only=local) for file in files]
+        return Path(path)
     except RepositoryNotFoundError:
         raise InputError(f"the hub has no repository {repo!r} that you may read") from None
     except LocalEntryNotFoundError:  # neither cached nor reachable
@@ -37,6 +39,20 @@ def fetch(repo: str, weights: str, config: str, local_files_only: bool) -> Path:
         f"{repo} is not in the local hub cache and the hub cannot be reached: on a machine with "
         f"network download {weights} of {repo}, copy it here, and pass the file's path instead"
     )
+
+
+def _answers(repo: str, file: str) -> bool:
+    """Whether the hub says anything of a file, asked once; what it says is left to the download."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(repo, file), timeout=10)
+    except HfHubHTTPError:
+        return True
+    except Exception:  # of the http client below, or offline by the hub client's own settings
+        return False
+    return True
 
 
 def upload(folder: Path, repo: str, private: bool) -> str:

@@ -13,6 +13,9 @@ from incontext.cli import main
 from incontext.model import SIZES, SegGPT
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Of every process that a test starts: two tests run at a time, and threads without a core of
+# their own wait for each other in busy loops.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,11 @@
 """Checkpoints: three layouts, strict loading, names, messages."""
 
+import http.server
 import json
+import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +21,6 @@ from incontext.checkpoint import (
     compare,
     load,
     locate,
-    push_to_hub,
     save,
 )
 from incontext.convert import convert, layout_of, rename
@@ -165,51 +167,84 @@ def test_names(tmp_path):
         load(tmp_path)
 
 
-@pytest.mark.parametrize("repo", ["BAAI/SegGPT", "BAAI/seggpt-vit-large", "someone/something"])
-def test_hub_without_network(repo, tmp_path):
-    """Offline and without a cache: one sentence that says what to put where."""
-    code = f"from incontext.checkpoint import load; load({repo!r})"
-    environments = [{"HF_HUB_OFFLINE": "1"}]
-    if repo == "BAAI/SegGPT":  # the hub client tries a closed port for half a minute
-        environments.append({"HF_ENDPOINT": "http://127.0.0.1:9"})
-    for environment in environments:
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-            env={"HF_HOME": str(tmp_path), "PATH": "", **environment},
-        )  # fmt: skip
-        last = done.stderr.strip().splitlines()[-1]
-        wanted = "seggpt_vit_large.pth" if repo == "BAAI/SegGPT" else "model.safetensors"
-        assert f"download {wanted} of {repo}" in last, done.stderr
-
-
-def test_hub_cache_is_used(tiny_checkpoint, tmp_path):
-    """A repository in the local hub cache loads offline."""
-    snapshot = tmp_path / "hub/models--me--tiny/snapshots/abc"
-    snapshot.mkdir(parents=True)
-    (tmp_path / "hub/models--me--tiny/refs").mkdir()
-    (tmp_path / "hub/models--me--tiny/refs/main").write_text("abc")
-    for name in ("model.safetensors", "config.json"):
-        (snapshot / name).write_bytes((tiny_checkpoint / name).read_bytes())
-    code = "from incontext.checkpoint import load; print(load('me/tiny').config.embed_dim)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
-        env={"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": ""},
-    )  # fmt: skip
-    assert done.stdout.strip() == "32"
-
-
-def test_push_without_network(model, tiny_checkpoint):
-    with pytest.raises(InputError, match="cannot upload to me/it"):
-        push_to_hub(model, "me/it")
+def elsewhere(*repos: str, **environment: str) -> list[str]:
+    """What a process of its own says when it loads each and uploads one: settings are read once."""
     code = (
+        "import sys\n"
         "from incontext.checkpoint import load, push_to_hub\n"
-        f"push_to_hub(load({str(tiny_checkpoint)!r}), 'me/it')"
+        "from incontext.model import SIZES, SegGPT\n"
+        "def say(call, *given):\n"
+        "    try: print(call(*given))\n"
+        "    except Exception as error: print(type(error).__name__, error)\n"
+        "for repo in sys.argv[1:]: say(lambda name: load(name).config.embed_dim, repo)\n"
+        "say(push_to_hub, SegGPT(SIZES['tiny']), 'me/it')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-        env={"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_none", "PATH": ""},
+        [sys.executable, "-c", code, *repos], capture_output=True, text=True, check=True,
+        env={"PATH": "", **environment},
     )  # fmt: skip
-    assert "InputError: cannot upload to me/it" in done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("setting", ["HF_HUB_OFFLINE=1", "HF_ENDPOINT=http://127.0.0.1:9"])
+def test_hub_without_network(tiny_checkpoint, tmp_path, setting):
+    """What is cached loads; of the rest one sentence says what to put where; no upload."""
+    cached = tmp_path / "hub/models--me--tiny"
+    for name in ("model.safetensors", "config.json"):
+        (cached / "snapshots/abc").mkdir(parents=True, exist_ok=True)
+        shutil.copy(tiny_checkpoint / name, cached / "snapshots/abc")
+    (cached / "refs").mkdir()
+    (cached / "refs/main").write_text("abc")
+    name, value = setting.split("=")
+    absent = ("BAAI/SegGPT", "BAAI/seggpt-vit-large", "someone/something", "spa ce/x")
+    environment = {"HF_HOME": str(tmp_path), "HF_TOKEN": "hf_none", name: value}
+    first, *said, last = elsewhere("me/tiny", *absent, **environment)
+    assert first == "32"
+    for repo, line in zip(absent, said, strict=True):
+        wanted = "seggpt_vit_large.pth" if repo == "BAAI/SegGPT" else "model.safetensors"
+        assert line.startswith(f"InputError {repo} is not in the local hub cache")
+        assert f"download {wanted} of {repo}" in line
+    assert last.startswith("InputError cannot upload to me/it")
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """A hub that has me/tiny, as far as the client asks."""
+
+    folder: Path
+
+    def do_HEAD(self):
+        name = self.path.rpartition("/resolve/main/")[2]
+        found = self.path.startswith("/me/tiny/") and (self.folder / name).is_file()
+        content = (self.folder / name).read_bytes() if found else b""
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(content)))
+        if found:
+            self.send_header("ETag", f'"{name}"')
+            self.send_header("X-Repo-Commit", "a" * 40)
+        else:
+            here = self.path.startswith("/me/tiny/")
+            self.send_header("X-Error-Code", "EntryNotFound" if here else "RepoNotFound")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    do_GET = do_HEAD  # noqa: N815
+
+    def log_message(self, *args):
+        pass
+
+
+def test_hub_that_answers(tiny_checkpoint, tmp_path):
+    """What it has is downloaded, and what it lacks is said."""
+    Hub.folder = tiny_checkpoint
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        said = elsewhere("me/tiny", "no/such", HF_HOME=str(tmp_path), HF_ENDPOINT=endpoint)
+        server.shutdown()
+    assert said[:2] == ["32", "InputError the hub has no repository 'no/such' that you may read"]
+    [found] = tmp_path.glob("hub/models--me--tiny/snapshots/*/model.safetensors")
+    assert found.read_bytes() == (tiny_checkpoint / "model.safetensors").read_bytes()
 
 
 def test_misshapen_position_table_is_named(shared, tmp_path):

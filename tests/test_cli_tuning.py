@@ -87,7 +87,8 @@ def test_doctor(incontext, folder, tmp_path, tiny_checkpoint):
     assert "0.png and set/0 are nearly the same picture." in answer.out
     assert page.read_text(encoding="utf-8").count("<figure") == 12
     (folder / "labels/3.png").unlink()
-    answer = incontext("doctor", folder, "--out", page, "--checkpoint", tiny_checkpoint)
+    answer = incontext("doctor", folder, "--out", page, "--checkpoint", tiny_checkpoint,
+                       "--threads", 1)  # fmt: skip
     assert "1 of 10 pictures have no labels and are left out: 3" in answer.err
     wrong = incontext("doctor", folder, "--out", tmp_path / "report.png")
     assert wrong.code == 2

@@ -46,7 +46,7 @@ def address():
     assert not root.exists(), "files outlast the server"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(address):
     return gradio_client.Client(address, verbose=False)
 

@@ -36,6 +36,9 @@ def pool_of(count, ids=1, size=16):
     return Pool.of(examples, size, sources=[f"p{i}" for i in range(count)])
 
 
+ONCE = pytest.mark.xdist_group("diagnosis")  # which takes long: made by one worker alone
+
+
 @pytest.fixture(scope="module")
 def diagnosis():
     """Six discs and a twin of the first; the fifth has the mask of another picture."""
@@ -53,6 +56,7 @@ def diagnosis():
     return found
 
 
+@ONCE
 def test_a_bad_mask_is_named(diagnosis):
     assert [e.source for e in diagnosis.bad] == ["example 5"]
     assert diagnosis.bad[0].why == "mask"
@@ -60,6 +64,7 @@ def test_a_bad_mask_is_named(diagnosis):
     assert "example 5" not in diagnosis.best
 
 
+@ONCE
 def test_the_report_says_it(diagnosis, tmp_path):
     text = "\n".join(report_lines(diagnosis))
     assert "example 5 hurts: its mask looks wrong" in text

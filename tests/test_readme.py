@@ -37,83 +37,87 @@ def pictures(tmp_path):
     return tmp_path
 
 
-def test_python_snippet_runs(pictures):
-    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def run(code: str, folder: Path) -> list[str]:
+    """Lines that a snippet prints, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=pictures, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 2
+    return done.stdout.splitlines()
 
 
-def clip(folder: Path) -> None:
+def test_python_snippet_runs(pictures):
+    [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(run(code, pictures)) == 2
+
+
+def clip(folder: Path, frames: int) -> None:
     """The files that the pages about video name."""
     from incontext.movie import writer
 
     with writer(folder / "clip.mp4", (64, 48), Fraction(25)) as write:
-        for _ in range(10):
+        for _ in range(frames):
             write(Image.open(folder / "photo.jpg"), None)
     Image.open(folder / "mask.png").save(folder / "first.png")
 
 
 def test_video_snippet_runs(pictures):
-    clip(pictures)
+    clip(pictures, 9)  # the last one that it names is the ninth
     text = (ROOT / "docs/video.md").read_text(encoding="utf-8")
     [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=pictures, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 9
+    assert len(run(code, pictures)) == 9
 
 
-def test_video_command_runs(pictures):
-    clip(pictures)
-    [command] = re.findall(r"^incontext (video .*)$", README, re.MULTILINE)
-    assert "id 1 (1): in 10 of 10 frames" in incontext_command(pictures, command)
+@pytest.fixture
+def command(pictures, incontext, monkeypatch):
+    """A command as README says it, where the pictures are; what it prints."""
+    monkeypatch.chdir(pictures)
+
+    def said(line: str, *more: object, code: int = 0) -> str:
+        answer = incontext(*line.partition("#")[0].split(), *more)
+        assert answer.code == code, answer.err
+        return answer.out
+
+    return said
+
+
+def test_video_command_runs(pictures, command):
+    clip(pictures, 3)
+    [line] = re.findall(r"^incontext (video .*)$", README, re.MULTILINE)
+    assert "id 1 (1): in 3 of 3 frames" in command(line)
     assert (pictures / "results/overlay.mp4").is_file()
-    assert len(list((pictures / "results/Annotations/clip").glob("*.png"))) == 10
+    assert len(list((pictures / "results/Annotations/clip").glob("*.png"))) == 3
 
 
-def incontext_command(folder: Path, command: str, *more: str, code: int = 0) -> str:
-    words = [w for w in command.partition("#")[0].split() if w]
-    done = subprocess.run(
-        [sys.executable, "-m", "incontext", *words, *more],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    return done.stdout
-
-
-def test_commands_run(pictures):
-    commands = re.findall(r"^incontext (\w+ .*)$", README, re.MULTILINE)
-    names = [command.split()[0] for command in commands]
+def test_commands_run(pictures, command):
+    lines = re.findall(r"^incontext (\w+ .*)$", README, re.MULTILINE)
+    names = [line.split()[0] for line in lines]
     assert names == [
         "segment", "prompt", "segment", "doctor", "tune", "segment", "video", "finetune", "segment",
     ]  # fmt: skip
-    incontext_command(pictures, commands[0])
+    command(lines[0])
     assert (pictures / "results/c.png").is_file()
     assert (pictures / "results/results.json").is_file()
-    incontext_command(pictures, commands[1])
-    incontext_command(pictures, commands[2], "--overwrite")
+    command(lines[1])
+    command(lines[2], "--overwrite")
     for part in ("images", "labels"):
         (pictures / "my-set" / part).mkdir(parents=True)
     mask = Image.open(pictures / "mask.png").point(lambda v: v // 255)
     for i in range(24):
         mask.save(pictures / f"my-set/labels/{i}.png")
         Image.open(pictures / "photo.jpg").save(pictures / f"my-set/images/{i}.jpg")
-    quick = ["--steps", "1", "--episodes", "2", "--size", "32", "--threads", "1"]
-    said = incontext_command(pictures, commands[7], *quick)
+    one = ["--threads", 1]
+    said = command(lines[7], "--steps", 1, "--episodes", 2, "--size", 32, *one)
     assert "learned from 19 pictures, judged by 5 held out" in said
-    incontext_command(pictures, commands[8], "--overwrite")
-    for i in range(4, 24):  # a few will do for these
+    command(lines[8], "--overwrite")
+    for i in range(3, 24):  # as few as the doctor takes will do
         (pictures / f"my-set/images/{i}.jpg").unlink()
-    said = incontext_command(pictures, commands[3])
-    assert "4 examples" in said
+    assert "3 examples" in command(lines[3], *one)
     assert (pictures / "report.html").is_file()
-    # The same picture four times: nothing can be gained.
-    incontext_command(pictures, commands[4], "--steps", "1", code=3)
-    incontext_command(pictures, commands[5], "--overwrite")
+    # The same picture twice: nothing can be gained.
+    (pictures / "my-set/images/2.jpg").unlink()
+    command(lines[4], "--steps", 1, *one, code=3)
+    command(lines[5], "--overwrite")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name + "/" + p.name)

@@ -23,7 +23,7 @@ from incontext.objective import objective
 from incontext.pictures import load_set
 from incontext.plan import Mixture
 from incontext.recipe import Recipe
-from incontext.train import Trainer, train_from_file
+from incontext.train import Run, Trainer, train_from_file
 from incontext.validation import Validation
 
 CONFIG = Config(
@@ -88,15 +88,17 @@ def test_killed_process_resumes(tmp_path):
         "run = trainer(Path(sys.argv[1]))\n"
         "step = run.train_step\n"
         "def dying(plan):\n"
-        "    if run.step == int(sys.argv[2]): import os; os.kill(os.getpid(), 9)\n"
+        "    if run.step == 7: import os; os.kill(os.getpid(), 9)\n"
         "    return step(plan)\n"
         "run.train_step = dying\n"
         "run.run(save_every=2)\n"
     )
     root = Path(__file__).parents[1]
     killed = [sys.executable, "-c", script, str(tmp_path / "killed")]
-    assert subprocess.run([*killed, "7"], cwd=root, check=False).returncode == -9
-    assert subprocess.run([*killed, "99"], cwd=root, check=False).returncode == 0
+    assert subprocess.run(killed, cwd=root, check=False).returncode == -9
+    again = trainer(tmp_path / "killed")
+    assert again.step == 6
+    again.run(save_every=2)
     whole = trainer(tmp_path / "whole")
     whole.run()
     state = torch.load(tmp_path / "killed/state.pt", weights_only=True)
@@ -104,9 +106,39 @@ def test_killed_process_resumes(tmp_path):
     same(whole.raw.state_dict(), state["model"])
 
 
+def run_logged(recipe: Path, source: Path, out: Path) -> None:
+    """A whole run from a file, each step logged."""
+    about = Run.read(recipe)
+    torch.manual_seed(0)
+    sets = [load_set(source, about.cache)]
+    Trainer(SegGPT(about.config), sets, about.recipe, out).run(log_every=1)
+
+
+def in_two_processes(*paths: Path) -> None:
+    """The same by torchrun."""
+    root = Path(__file__).parents[1]
+    script = paths[-1].with_suffix(".py")
+    script.write_text(
+        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+        "from tests.test_train import run_logged\n"
+        "run_logged(*map(Path, sys.argv[1:]))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    done = subprocess.run(
+        [sys.executable, *launch, str(script), *map(str, paths)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_two_processes_give_the_loss_of_one(tmp_path):
-    """torchrun with two processes, the same global batch, also in pieces."""
-    for name, accumulate, processes in (("one", 1, 0), ("pieces", 2, 0), ("two", 1, 2)):
+    """torchrun with two processes, the same global batch; here in one piece and in two."""
+    source = labelled_set(tmp_path / "set")
+    for name, accumulate in (("one", 1), ("pieces", 2), ("two", 1)):
         description = {
             "model": "small", "cache": 32,
             "config": asdict(CONFIG),
@@ -118,31 +150,10 @@ def test_two_processes_give_the_loss_of_one(tmp_path):
         }  # fmt: skip
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(description))
-        if name == "one":
-            labelled_set(tmp_path / "set")
-        out = tmp_path / name
-        script = (
-            "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-            "from incontext.train import *\n"
-            "about = Run.read(Path(sys.argv[1])); torch.manual_seed(0)\n"
-            "sets = [load_set(Path(sys.argv[3]), about.cache)]\n"
-            "Trainer(SegGPT(about.config), sets, about.recipe, Path(sys.argv[2])).run(log_every=1)"
-        )
-        (tmp_path / "go.py").write_text(script)
-        command = [str(tmp_path / "go.py"), str(path), str(out), str(tmp_path / "set")]
-        if processes:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-            command = [*launch, "--master-port", str(port), *command]
-        environment = os.environ | {
-            "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1]),
-        }  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, *command], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        if name == "two":
+            in_two_processes(path, source, tmp_path / name)
+        else:
+            run_logged(path, source, tmp_path / name)
     logs = {
         n: list(csv.DictReader((tmp_path / n / "log.csv").open())) for n in ("one", "two", "pieces")
     }

@@ -45,6 +45,8 @@ class SegGPT(nn.Module):
             self.decoder = SkipDecoder(config.stem, dim, count, config.decoder_dim, copied)
         else:
             self.decoder = PixelDecoder(config.patch_size, dim, count, config.decoder_dim, eps)
+        if self.encoder.position.is_meta:
+            return  # nothing to fill yet, and `normal_` would import torch's compiler
         self.apply(_initialize)
         for name, parameter in self.encoder.named_parameters():
             if (parameter.dim() == 1 and "token" in name) or name.startswith(("seg", "type")):
