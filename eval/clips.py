@@ -154,12 +154,13 @@ def ids_of(path: Path) -> Array:
 
 @dataclass(frozen=True)
 class VideoSet:
-    """A dataset of clips: `clips(folder, split)` lists them, `split` is the usual one."""
+    """A dataset of clips: `clips(folder, split)` lists their names, and what reads each; `split` is
+    the usual one."""
 
     name: str
     title: str
     layout: str
     pictures: str
     split: str
-    clips: Callable[[Path, str], Iterator[Clip]]
+    clips: Callable[[Path, str], dict[str, Callable[[], Clip]]]
     published: tuple[tuple[str, str], ...] = ()

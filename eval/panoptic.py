@@ -5,14 +5,14 @@ section 3.2); each color that comes back is an instance. Its class is what most 
 a semantic painting. Instances lie over stuff, the surest first (Panoptic FPN).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from eval.dense import NONE, VOID, Map
+from eval.dense import VOID, Map
 from incontext import Example, Predictor, Prompt
 from incontext.color_mask import Rgb
 
@@ -104,24 +104,54 @@ def merged(
     return answer
 
 
-def quality(found: Any, truth: Any, things: Sequence[int], stuff: Sequence[int]) -> list[list[Any]]:
-    """[class, sum of IoU, hits, false, missed] of the classes that a picture has, by torchmetrics.
+def quality(found: Any, truth: Any, crowds: Collection[int] = ()) -> list[list[Any]]:
+    """[class, sum of IoU, hits, false, missed] of the classes that a picture has.
 
-    Both (H, W, 2), class and instance; class 255 of the truth is void. What was given no class
-    counts as one more class: torchmetrics would leave void answers out of the union, which the
-    official code does not.
+    As panopticapi counts (Kirillov et al. 2019, section 4.1): a pair of more than half IoU is a
+    hit, void is left out of its union; a crowd is neither hit nor missed, and what lies for more
+    than half on void and crowds of its own class is not false. torchmetrics has no crowds; without
+    them it says the same.
+
+    Args:
+        found, truth: (H, W, 2), class and segment number; class 255: none, or void.
+        crowds: segment numbers of the truth.
     """
-    import torch
-    from torchmetrics.detection import PanopticQuality
+    ours, theirs = _segments(found), _segments(truth)
+    void = truth[..., 0] == VOID
+    counts: dict[int, list[float]] = {}
+    met = set()
 
-    metric = PanopticQuality(set(things), {*stuff, NONE}, allow_unknown_preds_category=True)
-    answered = np.where(found[..., :1] == VOID, [NONE, 0], found)
-    metric.update(torch.from_numpy(answered)[None], torch.from_numpy(truth)[None])
-    state = metric.metric_state
-    names = ("iou_sum", "true_positives", "false_positives", "false_negatives")
-    order = metric.cat_id_to_continuous_id
-    rows = [[c, *(float(state[name][order[c]]) for name in names)] for c in (*things, *stuff)]
-    return [row for row in rows if any(row[2:])]
+    def add(category: int, column: int, value: float = 1.0) -> None:
+        counts.setdefault(category, [0.0, 0.0, 0.0, 0.0])[column] += value
+
+    for category, number, mask in theirs:
+        if number in crowds:
+            continue
+        for at, (guess, _, area) in enumerate(ours):
+            both = np.count_nonzero(mask & area)
+            if guess == category and both:
+                either = np.count_nonzero(mask | area) - np.count_nonzero(area & void)
+                if both > either / 2:
+                    add(category, 0, both / either)
+                    add(category, 1)
+                    met.add(at)
+                    break
+        else:
+            add(category, 3)
+    for at, (category, _, area) in enumerate(ours):
+        excused = void.copy()
+        for other, number, mask in theirs:
+            if number in crowds and other == category:
+                excused |= mask
+        if at not in met and np.count_nonzero(area & excused) <= np.count_nonzero(area) / 2:
+            add(category, 2)
+    return [[category, *row] for category, row in sorted(counts.items())]
+
+
+def _segments(pixels: Any) -> list[tuple[int, int, Any]]:
+    """Class, number and mask of each segment; void left out."""
+    pairs = np.unique(pixels.reshape(-1, 2), axis=0).tolist()
+    return [(c, n, (pixels == (c, n)).all(-1)) for c, n in pairs if c != VOID]
 
 
 def panoptic_quality(rows: Sequence[Sequence[Sequence[float]]]) -> dict[int, tuple[float, ...]]:

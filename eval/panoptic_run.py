@@ -1,17 +1,14 @@
 """`python -m eval coco-panoptic`: PQ, and AP of the instances, by the paper's procedure."""
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from eval.datasets.coco_panoptic import PUBLISHED, CocoPanoptic, Panoptic
 from eval.dense import VOID, Map, classes_of, classify, holders, prompts
-from eval.journal import Journal
 from eval.panoptic import (
     STUFF_AREA,
     Instance,
@@ -23,8 +20,10 @@ from eval.panoptic import (
     quality,
 )
 from eval.processes import Processes
+from eval.protocol import rgb
 from eval.report import Row, write
 from eval.setting import Setting
+from eval.shared_work import Part, complete
 from incontext import Predictor
 from incontext.coco import encode_rle
 from incontext.targets import file_hash
@@ -54,24 +53,21 @@ def run(
     data = CocoPanoptic.read(folder)
     asked = data.asked[:most]
     about = {
-        "dataset": "coco-panoptic", "pictures": len(asked), "examples a class": count,
+        "dataset": "coco-panoptic", "data": str(folder.resolve()), "examples a class": count,
         "examples of instances": objects, "prompt": file_hash(prompt) if prompt else "",
         **setting.about(predictor),
     }  # fmt: skip
-    with tempfile.TemporaryDirectory() as scratch:
-        journal = Journal(out or Path(scratch), "coco-panoptic", about, processes.rank)
-        todo = [n for n in range(len(asked)) if (KEY, n) not in journal.rows]
-        mine = processes.share(todo)
-        answer = by_prompts(predictor, setting, data, count, objects, prompt) if mine else None
-        for number in tqdm(mine, disable=None):
-            assert answer
-            journal.add(KEY, number, row_of(data, asked[number], answer))
-        processes.wait()
-        journal = Journal(out or Path(scratch), "coco-panoptic", about, processes.rank)
-    figures, detail = figures_of(data, journal.of(KEY))
-    said = "tuned semantic prompt" if prompt else f"{count} a class"
+
+    def make() -> Callable[[int], Any]:
+        answer = by_prompts(predictor, setting, data, count, objects, prompt)
+        return lambda number: row_of(data, asked[number], answer)
+
+    part = Part(KEY, [one.image.stem for one in asked], make)
+    done = complete([part], "coco-panoptic", about, out, processes)
+    figures, detail = figures_of(data, done[KEY])
+    said = "tuned prompt" if prompt else f"{count} a class, {setting.ensemble} ensemble"
     row = Row(
-        f"{said}, {objects} for instances", figures, setting.domain("COCO"),
+        f"{said}; {objects} for instances", figures, setting.domain("COCO"),
         f"{len(asked)} pictures", detail,
     )  # fmt: skip
     if processes.first:
@@ -87,8 +83,8 @@ def by_prompts(
     pairs = []
     for one in crowded:
         truth = one.truth(data.order)
-        there = np.isin(truth[..., 0], data.things)
-        pairs.append((Image.open(one.image).convert("RGB"), np.where(there, truth[..., 1], 0)))
+        there = np.isin(truth[..., 0], data.things) & ~np.isin(truth[..., 1], list(one.crowds))
+        pairs.append((rgb(one.image), np.where(there, truth[..., 1], 0)))
     places = instance_prompt(predictor, pairs)
     if prompt:
         made = predictor.load_prompt(prompt)
@@ -118,22 +114,23 @@ def row_of(
 ) -> dict[str, Any]:
     """What a picture adds: counts of panoptic quality, instances found and true as RLE."""
     truth = one.truth(data.order)
-    places, confidence, classes = answer(Image.open(one.image).convert("RGB"))
+    places, confidence, classes = answer(rgb(one.image))
     found = instances(places, confidence, classes, data.things)
     segments = merged(found, classes, data.stuff, area)
     real = [
-        Instance(truth[..., 1] == number, int(category), 1.0)
+        _coded(Instance(truth[..., 1] == number, int(category), 1.0), number in one.crowds)
         for category, number in np.unique(truth.reshape(-1, 2), axis=0).tolist()
         if category in data.things
     ]
     return {
-        "size": list(classes.shape), "quality": quality(segments, truth, data.things, data.stuff),
-        "found": [_coded(i) for i in found], "true": [_coded(i) for i in real],
+        "size": list(classes.shape), "quality": quality(segments, truth, one.crowds),
+        "found": [_coded(i) for i in found], "true": real,
     }  # fmt: skip
 
 
-def _coded(one: Instance) -> dict[str, Any]:
-    return {"category": one.category, "score": one.score, "mask": encode_rle(one.mask)}
+def _coded(one: Instance, crowd: bool = False) -> dict[str, Any]:
+    return {"category": one.category, "score": one.score, "mask": encode_rle(one.mask),
+            "crowd": int(crowd)}  # fmt: skip
 
 
 def figures_of(data: CocoPanoptic, rows: Sequence[Any]) -> tuple[dict[str, float], dict[str, Any]]:
@@ -162,12 +159,12 @@ def average_precision(rows: Sequence[Any]) -> float:
             box = [float(x) for x in mask.toBbox(one["mask"])]
             true.append({"id": len(true) + 1, "image_id": number, "category_id": one["category"],
                          "segmentation": one["mask"], "area": area, "bbox": box,
-                         "iscrowd": 0})  # fmt: skip
+                         "iscrowd": one["crowd"]})  # fmt: skip
         found += [
             {"image_id": number, "category_id": one["category"], "score": one["score"],
              "segmentation": one["mask"]} for one in row["found"]
         ]  # fmt: skip
-    if not true:
+    if all(one["iscrowd"] for one in true):
         return float("nan")
     if not found:
         return 0.0

@@ -1,7 +1,6 @@
 """Video: J&F against the number of frames remembered, with our rule and the official one."""
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -11,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from eval.clips import Clip, VideoSet, drawn
-from eval.journal import Journal
 from eval.metrics import JandF, jaccard
 from eval.processes import Processes
 from eval.report import Row
 from eval.report import write as write_table
 from eval.setting import Setting
+from eval.shared_work import Part, complete
 from incontext import Predictor, VideoPredictor
 from incontext.color import PALETTE
 from incontext.errors import InputError
@@ -136,44 +135,42 @@ def dataset(
     keep = (8 if official else 4) if keep is None else keep
     kind = setting.kind or "instance"
     video = VideoPredictor(predictor, rule=RULES[rule](keep), kind=kind)
-    clips = list(data.clips(folder, split or data.split))[:most]
-    if not clips:
-        raise InputError(f"{folder}: no clips of split {split or data.split}")
+    listed = dict(list(data.clips(folder, split or data.split).items())[:most])
+    about = {"dataset": data.name, "data": str(folder.resolve()), "split": split or data.split,
+             "rule": rule, "keep": keep, **setting.about(predictor), "kind": kind}  # fmt: skip
+    reads = list(listed.values())
     if masks:
-        for clip in processes.share(clips):
-            _write(video, clip, out or Path("out"))
+        if out is None:
+            raise InputError("--masks are written to a folder: pass --out")
+        made = Part("masks", list(listed), lambda: lambda n: _write(video, reads[n](), out))
+        complete([made], data.name, {**about, "masks": True}, out, processes)
         return
-    lacking = [clip.name for clip in clips if clip.truth is None]
-    if lacking:
-        raise InputError(f"{lacking[0]} has no truth; accepted: --masks, for the dataset's server")
-    about = {"dataset": data.name, "split": split or data.split, "rule": rule, "keep": keep,
-             **setting.about(predictor), "kind": kind}  # fmt: skip
-    with tempfile.TemporaryDirectory() as scratch:
-        journal = Journal(out or Path(scratch), data.name, about, processes.rank)
-        todo = [n for n in range(len(clips)) if ("clips", n) not in journal.rows]
-        for number in processes.share(todo):
-            meter = JandF()
-            truth = clips[number].truth
-            assert truth is not None
-            meter.add(truth, np.stack(answers(video, clips[number])))
-            journal.add("clips", number, meter.objects)
-        processes.wait()
-        journal = Journal(out or Path(scratch), data.name, about, processes.rank)
+    part = Part("clips", list(listed), lambda: lambda n: _judged(video, reads[n]()))
+    done = complete([part], data.name, about, out, processes)["clips"]
     meter = JandF()
-    meter.objects = [one for objects in journal.of("clips") for one in objects]
+    meter.objects = [one for objects in done for one in objects]
     figures = {name: 100 * value for name, value in meter.means().items()}
     row = Row(
         f"{rule} rule, {keep} frames remembered",
         {name: figures[name] for name in ("J&F", "J", "F")},
-        setting.domain(data.pictures), f"{len(clips)} clips, {len(meter.objects)} objects",
+        setting.domain(data.pictures), f"{len(done)} clips, {len(meter.objects)} objects",
         {"objects": [[float(np.mean(o[m])) for m in ("J", "F")] for o in meter.objects]},
     )  # fmt: skip
     if processes.first:
         write_table(data.title, about, [row], data.published, out, data.name)
 
 
-def _write(video: VideoPredictor, clip: Clip, out: Path) -> None:
-    """Palette PNGs of every frame, OUT/Annotations/CLIP/FRAME.png."""
+def _judged(video: VideoPredictor, clip: Clip) -> list[dict[str, list[float]]]:
+    """J and F of every object's frames."""
+    if clip.truth is None:
+        raise InputError(f"{clip.name} has no truth; accepted: --masks, for the dataset's server")
+    meter = JandF()
+    meter.add(clip.truth, np.stack(answers(video, clip)))
+    return meter.objects
+
+
+def _write(video: VideoPredictor, clip: Clip, out: Path) -> int:
+    """Palette PNGs of every frame, OUT/Annotations/CLIP/FRAME.png; how many."""
     target = out / "Annotations" / clip.name
     target.mkdir(parents=True, exist_ok=True)
     maps = answers(video, clip)
@@ -182,3 +179,4 @@ def _write(video: VideoPredictor, clip: Clip, out: Path) -> None:
         frame = clip.frames[number]
         name = frame.stem if isinstance(frame, Path) else f"{number:05d}"
         write_image(label_image(ids, colors), target / f"{name}.png")
+    return len(maps)

@@ -61,7 +61,7 @@ def davis(tmp_path):
 
 
 def test_davis(davis):
-    [clip] = VIDEOS["davis-2017"].clips(davis, "val")
+    clip = VIDEOS["davis-2017"].clips(davis, "val")["bear"]()
     assert (clip.name, len(clip.frames)) == ("bear", 4)
     assert set(np.unique(clip.given[0])) == {0, 2}
     assert clip.truth.shape == (4, 16, 24)
@@ -69,10 +69,10 @@ def test_davis(davis):
     meter = JandF()
     meter.add(clip.truth, np.stack([clip.truth[0]] * 4))
     assert meter.means()["J"] == pytest.approx((49 / 79 + 36 / 92) / 2)
-    [one] = VIDEOS["davis-2016"].clips(davis, "val")
+    one = VIDEOS["davis-2016"].clips(davis, "val")["bear"]()
     assert set(np.unique(one.truth)) == {0, 1}
     with pytest.raises(InputError, match="ImageSets"):
-        list(VIDEOS["davis-2017"].clips(davis / "nowhere", "val"))
+        VIDEOS["davis-2017"].clips(davis / "nowhere", "val")
 
 
 def test_davis_is_scored(davis, tiny_checkpoint, tmp_path, capsys):
@@ -81,7 +81,7 @@ def test_davis_is_scored(davis, tiny_checkpoint, tmp_path, capsys):
     setting = Setting(str(tiny_checkpoint))
     dataset(VIDEOS["davis-2017"], davis, "", setting, 0, "ours", out)
     found = json.loads((out / "davis-2017.json").read_text())["rows"][0]
-    [clip] = VIDEOS["davis-2017"].clips(davis, "val")
+    clip = VIDEOS["davis-2017"].clips(davis, "val")["bear"]()
     maps = answers(VideoPredictor.from_pretrained(tiny_checkpoint, rule=RULES["ours"](0)), clip)
     wanted = []
     for truth, ours in zip(clip.truth[1:3], maps[1:3], strict=True):
@@ -106,19 +106,19 @@ def test_youtube_vos(tmp_path, tiny_checkpoint, name):
     palette(square(1), tmp_path / "valid/Annotations/0a/00000.png")
     both = np.where(square(2, 8) > 0, 2, square(1))
     palette(both, tmp_path / "valid/Annotations/0a/00010.png")
-    [clip] = VIDEOS[name].clips(tmp_path, "valid")
+    clip = VIDEOS[name].clips(tmp_path, "valid")["0a"]()
     assert clip.name == "0a"
     assert set(np.unique(clip.given[0])) == {0, 1}
     assert isinstance(clip.given[2], Added)
     assert set(np.unique(clip.given[2].labels)) == {0, 2}
     assert clip.truth is None
     with pytest.raises(InputError, match="JPEGImages"):
-        list(VIDEOS[name].clips(tmp_path, "test"))
+        VIDEOS[name].clips(tmp_path, "test")
     with pytest.raises(InputError, match="0a has no truth"):
         dataset(VIDEOS[name], tmp_path, "", Setting(str(tiny_checkpoint)), 1, "ours")
     palette(square(3), tmp_path / "valid/Annotations/0a/00003.png")
     with pytest.raises(InputError, match="no such frame"):
-        list(VIDEOS[name].clips(tmp_path, "valid"))
+        VIDEOS[name].clips(tmp_path, "valid")["0a"]()
 
 
 @pytest.mark.parametrize("name", ["youtube-vos", "mose"])
@@ -126,7 +126,7 @@ def test_youtube_vos_with_truth(tmp_path, name):
     for t in range(4):
         jpeg(tmp_path / f"train/JPEGImages/0a/{t:05d}.jpg", t)
         palette(square(1, 2 + t), tmp_path / f"train/Annotations/0a/{t:05d}.png")
-    [clip] = VIDEOS[name].clips(tmp_path, "train")
+    clip = VIDEOS[name].clips(tmp_path, "train")["0a"]()
     meter = JandF()
     meter.add(clip.truth, np.stack([clip.truth[0]] * 4))
     assert meter.means()["J"] == pytest.approx((49 / 79 + 36 / 92) / 2)

@@ -16,10 +16,14 @@ import pytest
 from PIL import Image
 
 from eval.datasets import FEW_SHOT
-from eval.fewshot import run, score
-from eval.journal import Journal
+from eval.domains import PICTURES, domain
+from eval.fewshot import part as work_of
+from eval.fewshot import run
 from eval.metrics import FewShotIoU
+from eval.processes import Processes
+from eval.protocol import read_class
 from eval.setting import Setting
+from eval.shared_work import Part, complete
 from incontext.coco import encode_rle
 from incontext.errors import InputError
 
@@ -66,9 +70,8 @@ def copied(examples, picture):
 
 def measured(name: str, folder: Path, tmp_path: Path, fold: int = 0, most: int = 8) -> FewShotIoU:
     episodes = FEW_SHOT[name].episodes(folder, fold, 1)
-    journal = Journal(tmp_path / "out", name, {})
-    score("it", episodes[:most], copied, journal)
-    return FewShotIoU(journal.of("it"))
+    work = work_of("it", episodes[:most], copied)
+    return FewShotIoU(complete([work], name, {}, tmp_path / "out", Processes())["it"])
 
 
 def figures(meter: FewShotIoU) -> tuple[float, float]:
@@ -126,7 +129,13 @@ def test_coco20i(tmp_path):
     meter = measured("coco-20i", tmp_path, tmp_path, fold=2, most=60)
     assert figures(meter) == by_hand()
     np.random.seed(0)
-    assert meter.rows[0][0] == np.random.choice(range(2, 80, 4), 1, replace=False)[0]
+    for episode in FEW_SHOT["coco-20i"].episodes(tmp_path, 2, 1):
+        index = np.random.choice(range(2, 80, 4), 1, replace=False)[0]
+        query = name = np.random.choice(holders[index], 1, replace=False)[0]
+        while name == query:
+            name = np.random.choice(holders[index], 1, replace=False)[0]
+        assert (episode.index, episode.query.name) == (index, Path(query).stem)
+        assert episode.examples[0].name == Path(name).stem
     pickled(root / "splits/val/fold2.pkl", {2: [Path("x")]})
     with pytest.raises(InputError, match="plain lists"):
         FEW_SHOT["coco-20i"].episodes(tmp_path, 2, 1)
@@ -167,6 +176,24 @@ def test_lvis92i(tmp_path):
     assert figures(measured("lvis-92i", tmp_path, tmp_path, fold=3)) == by_hand()
 
 
+def test_lvis92i_draws_as_matcher(tmp_path):
+    """The official loop, on the global generator: classes in turn, five pictures each."""
+    said = {c: {f"val2017/{c}{i}.jpg": {"annotations": []} for i in range(5)} for c in range(20)}
+    pickled(tmp_path / "LVIS/lvis_val.pkl", said)
+    np.random.seed(0)
+    episodes = FEW_SHOT["lvis-92i"].episodes(tmp_path, 3, 3)
+    assert len(episodes) == 2300
+    for number, episode in enumerate(episodes):
+        names = list(said[(3, 13)[number % 2]])
+        query, support = np.random.choice(names, 1, replace=False)[0], []
+        while len(support) < 3:
+            name = np.random.choice(names, 1, replace=False)[0]
+            if name != query:
+                support.append(name)
+        assert episode.query.name == query
+        assert [item.name for item in episode.examples] == support
+
+
 def test_pascal_part(tmp_path):
     root = tmp_path / "Pascal-Part/VOCdevkit/VOC2010"
     things = {"cat": {"part": {"HEAD": {"train": ["x"], "val": ["a", "b"]}}}}
@@ -181,6 +208,67 @@ def test_pascal_part(tmp_path):
     meter = measured("pascal-part", tmp_path, tmp_path)
     assert figures(meter) == by_hand(100 * 3 / 7)  # in the box's nine rows
     assert meter.rows[0][2] == 7 * 8  # and eight columns
+
+
+def two_objects(ids: np.ndarray) -> list[np.ndarray]:
+    """The left and the right half of a mask, as two objects."""
+    left = np.arange(SIDE) < SIDE // 2
+    return [(ids > 0) & left, (ids > 0) & ~left]
+
+
+def test_pascal_part_draws_as_matcher(tmp_path):
+    """A picture, one of its two objects, then the next picture; one drawn already is drawn anew."""
+    root = tmp_path / "Pascal-Part/VOCdevkit/VOC2010"
+    names = list("abcde")
+    things = {"cat": {"part": {"HEAD": {"train": ["x"], "val": names}}}}
+    text(root / "all_obj_part_to_image.json", json.dumps({"animals": {"object": things}}))
+    for name in names:
+        image(root / f"JPEGImages/{name}.jpg")
+        cats = [
+            {"name": "cat", "parts": [{"name": "HEAD", "mask": [encode_rle(half)]}],
+             "bndbox": {"xmin": 6 * n, "ymin": 0, "xmax": 6 * n + 6, "ymax": 12}}
+            for n, half in enumerate(two_objects(rows(0, 4)))
+        ]  # fmt: skip
+        text(root / f"Annotations_Part_json_merged_part_classes/{name}.json",
+             json.dumps({"object": cats}))  # fmt: skip
+    np.random.seed(0)
+    episodes = FEW_SHOT["pascal-part"].episodes(tmp_path, 0, 2)
+    assert len(episodes) == 5
+    for episode in episodes:
+        taken = []
+        while len(taken) < 3:
+            name = np.random.choice(names, 1, replace=False)[0]
+            if name not in taken:
+                taken.append(name)
+                np.random.choice(2, 1, replace=False)  # of the objects
+        assert [episode.query.name, *(item.name for item in episode.examples)] == taken
+
+
+def test_paco_part_draws_as_matcher(tmp_path):
+    """A class, a picture, one of its two objects; examples likewise, none of them the query."""
+    root, held, said = tmp_path / "PACO-Part", {}, {}
+    for category in range(8):
+        held[category] = [{10 * category + i: f"coco/val2017/{category}{i}.jpg"} for i in range(4)]
+        for i in range(4):
+            said[10 * category + i] = [
+                {"category_id": category, "obj_ann_id": n, "obj_bbox": [6 * n, 0, 6, 12],
+                 "segmentation": encode_rle(half)} for n, half in enumerate(two_objects(rows(0, 4)))
+            ]  # fmt: skip
+    for half in ("train", "val"):
+        pickled(root / f"paco/paco_part_{half}.pkl", {"cid2img": held, "img2anno": said})
+    np.random.seed(0)
+    episodes = FEW_SHOT["paco-part"].episodes(tmp_path, 1, 2)
+    assert len(episodes) == 2500
+    for episode in episodes:
+        category = np.random.choice([1, 5], 1, replace=False)[0]
+        drawn: list[int] = []
+        while len(drawn) < 3:
+            number = np.random.choice(4, 1, replace=False)[0]
+            if not drawn or number != drawn[0]:
+                drawn.append(number)
+                np.random.choice(2, 1, replace=False)
+        names = [f"val2017/{category}{i}.jpg" for i in drawn]
+        assert [episode.query.name, *(item.name for item in episode.examples)] == names
 
 
 def test_paco_part(tmp_path):
@@ -301,6 +389,58 @@ def test_goes_on_where_it_was_killed(tmp_path, tiny_checkpoint, capsys):
         run(FEW_SHOT["folder"], data, setting, [0], [1], 5, out)
     with pytest.raises(InputError, match="folds 0 … 0"):
         run(FEW_SHOT["folder"], data, setting, [1], [1], 5)
+
+
+def test_other_data_is_another_evaluation(tmp_path, tiny_checkpoint):
+    one, two = any_folder(tmp_path / "one"), any_folder(tmp_path / "two")
+    setting, out = Setting(str(tiny_checkpoint)), tmp_path / "out"
+    run(FEW_SHOT["folder"], one, setting, [0], [1], 2, out)
+    with pytest.raises(InputError, match="another evaluation"):
+        run(FEW_SHOT["folder"], two, setting, [0], [1], 2, out)
+    image(one / "images/2.png")
+    image(one / "masks/2.png", rows(1, 5))
+    with pytest.raises(InputError, match="another evaluation"):  # other episodes
+        run(FEW_SHOT["folder"], one, setting, [0], [1], 2, out)
+
+
+def test_nothing_to_do_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="nothing to evaluate"):
+        complete([Part("x", [], lambda: int)], "it", {}, None, Processes())
+    with pytest.raises(InputError, match="--out"):
+        complete([Part("x", ["a"], lambda: int)], "it", {}, None, Processes(0, 2))
+
+
+def test_what_another_process_left_is_told(tmp_path):
+    """One of two did its share; then one alone does the rest."""
+    work = [Part("x", [str(n) for n in range(5)], lambda: lambda n: n * n)]
+    with pytest.raises(InputError, match="not all was done"):
+        complete(work, "it", {}, tmp_path, Processes(1, 2))
+    assert complete(work, "it", {}, tmp_path, Processes()) == {"x": [0, 1, 4, 9, 16]}
+    assert [len(p.read_text().splitlines()) for p in sorted((tmp_path / "it.journal").iterdir())] \
+        == [1 + 3, 1 + 2]  # fmt: skip
+
+
+def test_pictures_are_taken_as_they_are_stored(tmp_path):
+    """The official code knows no EXIF, so neither do its labels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
+    image(tmp_path / "a.png", np.ones((4, 8), np.uint8))
+    picture, _ = read_class(tmp_path / "a.jpg", tmp_path / "a.png", 1).read()
+    assert picture.size == (8, 4)
+    assert Setting("x").shown([read_class(tmp_path / "a.jpg", tmp_path / "a.png", 1)], 8)
+
+
+def test_domains():
+    assert domain("incontext-small", "VOC").startswith("in-domain: VOC pictures of 12")
+    assert domain("incontext-small", "VOC", "ISIC").startswith("in-domain: VOC pictures of 12")
+    assert domain("incontext-small", "ISIC", "isic, COCO") == "in-domain: ISIC"
+    assert domain("incontext-small", "FSS-1000") == "strict"
+    assert domain("mine", "FSS-1000") == "unknown (--trained-on)"
+    assert domain("mine", "FSS-1000", "none") == domain("mine", "FSS-1000", "COCO") == "strict"
+    assert {one.pictures for one in FEW_SHOT.values()} <= set(PICTURES)
+    with pytest.raises(InputError, match="'PASCAL'; accepted: ADE20K"):
+        Setting("x", trained_on="VOC,PASCAL")
 
 
 def test_processes_share_the_episodes(tmp_path, tiny_checkpoint):

@@ -165,14 +165,14 @@ def test_panoptic_quality_by_hand():
     found = truth_of(ids, {11: 0, 13: 2})
     found[3, :4] = 255, 0  # a row less: 12 of 16
     found[:2, 4:] = 1, 9  # the other class
-    rows = [quality(found, truth, things=[0, 1], stuff=[2])]
+    rows = [quality(found, truth)]
     by_class = panoptic_quality(rows)
     assert by_class[0] == pytest.approx((100 * 0.75 / 1.5, 75.0, 100 / 1.5))
     assert by_class[1] == pytest.approx((0, 0, 0))
     assert by_class[2] == pytest.approx((100, 100, 100))
     assert means(by_class, [0, 1]) == pytest.approx(25.0)
     truth[:2, 4:] = 255, 0  # what lies on void is not false
-    assert 1 not in panoptic_quality([quality(found, truth, [0, 1], [2])])
+    assert 1 not in panoptic_quality([quality(found, truth)])
 
 
 def test_panoptic_quality_equals_torchmetrics():
@@ -188,7 +188,7 @@ def test_panoptic_quality_equals_torchmetrics():
     metric.update(torch.from_numpy(found), torch.from_numpy(truth))
     order = metric.cat_id_to_continuous_id
     wanted = 100 * metric.compute().reshape(-1)
-    ours = panoptic_quality([quality(f, t, [0, 1], [2]) for f, t in zip(found, truth, strict=True)])
+    ours = panoptic_quality([quality(f, t) for f, t in zip(found, truth, strict=True)])
     for category, (pq, _, _) in ours.items():
         assert pq == pytest.approx(float(wanted[order[category]]), abs=1e-4)
 
@@ -221,7 +221,12 @@ def test_coco_panoptic_by_hand(coco):
     [one] = data.asked
     truth = one.truth(data.order)
     assert truth[5, 5].tolist() == [0, 2]
-    assert truth[17, 3, 0] == truth[0, 3, 0] == 255  # the crowd and what has no segment
+    assert truth[17, 3].tolist() == [1, 3]
+    assert one.crowds == {3}
+    assert truth[0, 3, 0] == 255  # no segment
+    [labelled] = data.labelled(data.asked)
+    assert set(np.unique(labelled.classes())) == {0, 2, 255}  # crowds are no example
+    assert labelled.present == (0, 2)
     person = truth[..., 0] == 0
 
     def exact(_picture):
@@ -237,8 +242,34 @@ def test_coco_panoptic_by_hand(coco):
     figures, _ = figures_of(data, [row_of(data, one, narrow, area=1)])
     sky = (truth[..., 0] == 2).sum()
     assert figures["PQ things"] == pytest.approx(75)
-    assert figures["PQ stuff"] == pytest.approx(100 * sky / (sky + 16))
+    # 16 pixels of the person, 32 of the crowd, which panopticapi counts; the void row is left out.
+    assert figures["PQ stuff"] == pytest.approx(100 * sky / (sky + 16 + 32))
     assert figures["AP"] == pytest.approx(60)  # IoU 0.75: thresholds 0.50 … 0.75 of ten
+
+    def crowded(_picture):  # a dog in the crowd, which is no mistake; and one in the sky, which is
+        where = person.copy()
+        found = np.where(truth[..., 0] == 1, 1, np.where(where, 0, 2))
+        return places(where + 2 * (truth[..., 0] == 1)), np.ones(where.shape), found
+
+    figures, _ = figures_of(data, [row_of(data, one, crowded, area=1)])
+    assert figures["PQ"] == figures["AP"] == pytest.approx(100)
+
+
+def test_crowds_excuse_their_own_class_only():
+    """The object's answer reaches into the crowd: its union keeps that part (panopticapi)."""
+    ids = np.zeros((10, 10), np.int64)
+    ids[:4], ids[4:6], ids[6:] = 1, 2, 3
+    truth = truth_of(ids, {1: 0, 2: 0, 3: 1})
+    found = truth_of(ids, {1: 0, 3: 1})
+    found[4:6] = 0, 1  # 60 pixels over an object of 40 and a crowd of 20
+    rows = quality(found, truth, crowds={2})
+    assert rows == [[0, pytest.approx(40 / 60), 1, 0, 0], [1, 1.0, 1, 0, 0]]
+    found[4:6] = 0, 9
+    assert quality(found, truth, crowds={2}) == [[0, 1.0, 1, 0, 0], [1, 1.0, 1, 0, 0]]
+    found[4:6] = 1, 9  # the other class: false
+    assert quality(found, truth, crowds={2}) == [[0, 1.0, 1, 0, 0], [1, 1.0, 1, 1, 0]]
+    found[:6] = 255, 0
+    assert quality(found, truth, crowds={2}) == [[0, 0, 0, 0, 1], [1, 1.0, 1, 0, 0]]
 
 
 def test_coco_panoptic_runs(coco, tiny_checkpoint, tmp_path, capsys):
@@ -251,7 +282,7 @@ def test_coco_panoptic_runs(coco, tiny_checkpoint, tmp_path, capsys):
 
 def test_nothing_found_is_no_precision():
     assert np.isnan(average_precision([{"size": [2, 2], "true": [], "found": []}]))
-    one = {"category": 1, "score": 1.0, "mask": {"size": [2, 2], "counts": "04"}}
+    one = {"category": 1, "score": 1.0, "crowd": 0, "mask": {"size": [2, 2], "counts": "04"}}
     assert average_precision([{"size": [2, 2], "true": [one], "found": []}]) == 0
 
 

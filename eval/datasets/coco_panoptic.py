@@ -28,15 +28,19 @@ class Panoptic:
     about: dict[int, tuple[int, bool]]
 
     def truth(self, order: dict[int, int]) -> Any:
-        """(H, W, 2): class by `order` and segment number; class 255 for crowds and the rest."""
+        """(H, W, 2): class by `order` and segment number; class 255 where there is none."""
         rgb = np.asarray(Image.open(need(self.segments)).convert("RGB")).astype(np.int64)
         ids = rgb @ np.array([1, 256, 65536])
         answer = np.zeros((*ids.shape, 2), np.int64)
         answer[..., 0] = VOID
-        for number, (segment, (category, crowd)) in enumerate(self.about.items(), 1):
-            if not crowd:
-                answer[ids == segment] = order[category], number
+        for number, (segment, (category, _)) in enumerate(self.about.items(), 1):
+            answer[ids == segment] = order[category], number
         return answer
+
+    @property
+    def crowds(self) -> set[int]:
+        """Segment numbers of crowds."""
+        return {n for n, (_, crowd) in enumerate(self.about.values(), 1) if crowd}
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,9 @@ class CocoPanoptic:
 
     def _labelled(self, one: Panoptic) -> Labelled:
         def classes() -> Map:
-            return np.asarray(one.truth(self.order)[..., 0], np.uint8)
+            truth = one.truth(self.order)
+            crowded = np.isin(truth[..., 1], list(one.crowds))  # many objects, none by itself
+            return np.where(crowded, VOID, truth[..., 0]).astype(np.uint8)
 
         present = {self.order[c] for c, crowd in one.about.values() if not crowd}
         return Labelled(one.image.stem, one.image, classes, tuple(sorted(present)))

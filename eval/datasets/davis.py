@@ -1,6 +1,6 @@
 """DAVIS 2016 and 2017 (Perazzi et al. 2016, Pont-Tuset et al. 2017), semi-supervised."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from eval.clips import Clip, VideoSet, ids_of
 from incontext.errors import InputError
 
 
-def clips(year: str, folder: Path, split: str) -> Iterator[Clip]:
+def clips(year: str, folder: Path, split: str) -> dict[str, Callable[[], Clip]]:
     """JPEGImages/480p/NAME, Annotations/480p/NAME, ImageSets/YEAR/SPLIT.txt.
 
     2016 has one object: every id is 1.
@@ -21,15 +21,18 @@ def clips(year: str, folder: Path, split: str) -> Iterator[Clip]:
     # 2016 lists pairs of files, 2017 names of clips.
     lines = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
     names = [line if "/" not in line else line.strip("/").split("/")[-2] for line in lines]
-    for name in dict.fromkeys(names):
-        frames = sorted((folder / "JPEGImages/480p" / name).glob("*.jpg"))
-        maps = [ids_of(p) for p in sorted((folder / "Annotations/480p" / name).glob("*.png"))]
-        if not frames or len(maps) not in (1, len(frames)):  # test-dev has the first one only
-            raise InputError(f"{name}: {len(frames)} frames and {len(maps)} annotations")
-        if year == "2016":
-            maps = [(ids > 0).astype(np.uint8) for ids in maps]
-        truth = np.stack(maps) if len(maps) == len(frames) else None
-        yield Clip(name, frames, {0: maps[0]}, truth)
+    return {name: partial(_clip, year, folder, name) for name in names}
+
+
+def _clip(year: str, folder: Path, name: str) -> Clip:
+    frames = sorted((folder / "JPEGImages/480p" / name).glob("*.jpg"))
+    maps = [ids_of(p) for p in sorted((folder / "Annotations/480p" / name).glob("*.png"))]
+    if not frames or len(maps) not in (1, len(frames)):  # test-dev has the first one only
+        raise InputError(f"{name}: {len(frames)} frames and {len(maps)} annotations")
+    if year == "2016":
+        maps = [(ids > 0).astype(np.uint8) for ids in maps]
+    truth = np.stack(maps) if len(maps) == len(frames) else None
+    return Clip(name, frames, {0: maps[0]}, truth)
 
 
 LAYOUT = "{JPEGImages,Annotations}/480p/NAME and ImageSets/YEAR/SPLIT.txt"

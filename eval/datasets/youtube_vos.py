@@ -1,6 +1,7 @@
 """YouTube-VOS 2018 (Xu et al. 2018): objects come up midway."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from incontext.errors import InputError
 from incontext.video import Added
 
 
-def clips(folder: Path, split: str) -> Iterator[Clip]:
+def clips(folder: Path, split: str) -> dict[str, Callable[[], Clip]]:
     """SPLIT/JPEGImages/ID, SPLIT/Annotations/ID with the frames that objects come up in.
 
     Where all frames have annotations (`train`), they are the truth, and an object is given in the
@@ -20,17 +21,20 @@ def clips(folder: Path, split: str) -> Iterator[Clip]:
     root = folder / split
     if not (root / "JPEGImages").is_dir():
         raise InputError(f"{root}/JPEGImages: no such folder; accepted: the dataset, unpacked")
-    for place in sorted((root / "JPEGImages").iterdir()):
-        frames = sorted(place.glob("*.jpg"))
-        stems = {p.stem: number for number, p in enumerate(frames)}
-        found = sorted((root / "Annotations" / place.name).glob("*.png"))
-        strange = [p for p in found if p.stem not in stems]
-        if strange or not found:
-            what = f"{strange[0]}: no such frame" if strange else f"{place}: no annotation"
-            raise InputError(what)
-        maps = {stems[p.stem]: ids_of(p) for p in found}
-        truth = np.stack(list(maps.values())) if len(maps) == len(frames) else None
-        yield Clip(place.name, frames, _given(maps), truth)
+    places = sorted((root / "JPEGImages").iterdir())
+    return {place.name: partial(_clip, root, place) for place in places}
+
+
+def _clip(root: Path, place: Path) -> Clip:
+    frames = sorted(place.glob("*.jpg"))
+    stems = {p.stem: number for number, p in enumerate(frames)}
+    found = sorted((root / "Annotations" / place.name).glob("*.png"))
+    strange = [p for p in found if p.stem not in stems]
+    if strange or not found:
+        raise InputError(f"{strange[0]}: no such frame" if strange else f"{place}: no annotation")
+    maps = {stems[p.stem]: ids_of(p) for p in found}
+    truth = np.stack(list(maps.values())) if len(maps) == len(frames) else None
+    return Clip(place.name, frames, _given(maps), truth)
 
 
 def _given(maps: dict[int, Any]) -> dict[int, Any]:
