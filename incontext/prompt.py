@@ -21,6 +21,7 @@ from incontext.gallery import Gallery
 from incontext.labels import Labels, match_colors
 from incontext.model.encoder import Encoded
 from incontext.thumbnail import Thumbnail
+from incontext.tiles import Tiling
 
 KINDS = ("instance", "semantic")
 KEY, VERSION = "incontext.prompt", 1  # of the metadata of a prompt file
@@ -65,6 +66,15 @@ class Prompt:
     def nbytes(self) -> int:
         """Size of all tensors."""
         return sum(part.encoded.nbytes for part in self.passes)
+
+    def paintings(self, width: int, height: int, tile: int | None = None) -> int:
+        """How many a model makes of a picture of so many pixels: one for each pass, and tile.
+
+        Raises:
+            InputError: a tile of less than 16 pixels.
+        """
+        tiles = 1 if tile is None else len(Tiling(width, height, tile))
+        return tiles * len(self.passes)
 
     @property
     def device(self) -> torch.device:
