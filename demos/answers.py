@@ -1,14 +1,17 @@
 """Answers: results of several pictures as label PNGs, a COCO file, or JSON."""
 
+import asyncio
 import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from demos.refusals import Refusal
 from incontext import Coco, Segmentation
@@ -131,3 +134,22 @@ def streamed(file: IO[bytes], kind: str, name: str) -> StreamingResponse:
     headers = {"Content-Disposition": f'attachment; filename="{name}"',
                "Content-Length": str(length)}  # fmt: skip
     return StreamingResponse(parts(), media_type=kind, headers=headers)
+
+
+class Within(Response):
+    """An answer that a client has to read in time: then it is cut off.
+
+    Args:
+        held: closed when the answer ended, however it did.
+    """
+
+    def __init__(self, answer: StreamingResponse, seconds: float, held: ExitStack) -> None:
+        self.answer, self.seconds, self.held = answer, seconds, held
+        self.status_code, self.raw_headers = answer.status_code, answer.raw_headers
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self.held, suppress(TimeoutError):
+            async with asyncio.timeout(self.seconds):
+                await self.answer(scope, receive, send)

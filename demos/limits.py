@@ -17,7 +17,7 @@ from gradio import processing_utils
 from PIL import Image, UnidentifiedImageError
 
 from demos.telling import refusal
-from incontext import InputError, read_image
+from incontext import InputError, Prompt, read_image
 
 UPLOAD = "40mb"  # a file
 PIXELS = 40_000_000  # of a picture
@@ -25,6 +25,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")  # no othe
 PICTURES = 64  # at once
 FRAMES = 600  # of a clip
 FRAME_PIXELS = 2_100_000  # of each of them
+PAINTINGS = 4096  # of a picture: each of its tiles is painted once for every four ids
 QUEUE = 16  # jobs, those that wait among them
 LAYERS = 8  # of a painting
 AGE = 3600  # seconds after which files are removed
@@ -155,6 +156,20 @@ def tile_of(value: Any) -> int | None:
         InputError: smaller than 16, or no number.
     """
     return whole("tile", value, 16, 8192) if value not in (None, 0, 0.0) else None
+
+
+def check_paintings(
+    name: str, size: tuple[int, int], prompt: Prompt, tile: int | None, most: int = PAINTINGS
+) -> None:
+    """Raise InputError where a picture of (width, height) takes too many: none of them is stopped
+    before all are made."""
+    count, each = prompt.paintings(*size, tile), len(prompt.passes)
+    if count > most:
+        raise InputError(
+            f"{name}: {size[0]} × {size[1]} pixels are {count // each} tiles of {tile}, each "
+            f"painted {each} times for {len(prompt.ids)} ids: {count} paintings; accepted: {most} "
+            "of a picture; make the tiles larger"
+        )
 
 
 def new_folder(prefix: str) -> Path:

@@ -2,18 +2,20 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from threading import Event
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, File, Form, Request, Response, UploadFile
+from PIL import Image
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.concurrency import run_in_threadpool
 
 import incontext
-from demos.answers import ANSWERS, Answer, streamed
-from demos.limits import new_folder, open_picture, tile_of
+from demos.answers import ANSWERS, Answer, Within, streamed
+from demos.limits import check_paintings, new_folder, open_picture, tile_of
 from demos.refusals import Refusal
 from demos.schema import SEGMENTED, Info, Pictures, PromptInfo, Status, problems
 from demos.service import Service
@@ -146,12 +148,15 @@ def _prompts(service: Service, router: APIRouter) -> None:
         """For `incontext segment --prompt`, or for another server with the same checkpoint."""
         prompt = service.held.get(id)
 
-        def write(folder: Path) -> Response:
-            path = prompt.save(folder / "prompt.safetensors")
+        def write(folder: Path) -> IO[bytes]:
             # Open, it outlasts its folder.
-            return streamed(path.open("rb"), "application/octet-stream", f"{id}.safetensors")
+            return prompt.save(folder / "prompt.safetensors").open("rb")
 
-        return await run_in_threadpool(_in_folder(write))
+        with ExitStack() as stack:
+            stack.enter_context(service.downloading())
+            file = stack.enter_context(await run_in_threadpool(_in_folder(write)))
+            sent = streamed(file, "application/octet-stream", f"{id}.safetensors")
+            return Within(sent, service.limits.seconds, stack.pop_all())
 
     @router.delete(
         "/prompts/{id}", summary="Forget a prompt", status_code=204, responses=problems(404)
@@ -187,9 +192,12 @@ def _answered(
     """Answer picture after picture; one that cannot be read does not stop the rest.
 
     Raises:
+        Refusal: one would take too many paintings.
         Stopped: between two pictures.
     """
-    for path in stored(images, folder / "images"):
+    paths = stored(images, folder / "images")
+    _check_work(service, paths, prompt, tile)
+    for path in paths:
         going_on(stop)
         try:
             answer.add(path.name, service.predictor.predict(open_picture(path), prompt, tile=tile))
@@ -199,3 +207,17 @@ def _answered(
             service.meters.picture("failed")
     going_on(stop)
     return answer.response()
+
+
+def _check_work(service: Service, paths: Sequence[Path], prompt: Prompt, tile: int | None) -> None:
+    """Raise Refusal where a picture takes too much; those that cannot be opened are told later."""
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                size = image.size
+        except Exception:  # decoders raise nearly anything
+            continue
+        try:
+            check_paintings(path.name, size, prompt, tile, service.limits.paintings)
+        except InputError as error:
+            raise Refusal(422, str(error), "paintings") from None

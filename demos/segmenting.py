@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Event
 
 from demos.desk import Answer, Desk, pack
-from demos.limits import check_count, open_picture
+from demos.limits import check_count, check_paintings, open_picture
 from demos.models import Models
 from incontext import Coco, Example, InputError, Prompt
 
@@ -62,7 +62,9 @@ def segment(
             if stop.is_set():
                 break
             try:
-                result = predictor.predict(open_picture(file), prompt, tile=wish.tile)
+                picture = open_picture(file)
+                check_paintings(name, picture.size, prompt, wish.tile)
+                result = predictor.predict(picture, prompt, tile=wish.tile)
                 desk.answers.append(Answer.write(folder / name, name, Path(file), result))
                 coco.add(f"{name}{Path(file).suffix}", result)
             except InputError as error:

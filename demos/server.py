@@ -18,8 +18,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 import incontext
+from demos.ending import leave, leave_after, signals_leave
 from demos.gate import Gate
-from demos.limits import workplace
+from demos.limits import root, workplace
 from demos.meters import Metered
 from demos.models import Models
 from demos.refusals import Refusal, answer_of
@@ -30,6 +31,7 @@ from incontext import InputError, Predictor
 
 DEMO = "/demo"
 END = 5  # seconds for what is still open when all requests are answered
+PATIENCE = 10  # seconds for jobs that were told to end, until their threads are given up
 
 
 def application(service: Service, cors: Sequence[str] = (), demo: bool = True) -> FastAPI:
@@ -102,6 +104,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self.service, self.until = service, 0.0
+        self.ended: threading.Event | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal: no more is taken; the second: jobs end at their next step; the third:
@@ -122,6 +125,13 @@ class Server(uvicorn.Server):
         if ending := ending or done or service.failure is not None:
             service.hang_up()
         return ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close what is open, for a while. Then jobs have a while to end: the loop waits for those
+        of the page, the interpreter for all."""
+        await super().shutdown(sockets)
+        self.service.jobs.stop_all()
+        self.ended = leave_after(0 if self.force_exit else PATIENCE, root())
 
 
 def serve(
@@ -150,7 +160,7 @@ def serve(
             f"no API key: whoever reaches {host} can use this server; set INCONTEXT_API_KEY",
             stacklevel=2,
         )
-    with listening(host, port) as listener, workplace(limits.pixels):
+    with listening(host, port) as listener, workplace(limits.pixels) as folder:
         service = Service(Models([checkpoint], load), limits, key)
         config = uvicorn.Config(
             application(service, cors, demo), log_level="warning", access_log=False,
@@ -160,8 +170,12 @@ def serve(
         threading.Thread(target=service.load, daemon=True).start()
         shown = f"[{host}]" if ":" in host else host
         print(f"http://{shown}:{listener.getsockname()[1]} (Ctrl+C ends it)", flush=True)
-        server.run(sockets=[listener])
-        service.close()
+        with signals_leave(folder):
+            server.run(sockets=[listener])
+            if not service.close(PATIENCE):
+                leave(folder)
+        if server.ended:
+            server.ended.set()
         if service.failure:
             raise service.failure
 

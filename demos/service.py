@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from demos.held import Held
 from demos.jobs import Jobs
-from demos.limits import PICTURES, PIXELS, QUEUE
+from demos.limits import PAINTINGS, PICTURES, PIXELS, QUEUE
 from demos.meters import Meters
 from demos.models import Models
 from demos.refusals import Refusal
@@ -21,6 +21,7 @@ from demos.telling import Stopped
 from incontext import Predictor
 
 Made = TypeVar("Made")
+DOWNLOADS = 4  # of prompts at once: each is a file on the disk until its client has read it
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Limits:
     pixels: int = PIXELS  # of a picture
     example_pixels: int = 160_000_000  # of a prompt's examples together: they are read at once
     ids: int = 256  # of a prompt: a query is painted once for every four
+    paintings: int = PAINTINGS  # of a picture: tiles, each once for every four ids
     queue: int = QUEUE  # requests and jobs of the page, those that wait among them
     at_once: int = 1  # of them that compute
     seconds: int = 300  # of a request, from its first byte
@@ -49,7 +51,7 @@ class Service:
         self.meters = Meters()
         # As many threads as there are places: who has a place waits in a thread of its own.
         self.threads = ThreadPoolExecutor(limits.queue, "job")
-        self.in_flight = 0
+        self.in_flight = self.downloads = 0
         self._streams: set[asyncio.Task[Any]] = set()
         self.loaded: Predictor | None = None
         self.failure: BaseException | None = None
@@ -89,6 +91,21 @@ class Service:
             yield
         finally:
             self.in_flight -= 1
+
+    @contextmanager
+    def downloading(self) -> Iterator[None]:
+        """A prompt is being downloaded; in the event loop only.
+
+        Raises:
+            Refusal: too many are.
+        """
+        if self.downloads >= DOWNLOADS:
+            raise Refusal(503, f"{DOWNLOADS} prompts are being downloaded already", "downloads")
+        self.downloads += 1
+        try:
+            yield
+        finally:
+            self.downloads -= 1
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
@@ -143,13 +160,14 @@ class Service:
                 done.add_done_callback(_forget)
             gone.cancel()
 
-    def close(self, patience: float = 10) -> None:
-        """End all jobs at their next step, the page's too, and wait for them a while: what still
-        computes when the interpreter ends may bring it down."""
+    def close(self, patience: float) -> bool:
+        """End all jobs at their next step, the page's too, and wait for them a while; whether
+        they ended: what still computes when the interpreter ends may bring it down."""
         self.jobs.stop_all()
         until = time.monotonic() + patience
         while self.jobs.computing and time.monotonic() < until:
             time.sleep(0.02)
+        return not self.jobs.computing
 
     def _late(self, gone: bool) -> Refusal:
         if gone:

@@ -41,6 +41,9 @@ def serve(
         int, typer.Option(help="Of a prompt's examples together.", min=1)
     ] = 160,
     ids: Annotated[int, typer.Option(help="Of a prompt.", min=1)] = 256,
+    paintings: Annotated[
+        int, typer.Option(help="Of a picture: its tiles, each once for every four ids.", min=1)
+    ] = 4096,
     queue: Annotated[
         int, typer.Option(help="Jobs at once, those that wait among them.", min=1, max=1000)
     ] = 16,
@@ -62,8 +65,8 @@ def serve(
     weights = locate(checkpoint)
     limits = limits_of(
         request_bytes=request_mb * MILLION, files=files, pixels=megapixels * MILLION,
-        example_pixels=example_megapixels * MILLION, ids=ids, queue=queue, at_once=jobs,
-        seconds=seconds, prompts=prompts, prompt_bytes=prompts_mb * MILLION,
+        example_pixels=example_megapixels * MILLION, ids=ids, paintings=paintings, queue=queue,
+        at_once=jobs, seconds=seconds, prompts=prompts, prompt_bytes=prompts_mb * MILLION,
     )  # fmt: skip
     run(
         checkpoint, lambda name: open_predictor(weights, device, dtype, name), host, port,

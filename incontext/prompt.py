@@ -21,9 +21,12 @@ from incontext.gallery import Gallery
 from incontext.labels import Labels, match_colors
 from incontext.model.encoder import Encoded
 from incontext.thumbnail import Thumbnail
+from incontext.tiles import Tiling
 
 KINDS = ("instance", "semantic")
 KEY, VERSION = "incontext.prompt", 1  # of the metadata of a prompt file
+# What values of other types and shapes than expected raise while a file is read.
+_DAMAGED = (SafetensorError, OSError, ValueError, TypeError, AttributeError, IndexError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,15 @@ class Prompt:
     def nbytes(self) -> int:
         """Size of all tensors."""
         return sum(part.encoded.nbytes for part in self.passes)
+
+    def paintings(self, width: int, height: int, tile: int | None = None) -> int:
+        """How many a model makes of a picture of so many pixels: one for each pass, and tile.
+
+        Raises:
+            InputError: a tile of less than 16 pixels.
+        """
+        tiles = 1 if tile is None else len(Tiling(width, height, tile))
+        return tiles * len(self.passes)
 
     @property
     def device(self) -> torch.device:
@@ -128,18 +140,18 @@ class Prompt:
         try:
             with safe_open(path, "pt", device=str(device)) as file:
                 about = json.loads((file.metadata() or {})[KEY])
-                if about["version"] > VERSION:
-                    raise InputError(f"{path}: made by a newer release of incontext; update it")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return cls._of(about, tensors)
-        except InputError:
-            raise
+            newer = about["version"] > VERSION
+            made = None if newer else cls._of(about, tensors)
         except KeyError as error:
             raise InputError(f"{path}: not a prompt file (it lacks {error.args[0]})") from None
-        except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        except _DAMAGED as error:
             raise InputError(
                 f"{path}: not a prompt file, or a damaged one ({first_line(error)})"
             ) from None
+        if made is None:
+            raise InputError(f"{path}: made by a newer release of incontext; update it")
+        return made
 
     def _tensors(self) -> dict[str, Tensor]:
         """All tensors by name."""
@@ -163,8 +175,9 @@ class Prompt:
             start = f"pass.{number}."
             own = {n.removeprefix(start): x for n, x in tensors.items() if n.startswith(start)}
             coloring = Coloring(tuple(said["ids"]), tuple(tuple(c) for c in said["colors"]))
-            size = (said["size"][0], said["size"][1])
-            passes.append(Pass(coloring, Encoded.of(own, said["count"], size)))
+            passes.append(Pass(coloring, Encoded.of(own, said["count"], said["size"])))
+        if not passes:
+            raise ValueError("it has no passes")
         gallery, small = None, tensors.get("thumbnail")
         if about["nearest"]:
             shows = tuple(tensors[f"gallery.shows.{number}"] for number in range(len(passes)))

@@ -1,5 +1,6 @@
 """Large pictures at full detail: overlapping tiles, blended; and upsampling by rows."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,10 @@ class Tiling:
     def __post_init__(self) -> None:
         if self.tile < 16:
             raise InputError(f"tile is {self.tile} pixels; accepted: 16 or more")
+
+    def __len__(self) -> int:
+        sides = (self.height, self.width)
+        return math.prod(len(starts(side, self.tile, self.overlap)) for side in sides)
 
     def boxes(self) -> list[Box]:
         """All tiles, row by row."""

@@ -48,7 +48,7 @@ ARROWS = {
     "thumbnail": {"color_mask", "example", "image"},
     "prompt": {
         "color", "color_mask", "errors", "example", "gallery", "labels", "model.encoder",
-        "thumbnail",
+        "thumbnail", "tiles",
     },
     "segmentation": {"color_mask", "errors", "image", "labels"},
     "tiles": {"errors"},

@@ -1,5 +1,6 @@
 """Prompts as values: files, pickles, sizes."""
 
+import json
 import multiprocessing
 import pickle
 import resource
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from incontext import Example, InputError, Predictor, Prompt
@@ -114,6 +116,37 @@ def test_truncated_file(predictor, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match="damaged one"):
         predictor.load_prompt(path)
+
+
+@pytest.fixture(scope="module")
+def written(predictor, tmp_path_factory):
+    """What the file of a prompt of two examples says, and its tensors."""
+    folder = tmp_path_factory.mktemp("written")
+    path = predictor.prompt(examples(2)).save(folder / "p.safetensors")
+    with safe_open(path, "pt") as file:
+        about = json.loads(file.metadata()["incontext.prompt"])
+        return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize(
+    ("lie", "wanted"),
+    [
+        ({"count": 0}, "0 examples"), ({"count": 3}, "3 examples"),
+        ({"count": "2"}, "'2' examples"), ({"count": 2.0}, "2.0 examples"),
+        ({"count": True}, "True examples"), ({"size": []}, r"size \[\]"),
+        ({"size": [48]}, r"size \[48\]"), ({"size": [48, -48]}, r"size \[48, -48\]"),
+        ({"size": [48, "48"]}, r"size \[48, '48'\]"), ({"size": 48}, "damaged one"),
+        ({"colors": []}, "damaged one"), (None, "no passes"),
+    ],
+)  # fmt: skip
+def test_files_that_lie(written, tmp_path, lie, wanted):
+    """What a file says of its tensors is compared with them."""
+    about, tensors = written
+    passes = [] if lie is None else [{**about["passes"][0], **lie}]
+    path = tmp_path / "p.safetensors"
+    save_file(tensors, path, {"incontext.prompt": json.dumps({**about, "passes": passes})})
+    with pytest.raises(InputError, match=f"p.safetensors: .*{wanted}"):
+        Prompt.load(path)
 
 
 @pytest.mark.parametrize("name", ["p", "p.png", ""])

@@ -44,9 +44,10 @@ LIMITS = ["--request-mb", "10", "--files", "6", "--megapixels", "1", "--example-
 class Process:
     """A server that runs until it is stopped; its address once it listens."""
 
-    def __init__(self, *options: object, key: str = "") -> None:
+    def __init__(self, *options: object, key: str = "", folder: Path) -> None:
         command = [sys.executable, "-m", "incontext", "serve", "--port", "0", "--threads", "1"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "INCONTEXT_API_KEY": key}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "INCONTEXT_API_KEY": key,
+                       "TMPDIR": str(folder)}  # fmt: skip
         self.process = subprocess.Popen(
             [*command, *map(str, options)], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
             text=True,
@@ -81,13 +82,18 @@ def until(true) -> None:
 
 
 @pytest.fixture(scope="module")
-def processes(tiny_checkpoint):
+def processes(tiny_checkpoint, tmp_path_factory):
     """Two servers, started together: one with a key and the page, one without, that is brief."""
-    whole = Process(*LIMITS, key=KEY)
-    brief = Process("--no-demo", "--checkpoint", tiny_checkpoint, "--seconds", 1, "--cors", ORIGIN)
+    folder = tmp_path_factory.mktemp("servers")
+    whole = Process(*LIMITS, key=KEY, folder=folder)
+    brief = Process(
+        "--no-demo", "--checkpoint", tiny_checkpoint, "--seconds", 1, "--cors", ORIGIN,
+        "--paintings", 10**9, folder=folder,
+    )  # fmt: skip
     yield {"whole": whole, "brief": brief}
     codes = [process.end() for process in (whole, brief)]
     assert codes == [0, 0]
+    assert not list(folder.glob("incontext-demo.*")), "files outlast the server"
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +185,10 @@ def test_key(client, processes):
         ({}, 401), ({"X-API-Key": "b"}, 401), ({"X-API-Key": KEY + "é"}, 401),
         ({"Authorization": f"Bearer {KEY}"}, 200), ({"Authorization": f"Basic {basic}"}, 200),
         ({"Authorization": "Basic %%%"}, 401), ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": "Basic é"}, 401), ({"Authorization": "Basic"}, 401),
+        ({"Authorization": "Basic " + base64.b64encode(b"\xff:\xfe").decode()}, 401),
+        ({"Authorization": "é" * 9}, 401), ({"Authorization": "Bearer é"}, 401),
+        ({"Authorization": ""}, 401),
     ):  # fmt: skip
         headers = {name.encode(): value.encode() for name, value in given.items()}
         for path in ("/v1/info", "/readyz", "/metrics", "/demo/", "/openapi.json"):
@@ -415,6 +425,43 @@ def test_too_much(client, held, scenes, tmp_path):
                      "pixels": before["pixels"] + 1}  # fmt: skip
 
 
+def test_tiles_are_bounded(client, held, scenes, tmp_path):
+    """Nobody stops a picture before all of its tiles are painted."""
+    large = tmp_path / "large.png"
+    Image.new("L", (1000, 1000), 1).save(large)
+    before = metric(client, "rejected_total", reason="paintings")
+    sent = files(images=[scenes[0][0], large])
+    said = error(segment(client, sent, prompt=held(), tile=16), 422)
+    assert said.startswith("large.png: 1000 × 1000 pixels are 6889 tiles of 16, each painted 1 tim")
+    assert "accepted: 4096 of a picture" in said
+    assert metric(client, "rejected_total", reason="paintings") == before + 1
+
+
+def test_downloads_are_bounded(client, tmp_path):
+    """Files that slow clients read do not pile up."""
+    picture, masks = tmp_path / "a.png", [tmp_path / f"{n}.png" for n in range(3)]
+    Image.new("L", (64, 64), 9).save(picture)
+    for path in masks:
+        Image.fromarray(np.arange(64, dtype=np.uint8)[None].repeat(64, 0) // 8).save(path)
+    sent = files(examples=[picture] * 3, masks=masks)
+    path = f"/v1/prompts/{make(client, sent).json()['id']}/file"
+    ask = f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {KEY}\r\n\r\n".encode()
+    slow = []
+    for _ in range(4):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect((client.base_url.host, client.base_url.port))
+        one.sendall(ask)
+        assert one.recv(12) == b"HTTP/1.1 200"
+        slow.append(one)
+    full = client.get(path)
+    assert "4 prompts are being downloaded" in error(full, 503)
+    assert int(full.headers["Retry-After"]) > 0
+    for one in slow:
+        one.close()
+    until(lambda: client.get(path).status_code == 200)
+
+
 class Raw:
     """A request over a socket of our own, which can be left."""
 
@@ -615,3 +662,24 @@ def test_who_was_there_before_the_end_is_answered(client, held, scenes, processe
     assert client.get("/healthz").status_code == 200
     assert first.status() == 200
     assert processes["whole"].process.wait(30) == 0
+
+
+def test_nothing_that_computes_keeps_the_process(brief, processes, scenes, tmp_path):
+    """The last one of the brief server: a picture of hours, and it ends."""
+    large = tmp_path / "large.png"
+    Image.new("L", (6000, 6000), 1).save(large)
+    sent = files(images=large, examples=scenes[0][0], masks=scenes[1][0])
+    assert "not done within 1 s" in error(segment(brief, sent, tile=16), 504)
+    assert metric(brief, "computing") == 1
+    address, process = str(brief.base_url), processes["brief"].process
+    process.send_signal(signal.SIGTERM)
+
+    def closed() -> bool:
+        try:
+            return not httpx.get(f"{address}/healthz")
+        except httpx.TransportError:
+            return True
+
+    until(closed)
+    process.send_signal(signal.SIGTERM)  # it waits for the job no longer
+    assert process.wait(30) == 0

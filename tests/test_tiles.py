@@ -20,7 +20,9 @@ def test_blended_constant_stays(width, height, tile):
     """Every pixel is covered, and tiles that agree leave no trace of their borders."""
     blend = Blend(2, width, height)
     value = torch.tensor([0.25, 0.75])[:, None, None]
-    for box in Tiling(width, height, tile).boxes():
+    tiling = Tiling(width, height, tile)
+    assert len(tiling) == len(tiling.boxes())
+    for box in tiling.boxes():
         left, top, right, bottom = box
         assert 0 <= left < right <= width
         assert 0 <= top < bottom <= height

@@ -38,21 +38,25 @@ class Encoded:
         return {"semantic": self.semantic, **named}
 
     @classmethod
-    def of(cls, tensors: dict[str, Tensor], count: int, size: tuple[int, int]) -> "Encoded":
+    def of(cls, tensors: dict[str, Tensor], count: int, size: Sequence[int]) -> "Encoded":
         """What `tensors` answered, together again.
 
         Raises:
             KeyError: a tensor is missing.
+            ValueError: `count` or `size` is none, or not of these tensors.
         """
+        if not (len(size) == 2 and all(_is_count(side) for side in size)):
+            raise ValueError(f"size {list(size)}; accepted: height and width")
         known, matches = (
             {n.removeprefix(part): x for n, x in tensors.items() if n.startswith(part)}
             for part in ("known.", "matches.")
         )
         kind = IndependentKnown if "merged.0" in known else JointKnown
-        return cls(
-            count, size, tensors["semantic"], kind.from_tensors(known),
-            Matches(**matches) if matches else None,
-        )  # fmt: skip
+        kept = kind.from_tensors(known)
+        if not _is_count(count) or not kept.fits(count):
+            raise ValueError(f"{count!r} examples, but its tensors are of another number")
+        own = Matches(**matches) if matches else None
+        return cls(count, (size[0], size[1]), tensors["semantic"], kept, own)
 
     @classmethod
     def joined(cls, several: "Sequence[Encoded]") -> "Encoded":
@@ -92,6 +96,10 @@ class Encoded:
         known = self.known.select(which)
         semantic = self.semantic.expand(len(which))
         return Encoded(which.shape[1], self.size, semantic, known, matches)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 class Shown(NamedTuple):

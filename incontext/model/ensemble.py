@@ -213,6 +213,10 @@ class JointKnown:
         image, target = (InMemory(numbered(named, name)) for name in ("image", "target"))
         return cls(image, target, named.get("shown"))
 
+    def fits(self, count: int) -> bool:
+        """Whether this is of so many examples."""
+        return count == sum(shape[1] for shape in self.image.shapes())
+
     @property
     def nbytes(self) -> int:
         """Size of all that is kept."""

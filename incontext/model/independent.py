@@ -136,6 +136,10 @@ class IndependentKnown:
         first = self.memory[STREAMS[0]][0].shape
         return first[0], first[3], first[4]
 
+    def fits(self, count: int) -> bool:
+        """Whether this can be of so many examples: N of them, or any number that is `flat`."""
+        return count == self.shape[1] or (self.shape[1] == 1 and self.weight is not None)
+
     def flat(self, total: float | Tensor) -> "IndependentKnown":
         """All tokens as those of one example that stands for exp(`total`) of them."""
         flat = self._weights().flatten(1)[:, None] - total
