@@ -31,7 +31,7 @@ def is_raster(path: Path) -> bool:
             head = file.read(16)
             if not head.startswith(STARTS):
                 return False
-            tags = TiffImagePlugin.ImageFileDirectory_v2(head[:16] if head[2] == 43 else head[:8])
+            tags = TiffImagePlugin.ImageFileDirectory_v2(head[:16] if 43 in head[2:4] else head[:8])
             file.seek(tags.next or 0)
             tags.load(file)
     except Exception:  # what is damaged is Pillow's to name
