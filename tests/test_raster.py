@@ -88,6 +88,11 @@ def test_near_infrared_marked_as_alpha_is_told(tmp_path):
 @pytest.mark.parametrize("big", ["YES", "NO"])
 @pytest.mark.parametrize("order", ["BIG", "LITTLE"])
 def test_byte_orders(tmp_path, order, big):
+    plain = bands(3, "uint8", 255)
+    read = read_image(
+        tif(tmp_path / "b.tif", plain, photometric="RGB", ENDIANNESS=order, BIGTIFF=big)
+    )
+    assert np.array_equal(np.moveaxis(np.asarray(read), -1, 0), plain)
     values = bands(5, "uint16", 3000)
     path = tif(tmp_path / "a.tif", values, ENDIANNESS=order, BIGTIFF=big)
     start = {"BIG": b"MM\0", "LITTLE": b"II"}[order] + {"YES": b"+", "NO": b"*"}[big]
