@@ -68,7 +68,7 @@ def sources(folder: Path, shard: Shard = WHOLE) -> list[list[Path]]:
         own = folder / f"results.{shard.label}.json"
         return [*plain, [own], journals(state / shard.label)]
     shards = sorted(p for p in folder.glob("results.*.json") if count(p.name))
-    rest = sorted(p for p in state.glob(f"*/*{SUFFIX}") if p.parent.name != WHOLE.label)
+    rest = [p for one in states(folder) if one.name != WHOLE.label for p in journals(one)]
     return [*plain, shards, rest]
 
 
@@ -140,7 +140,20 @@ def changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def journals(state: Path) -> list[Path]:
     """Of a shard."""
-    return sorted(state.glob(f"*{SUFFIX}"))
+    return [path for path in _inside(state) if path.suffix == SUFFIX]
+
+
+def states(folder: Path) -> list[Path]:
+    """Where journals of any run or shard are."""
+    return _inside(folder / STATE)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Sorted; nothing where the folder is gone, which others may remove at any time."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def count(name: str) -> int:
@@ -153,6 +166,6 @@ def counts(folder: Path) -> set[int]:
     """Numbers of shards that something is left of."""
     left = [
         *folder.glob("results.*.json"),
-        *(p.parent for p in folder.glob(f"{STATE}/*/*{SUFFIX}")),
+        *(state for state in states(folder) if journals(state)),
     ]
     return {count(path.name) for path in left} - {0}

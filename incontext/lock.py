@@ -9,6 +9,7 @@ from typing import IO, Any
 from incontext.errors import InputError
 
 LOCK = ".lock"
+TRIES = 1000  # at a folder that others remove where it is empty: no error that stays is hidden
 
 
 def hold(file: IO[Any]) -> bool:
@@ -51,11 +52,15 @@ def alone_in(folder: str | Path | None) -> Iterator[None]:
 
 
 def _locked(folder: Path) -> IO[str]:
+    tries = 0
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             file = (folder / LOCK).open("w")
-        except FileNotFoundError:  # the run before removed the folder just now
+        except (FileNotFoundError, FileExistsError):  # another run removed a folder just now
+            tries += 1
+            if tries == TRIES:
+                raise
             continue
         if not hold(file):
             file.close()

@@ -23,6 +23,7 @@ from incontext.entries import (
     journals,
     read,
     sources,
+    states,
 )
 from incontext.errors import InputError
 from incontext.journal import Journal, Record, read_journal
@@ -199,14 +200,16 @@ def alone(folder: Path, shard: Shard = WHOLE) -> Iterator[None]:
 
 
 def _check_others(folder: Path, shard: Shard) -> None:
-    state = folder / STATE
-    for lock in state.glob(f"*/{LOCK}"):
-        if count(lock.parent.name) != shard.of and held(lock):
+    others = [state for state in states(folder) if count(state.name) != shard.of]
+    for state in others:
+        if held(state / LOCK):
             raise InputError(
-                f"another run ({lock.parent.name} of all pictures) is using {folder}; wait for "
+                f"another run ({state.name} of all pictures) is using {folder}; wait for "
                 "it, or stop it"
             )
-    if not _wait_for(journals(state / shard.label), PATIENCE):
+    # Workers outlive a run that was killed, by what they are at; other shards have other pictures.
+    theirs = [p for state in (folder / STATE / shard.label, *others) for p in journals(state)]
+    if not _wait_for(theirs, PATIENCE):
         raise InputError(
             f"workers of an earlier run are still writing to {folder}; wait for them, or stop them"
         )

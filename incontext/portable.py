@@ -26,6 +26,8 @@ from incontext.model.int8 import Int8Linear
 
 OPSET = 20
 ABOUT = "incontext.json"
+FORMAT = "incontext graphs"
+GRAPHS = ("prompt", "query", "joint")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 # What may lie between a painting of the graphs and one of PyTorch, in normalized RGB.
 LIMIT = 1e-4
@@ -56,8 +58,9 @@ class Written:
 def write(model: SegGPT, folder: str | Path, *, name: str = "") -> Written:
     """Write a model's graphs and `incontext.json` into a folder, checked against the model.
 
-    With independent examples `prompt.onnx` and `query.onnx`, otherwise `joint.onnx`. Files of the
-    same names are replaced when all of them are written and have been checked.
+    With independent examples `prompt.onnx` and `query.onnx`, otherwise `joint.onnx`; weights of
+    large models are in files beside. An earlier export there gives way when all files are written
+    and have been checked.
 
     Args:
         model: float32, on the CPU.
@@ -65,7 +68,8 @@ def write(model: SegGPT, folder: str | Path, *, name: str = "") -> Written:
         name: of the checkpoint, noted.
 
     Raises:
-        InputError: a package is missing, `folder` is a file, the model has int8 weights or is not
+        InputError: a package is missing, `folder` is a file or holds graphs that no
+            `incontext.json` lists, the model has int8 weights or is not
             float32 on the CPU, or the graphs paint something else than the model.
         OSError: the folder cannot be written.
     """
@@ -79,21 +83,49 @@ def write(model: SegGPT, folder: str | Path, *, name: str = "") -> Written:
         differences = compare(model, Path(draft))
         about = describe(model, name, described, differences)
         (Path(draft) / ABOUT).write_text(_json(about), encoding="utf-8")
-        # Without it until all is there: what it says must not be of other graphs.
-        (folder / ABOUT).unlink(missing_ok=True)
-        files = [*(said["file"] for said in described.values()), ABOUT]
-        for file in files:
-            os.replace(Path(draft) / file, folder / file)
+        files = place(Path(draft), folder)
     return Written(folder, files, differences)
 
 
+def place(draft: Path, folder: Path) -> list[str]:
+    """Move a whole export where it belongs, in place of an earlier one; the names of its files."""
+    stale = _listed(folder)
+    # Without it until all is there: what it says must not be of other graphs.
+    (folder / ABOUT).unlink(missing_ok=True)
+    for file in stale:
+        (folder / file).unlink(missing_ok=True)
+    files = [*sorted(path.name for path in draft.iterdir() if path.name != ABOUT), ABOUT]
+    for file in files:
+        os.replace(draft / file, folder / file)
+    return files
+
+
+def _listed(folder: Path) -> list[str]:
+    """Files of graphs that the folder's `incontext.json` lists; none where it is not ours."""
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        graphs = about["graphs"].values() if about["format"] == FORMAT else ()
+        names = [str(name) for said in graphs for name in (said["file"], *said.get("weights", ()))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return [name for name in names if name.startswith(tuple(f"{graph}.onnx" for graph in GRAPHS))]
+
+
 def check_input(folder: Path) -> None:
-    """Raise InputError where a package is missing or the folder is a file."""
+    """Raise InputError where a package is missing, or the folder is a file or has other graphs."""
     missing = [package for package in NEEDED if find_spec(package) is None]
     if missing:
         raise InputError(f"ONNX needs {', '.join(missing)}: pip install 'incontext-seg[onnx]'")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; accepted: a folder")
+    there = {path.name for name in GRAPHS for path in folder.glob(f"{name}.onnx*")}
+    if (folder / ABOUT).exists() and not _listed(folder):
+        there.add(ABOUT)
+    strange = sorted(there.difference(_listed(folder)))
+    if strange:
+        raise InputError(
+            f"{folder} holds {strange[0]}, not of an earlier export; choose another --out"
+        )
 
 
 def _check_model(model: SegGPT) -> None:
@@ -117,7 +149,12 @@ def _write_graph(graph: Graph, folder: Path) -> dict[str, Any]:
         path = folder / f"{graph.name}.onnx"
         made.save(path)
     ends = made.model.graph
-    return {"file": path.name, "inputs": _said(ends.inputs), "outputs": _said(ends.outputs)}
+    # The exporter puts weights beside a graph that would be too large for a file of its format.
+    weights = sorted(p.name for p in folder.glob(f"{path.name}.*"))
+    return {
+        "file": path.name, **({"weights": weights} if weights else {}),
+        "inputs": _said(ends.inputs), "outputs": _said(ends.outputs),
+    }  # fmt: skip
 
 
 def _json(about: dict[str, Any]) -> str:
@@ -221,7 +258,7 @@ def describe(
     """What a program needs that runs the graphs without this package."""
     config = model.config
     return {
-        "format": "incontext graphs", "version": 1, "checkpoint": name,
+        "format": FORMAT, "version": 1, "checkpoint": name,
         "fingerprint": fingerprint(model), "opset": OPSET,
         "example_attention": config.example_attention, "size": config.image_size,
         "mean": config.mean, "std": config.std,

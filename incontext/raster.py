@@ -15,7 +15,8 @@ from incontext.errors import InputError, first_line
 
 Values = np.ndarray[Any, Any]
 
-STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF, in both byte orders
+BIG = b"MM\0+"  # Pillow cannot open it
+STARTS = (b"II*\0", b"MM\0*", b"II+\0", BIG)  # TIFF and BigTIFF, in both byte orders
 GEO = (33550, 33922, 34264, 34735)  # scale, tie points, transformation, keys
 NODATA = 42113
 SHARES = (1, 99)  # percentiles of the valid values that become 0 and 255
@@ -25,12 +26,15 @@ WHITE = 255  # pixels without data, as what is transparent elsewhere
 
 def is_raster(path: Path) -> bool:
     """Whether a file is a TIFF that `read` is for: several bands that are not 8-bit RGB, deep
-    values with a georeference or a nodata value, or a compression that Pillow does not know."""
+    values with a georeference or a nodata value, or a compression or a start that Pillow does not
+    know."""
     try:
         with path.open("rb") as file:
             head = file.read(16)
             if not head.startswith(STARTS):
                 return False
+            if head.startswith(BIG):
+                return True
             tags = TiffImagePlugin.ImageFileDirectory_v2(head[:16] if head[2] == 43 else head[:8])
             file.seek(tags.next or 0)
             tags.load(file)

@@ -56,14 +56,11 @@ def run(job: Job, targets: Sequence[Target], workers: int | None, tell: Tell) ->
 def _answers(
     ray: Any, job: Job, targets: Sequence[Target], workers: int | None
 ) -> Iterator[dict[str, Any]]:
-    there = ray.cluster_resources()
-    gpus, cpus = there.get("GPU", 0), int(there.get("CPU", 1))
-    if job.device == "cpu":
-        gpus = 0
-    count = workers or int(gpus) or cpus
-    threads = max(1, cpus // count)
-    # Several workers may share a GPU: one reads pictures while another computes.
-    needs = {"num_gpus": min(1, gpus / count)} if gpus else {"num_cpus": threads}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = 0 if job.device == "cpu" else sum(int(node.get("GPU", 0)) for node in nodes)
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    count = workers or gpus or max(1, sum(cpus))
+    threads, needs = shares(count, cpus, gpus)
     size = job.options["batch_size"]
     rows = [{"path": os.fsencode(t.path), "name": os.fsencode(t.name)} for t in targets]
     part = min(LARGEST, max(size, len(rows) // (count * BLOCKS) // size * size))
@@ -75,6 +72,19 @@ def _answers(
         compute=ray.data.ActorPoolStrategy(size=count), **needs,
     )  # fmt: skip
     yield from done.iter_batches(batch_size=None, batch_format="numpy")
+
+
+def shares(count: int, cpus: Sequence[int], gpus: int) -> tuple[int, dict[str, float]]:
+    """Threads of each of so many workers, and what it asks of Ray, such that all have a place.
+
+    Args:
+        cpus: of each machine; a worker lies on one of them, however many they are together.
+        gpus: of all machines.
+    """
+    fitting = (n for n in range(max(cpus, default=0), 0, -1) if sum(c // n for c in cpus) >= count)
+    threads = next(fitting, 1)
+    # Several workers may share a GPU: one reads pictures while another computes.
+    return threads, {"num_gpus": 1 / -(-count // gpus)} if gpus else {"num_cpus": threads}
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from incontext import Example, InputError, Predictor
 from incontext.formats.labelled import read_results
 from incontext.manifest import Manifest, alone
 from incontext.processes import run
+from incontext.ray_engine import shares
 from incontext.targets import find_targets
 from incontext.worker import TRIES, Job, Worker
 
@@ -86,6 +87,28 @@ def test_ray(incontext, arguments, plain, tmp_path):
     assert answer.code == 1
     assert f"1 of {COUNT + 1} pictures failed" in answer.err
     assert written(out) == plain
+
+
+@pytest.mark.parametrize(
+    ("count", "cpus", "threads"),
+    [
+        (2, [8, 8, 8], 8),
+        (4, [8, 8, 8], 4),
+        (5, [8, 8, 8], 4),
+        (24, [8, 8, 8], 1),
+        (3, [8, 2, 2], 2),
+        (1, [0, 16], 16),
+        (9, [2, 2], 1),
+        (1, [], 1),
+    ],
+)
+def test_all_workers_have_a_place_on_a_machine(count, cpus, threads):
+    assert shares(count, cpus, 0) == (threads, {"num_cpus": threads})
+
+
+@pytest.mark.parametrize(("count", "share"), [(2, 1), (4, 1), (6, 1 / 2), (8, 1 / 2), (9, 1 / 3)])
+def test_all_workers_have_a_place_on_a_gpu(count, share):
+    assert shares(count, [16, 16], 4)[1] == {"num_gpus": share}
 
 
 def test_shards_at_once_and_one_killed(incontext, arguments, plain, tmp_path):

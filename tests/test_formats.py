@@ -252,7 +252,10 @@ def test_geotiff_lies_where_its_picture_lies(tmp_path):
     files = one.save(out, "field")
     manifest.results["field"] = describe(one, fingerprint(source), files, out, [])
     manifest.save()
-    export(out, "geotiff", tmp_path / "geo")
+    with pytest.raises(InputError, match=r"holds field\.tif, not written"):
+        export(out, "geotiff", tmp_path)  # it is the picture
+    for _ in range(2):
+        export(out, "geotiff", tmp_path / "geo")
     with rasterio.open(tmp_path / "geo/field.tif") as file:
         assert file.crs == rasterio.CRS.from_epsg(32632)
         assert file.transform == profile["transform"]
@@ -300,6 +303,67 @@ def test_what_cannot_be_exported_is_named(
     answer = incontext("export", written[0], *arguments)
     assert answer.code == 2
     assert text in answer.err
+
+
+@pytest.mark.parametrize("name", [n for n in FORMATS if n != "geotiff"])
+def test_an_export_may_be_written_anew(written, tmp_path, name):
+    folder, _ = written
+    out = tmp_path / f"out{FORMATS[name].suffix}"
+    path = export(folder, name, out)
+    first = path.read_bytes()
+    path.write_bytes(first[: len(first) - 3])
+    assert export(folder, name, out).read_bytes() == first
+    if not FORMATS[name].suffix:  # stopped before its last file
+        path.unlink()
+        assert export(folder, name, out).read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("yolo", "labels/b.txt"),
+        ("yolo", "data.yaml"),
+        ("yolo", "images/b.jpg"),
+        ("voc", "SegmentationClass/z.png"),
+        ("voc", "labelmap.txt"),
+        ("voc", "JPEGImages/deep/a.jpg"),
+        ("voc", "ImageSets/Segmentation/default.txt"),
+        ("geotiff", "deep/z.tif"),
+        ("coco", "x.json"),
+        ("coco-polygons", "x.json"),
+        ("label-studio", "x.json"),
+        ("label-studio", "x.config.xml"),
+        ("cvat", "x.xml"),
+    ],
+)
+def test_what_somebody_else_made_stays(written, tmp_path, incontext, name, there):
+    path = tmp_path / "set" / there
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        '[{"id": 1, "data": {"image": "a"}, "predictions": [{"model_version": "incontext"}]}]'
+    )
+    before = path.read_bytes()
+    suffix = FORMATS[name].suffix
+    out = tmp_path / "set" / f"x{suffix}" if suffix else tmp_path / "set"
+    answer = incontext("export", written[0], "--to", name, "--out", out)
+    assert answer.code == 2
+    assert "not written by incontext export" in answer.err
+    assert "choose another --out" in answer.err
+    assert str(tmp_path / "set") in answer.err
+    assert [p for p in (tmp_path / "set").rglob("*") if p.is_file()] == [path]
+    assert path.read_bytes() == before
+
+
+def test_labels_beside_the_very_pictures(written, tmp_path):
+    """Pictures that lie where the format wants them are no reason to refuse."""
+    folder, results = written
+    (tmp_path / "pictures").rename(tmp_path / "images")
+    (tmp_path / "pictures").symlink_to(tmp_path / "images")
+    export(folder, "yolo", tmp_path)
+    assert len(list((tmp_path / "labels").rglob("*.txt"))) == len(results)
+    (tmp_path / "SegmentationClass").mkdir()
+    with pytest.raises(InputError, match="holds SegmentationClass, not written"):
+        export(folder, "voc", tmp_path)
 
 
 def test_results_that_are_damaged(written, tmp_path):

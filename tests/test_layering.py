@@ -103,9 +103,10 @@ ARROWS = {
     "formats.links": {"errors"},
     "formats.labelled": {"color_mask", "entries", "errors", "formats.found", "labels"},
     "formats.outline": {"errors"},
+    "formats.ours": {"errors"},
     "formats.coco": {
-        "coco", "color_mask", "errors", "formats.found", "formats.labelled", "formats.outline",
-        "labels", "segmentation",
+        "coco", "color_mask", "errors", "formats.found", "formats.labelled", "formats.ours",
+        "formats.outline", "labels", "segmentation",
     },
     "formats.yolo": {
         "coco", "errors", "formats.found", "formats.labelled", "formats.links", "formats.outline",
@@ -117,16 +118,16 @@ ARROWS = {
     },
     "formats.label_studio": {
         "coco", "color_mask", "errors", "formats.brush", "formats.found", "formats.labelled",
-        "labels", "segmentation",
+        "formats.ours", "labels", "segmentation",
     },
     "formats.cvat": {
-        "coco", "color_mask", "errors", "formats.found", "formats.labelled", "labels",
-        "segmentation",
+        "coco", "color_mask", "errors", "formats.found", "formats.labelled", "formats.ours",
+        "labels", "segmentation",
     },
     "formats.geotiff": {"errors", "formats.found", "formats.labelled", "labels"},
     "formats": {
-        "errors", "formats.coco", "formats.cvat", "formats.geotiff", "formats.label_studio",
-        "formats.labelled", "formats.voc", "formats.yolo",
+        "entries", "errors", "formats.coco", "formats.cvat", "formats.geotiff",
+        "formats.label_studio", "formats.labelled", "formats.ours", "formats.voc", "formats.yolo",
     },
     "formats.examples": {
         "color_mask", "errors", "example", "formats", "formats.coco", "formats.cvat",

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,53 @@ class TestShards:
         with alone(tmp_path):
             pass
         assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("left", "shard"),
+        [(Shard(0, 2), WHOLE), (WHOLE, Shard(0, 2)), (Shard(1, 3), Shard(0, 2)), (WHOLE, WHOLE)],
+    )
+    def test_workers_of_a_killed_run_are_waited_for(self, tmp_path, left, shard, monkeypatch):
+        journal = opened(tmp_path, left).journal()
+        with monkeypatch.context() as patch:
+            patch.setattr("incontext.manifest.PATIENCE", 0)
+            with pytest.raises(InputError, match="are still writing"), alone(tmp_path, shard):
+                pass
+        threading.Timer(0.2, journal.file.close).start()
+        with alone(tmp_path, shard):
+            assert journal.file.closed
+
+    def test_workers_of_other_shards_are_not_waited_for(self, tmp_path):
+        with opened(tmp_path, Shard(1, 2)).journal() as journal, alone(tmp_path, Shard(0, 2)):
+            assert not journal.file.closed
+
+
+def test_shards_that_begin_and_end_at_once(tmp_path):
+    """One removes the folder of all where it is empty, while another makes its own in it."""
+    names, problems = [Shard(index, 4) for index in range(4)], []
+
+    def again(shard: Shard) -> None:
+        try:
+            for _ in range(150):
+                with alone(tmp_path, shard):
+                    pass
+        except Exception as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=again, args=[shard]) for shard in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not problems
+
+
+def test_folder_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(FileNotFoundError), alone(Path("out")):
+        pass
+    monkeypatch.chdir(tmp_path)
 
 
 WRITER = """

@@ -19,7 +19,7 @@ from incontext.checkpoint import fingerprint, load, save
 from incontext.cli import app
 from incontext.graphs import whole
 from incontext.model import SIZES, SegGPT
-from incontext.portable import LIMIT, Sessions, compare, write
+from incontext.portable import LIMIT, Sessions, check_input, compare, place, write
 from tests.test_model import INDEPENDENT, randomized
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime (onnx extra)")
@@ -136,6 +136,48 @@ def test_the_description_says_what_the_graphs_take(made, name):
     assert f"3 examples: paintings at most {differences['3']:.1e} from PyTorch's" in said
     files = {"incontext.json", *(graph["file"] for graph in about["graphs"].values())}
     assert {path.name for path in folder.iterdir()} == files
+
+
+def drafted(folder: Path, *names: str) -> Path:
+    """An export of tiny graphs whose weights are in files beside."""
+    from onnx import TensorProto, helper, numpy_helper, save_model
+
+    folder.mkdir()
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("given", "made")]
+    for name in names:
+        weight = numpy_helper.from_array(np.arange(4, dtype=np.float32), "weight")
+        node = helper.make_node("Add", ["given", "weight"], ["made"])
+        graph = helper.make_graph([node], name, ends[:1], ends[1:], [weight])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+        save_model(model, str(folder / f"{name}.onnx"), save_as_external_data=True,
+                   location=f"{name}.onnx.data", size_threshold=0)  # fmt: skip
+    said = {n: {"file": f"{n}.onnx", "weights": [f"{n}.onnx.data"]} for n in names}
+    about = {"format": "incontext graphs", "graphs": said}
+    (folder / "incontext.json").write_text(json.dumps(about))
+    return folder
+
+
+def test_weights_beside_graphs_go_along_and_old_graphs_away(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    for number, names in enumerate((["joint"], ["prompt", "query"], ["joint"])):
+        check_input(out)
+        files = place(drafted(tmp_path / f"draft{number}", *names), out)
+        assert sorted([*files, "notes.txt"]) == sorted(path.name for path in out.iterdir())
+        assert len(files) == 2 * len(names) + 1
+        sessions = Sessions(out)
+        assert set(sessions.sessions) == set(names)
+        made = sessions.run(names[0], given=np.ones(4, np.float32))["made"]
+        assert made.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("there", ["joint.onnx", "query.onnx.data", "incontext.json"])
+def test_graphs_of_somebody_else_are_refused(tmp_path, there):
+    (tmp_path / there).write_text("{}")
+    with pytest.raises(InputError, match=f"holds {there}, not of .*; choose another --out"):
+        write(model_of("joint"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [there]
 
 
 def test_graphs_of_another_model_are_found_out(made):

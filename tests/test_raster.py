@@ -9,6 +9,7 @@ import pytest
 
 from incontext import InputError, export, read_examples
 from incontext.image import read_image
+from incontext.raster import is_raster
 
 rasterio = pytest.importorskip("rasterio", reason="needs rasterio (geo extra)")
 from rasterio.control import GroundControlPoint  # noqa: E402
@@ -82,6 +83,22 @@ def test_bands_follow_their_colors(tmp_path, dtype):
 def test_near_infrared_marked_as_alpha_is_told(tmp_path):
     with pytest.warns(UserWarning, match="band 4 is marked as alpha.*colorinterp 4=undefined"):
         read_image(tif(tmp_path / "a.tif", bands(4, "uint8", 255)))
+
+
+@pytest.mark.parametrize("big", ["YES", "NO"])
+@pytest.mark.parametrize("order", ["BIG", "LITTLE"])
+def test_byte_orders(tmp_path, order, big):
+    plain = bands(3, "uint8", 255)
+    read = read_image(
+        tif(tmp_path / "b.tif", plain, photometric="RGB", ENDIANNESS=order, BIGTIFF=big)
+    )
+    assert np.array_equal(np.moveaxis(np.asarray(read), -1, 0), plain)
+    values = bands(5, "uint16", 3000)
+    path = tif(tmp_path / "a.tif", values, ENDIANNESS=order, BIGTIFF=big)
+    start = {"BIG": b"MM\0", "LITTLE": b"II"}[order] + {"YES": b"+", "NO": b"*"}[big]
+    assert path.read_bytes().startswith(start)
+    assert is_raster(path)
+    assert alike(np.asarray(read_image(path))[..., 1], values[1])
 
 
 def test_one_hot_pixel_leaves_the_picture_visible(tmp_path):

@@ -14,6 +14,7 @@ from incontext import InputError, Predictor, export, read_examples
 from incontext.batch import Manifest, Target, describe, fingerprint
 from incontext.coco import encode_rle
 from incontext.formats.brush import encode
+from incontext.formats.found import Folder
 from incontext.formats.labelled import Labelled
 from incontext.formats.yolo import read as read_yolo
 from incontext.formats.yolo import write as write_yolo
@@ -435,6 +436,26 @@ def test_what_is_wrong_is_named(tmp_path, case):
     with pytest.raises(InputError, match=text) as told:
         list(read_examples(path))
     assert "\n" not in str(told.value)
+
+
+def test_a_folder_is_looked_through_once(tmp_path):
+    """What is looked up is compared with its namesakes only."""
+    for name in ("a/1.png", "b/1.png", "b/2.png", "b/2.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    folder = Folder(tmp_path)
+    assert folder.find("2.png") == tmp_path / "b/2.png"
+    folder.files.clear()  # not asked again
+    assert folder.find("a/1.png") == tmp_path / "a/1.png"
+    assert folder.find("/other/b/2.jpg") == tmp_path / "b/2.jpg"
+    with pytest.raises(InputError, match=r"'/1\.png' can be .*a/1\.png or .*b/1\.png"):
+        folder.find("/1.png")
+    folder = Folder(tmp_path)
+    assert folder.named("a/1") == tmp_path / "a/1.png"
+    folder.files.clear()
+    assert folder.named("b/1") == tmp_path / "b/1.png"
+    with pytest.raises(InputError, match=r"can be .*2\.jpg or .*2\.png"):
+        folder.named("b/2")
 
 
 def test_arguments_that_are_wrong(tmp_path):

@@ -1,6 +1,7 @@
 """COCO: instance annotations as run lengths or polygons."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +15,12 @@ from incontext.color_mask import MAX_ID
 from incontext.errors import InputError, first_line
 from incontext.formats.found import Found, Size, pictures_of
 from incontext.formats.labelled import Answered, Labelled
+from incontext.formats.ours import SIGN, check_file
 from incontext.formats.outline import polygons
 from incontext.labels import UNKNOWN, IdMap
 from incontext.segmentation import write_text
+
+START = re.escape(f'{{"info": {{"description": "{SIGN}"}}, ')
 
 
 class Coco:
@@ -83,12 +87,14 @@ def write(results: Iterable[Labelled], out: Path, outlines: bool = False) -> Pat
     """All results in one file; `file_name` is that of the picture, with the folders that tell
     it from others of the same name.
 
-    Raises: see `Coco`; OSError: it cannot be written.
+    Raises: see `Coco`; InputError: another file is there; OSError: it cannot be written.
     """
+    check_file(out, START)
     made = Coco(outlines=outlines)
     for one in results:
         made.add(str(Path(one.name).with_name(one.source.name)), one)
-    return made.save(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return write_text(out, json.dumps({"info": {"description": SIGN}, **made.document()}))
 
 
 write_outlines = partial(write, outlines=True)

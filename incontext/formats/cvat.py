@@ -1,5 +1,6 @@
 """CVAT for images 1.1: an XML file with masks as run lengths."""
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,11 @@ from incontext.color_mask import Rgb
 from incontext.errors import InputError, first_line
 from incontext.formats.found import Found, Size, numbered, once, pictures_of, rgb_of
 from incontext.formats.labelled import Labelled
+from incontext.formats.ours import SIGN, check_file
 from incontext.labels import IdMap
 from incontext.segmentation import write_text
+
+START = f'<?xml version="1.0" encoding="utf-8"?>\n<!-- {SIGN} -->\n'
 
 
 def write(results: Iterable[Labelled], out: Path) -> Path:
@@ -24,8 +28,10 @@ def write(results: Iterable[Labelled], out: Path) -> Path:
     The labels are in `meta`, their ids too, which CVAT itself does not read.
 
     Raises:
+        InputError: another file is there.
         OSError: it cannot be written.
     """
+    check_file(out, re.escape(START))
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     meta = ElementTree.SubElement(root, "meta")
@@ -50,7 +56,7 @@ def write(results: Iterable[Labelled], out: Path) -> Path:
     ElementTree.indent(root)
     out.parent.mkdir(parents=True, exist_ok=True)
     text = ElementTree.tostring(root, encoding="unicode")
-    return write_text(out, f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n')
+    return write_text(out, f"{START}{text}\n")
 
 
 def _mask(mask: "np.ndarray[Any, np.dtype[np.bool_]]", label: str) -> dict[str, str]:

@@ -51,6 +51,17 @@ class Folder:
         inside = sorted(self.path.rglob("*"))
         return [p for p in inside if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
 
+    # Tables, since sets of a hundred thousand pictures look up each of them.
+    @cached_property
+    def by_name(self) -> dict[str, list[Path]]:
+        """Pictures of each file name."""
+        return _grouped(self.files, lambda path: path.name)
+
+    @cached_property
+    def by_stem(self) -> dict[str, list[Path]]:
+        """Pictures of each name without a suffix."""
+        return _grouped(self.files, lambda path: path.stem)
+
     def find(self, said: str) -> Path:
         """The picture that a file name, path or end of an address means.
 
@@ -67,8 +78,7 @@ class Folder:
             raise InputError(f"picture {said!r} is no file in {self.path}, or leads out of it")
         if not away and (self.path / plain).is_file():
             return self.path / plain
-        same = [p for p in self.files if p.name == Path(plain).name]
-        return self._only(same, plain, whole=not away)
+        return self._only(self.by_name.get(Path(plain).name, []), plain, whole=not away)
 
     def named(self, stem: str) -> Path:
         """The picture with this name, folders in front and no suffix.
@@ -76,9 +86,7 @@ class Folder:
         Raises:
             InputError: none or several.
         """
-        plain = Path(stem).name
-        same = [p for p in self.files if p.stem == plain]
-        return self._only(same, stem, whole=True, suffix=False)
+        return self._only(self.by_stem.get(Path(stem).name, []), stem, whole=True, suffix=False)
 
     def _only(self, found: list[Path], said: str, whole: bool, suffix: bool = True) -> Path:
         """The one whose path has the longest end in common with what was said.
@@ -107,6 +115,13 @@ class Folder:
         if len(closest) > 1:
             raise InputError(f"{said!r} can be {closest[0]} or {closest[1]}")
         return closest[0]
+
+
+def _grouped(files: list[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        found.setdefault(key(path), []).append(path)
+    return found
 
 
 def pictures_of(path: Path, images: Path | None) -> Folder:

@@ -95,10 +95,11 @@ def read(path: Path, images: Path | None) -> Iterator[Found]:
     if images is None:
         raise InputError(f"{path}: label rasters; say where their pictures are: images= (--images)")
     base = path if path.is_dir() else path.parent
+    folder = None if images.is_file() else Folder(images)  # listed once
     for raster in tifs(path) if path.is_dir() else [path]:
         try:
             stem = str(raster.relative_to(base).with_suffix(""))
-            picture = images if images.is_file() else Folder(images).named(stem)
+            picture = folder.named(stem) if folder else images
             names, colors = _about(rasterio, raster, picture)
         except InputError as error:
             raise InputError(f"{raster}: {error}") from None

@@ -17,12 +17,19 @@ from incontext.errors import InputError, first_line
 from incontext.formats.brush import decode, encode
 from incontext.formats.found import Folder, Found, Size, numbered, once, pictures_of, rgb_of
 from incontext.formats.labelled import Labelled
+from incontext.formats.ours import SIGN, check_file
 from incontext.labels import IdMap
 from incontext.segmentation import write_text
 
 FROM, TO = "label", "image"  # names in the labelling configuration
 REGIONS = ("brushlabels", "polygonlabels")
 SAID = ("choices", "number", "pairwise", "rating", "relation", "taxonomy", "textarea")  # no region
+# What Label Studio exports keeps our predictions, but begins otherwise.
+START = (
+    r'\[\]$|\[\{"data": \{"image": "(?:[^"\\]|\\.)*"\}, '
+    r'"predictions": \[\{"model_version": "incontext"'
+)
+HEAD = f"<!-- {SIGN} -->\n"  # of the configuration
 UPLOADED = re.compile(r"[0-9a-f]{8}-")
 
 
@@ -32,8 +39,12 @@ def write(results: Iterable[Labelled], out: Path) -> Path:
     The labelling configuration that it fits is written beside it, as NAME.config.xml.
 
     Raises:
+        InputError: other files are there.
         OSError: it cannot be written.
     """
+    beside = out.with_suffix(".config.xml")
+    check_file(out, START)
+    check_file(beside, re.escape(HEAD))
     tasks, names, colors = list[Any](), dict[int, str](), dict[int, Rgb]()
     for one in results:
         names |= one.names
@@ -58,7 +69,7 @@ def write(results: Iterable[Labelled], out: Path) -> Path:
             "predictions": [{"model_version": "incontext", "score": score, "result": found}],
         })  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out.with_suffix(".config.xml"), config(names, colors))
+    write_text(beside, HEAD + config(names, colors))
     return write_text(out, json.dumps(tasks))
 
 

@@ -20,6 +20,7 @@ IDS = "# ids:"  # a comment for other readers: the ids of the lines below
 UNUSED = "unused-{}"  # name of a line that is only there to be counted
 MASKS, PICTURES = "SegmentationClass", "JPEGImages"
 LISTED = "ImageSets/Segmentation/default.txt"
+TAKEN = (MASKS, "labelmap.txt", LISTED)  # what `write` writes anew, beside pictures
 VOID = 255  # unknown, unless the label map names it
 
 

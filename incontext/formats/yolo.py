@@ -23,6 +23,10 @@ SPLITS = ("train", "val", "test")
 BEYOND = 0.01  # what ultralytics tolerates outside 0–1
 
 
+TAKEN = ("labels", "data.yaml")  # what `write` writes anew, beside pictures
+PICTURES = "images"
+
+
 def write(results: Iterable[Labelled], out: Path) -> Path:
     """One line for each part of an object: its class, then corners in shares of width and height.
 
@@ -47,7 +51,7 @@ def write(results: Iterable[Labelled], out: Path) -> Path:
         path = out / label_path(_picture(one, out).relative_to(out))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "".join(f"{line}\n" for line in lines))
-    (out / "images").mkdir(parents=True, exist_ok=True)
+    (out / PICTURES).mkdir(parents=True, exist_ok=True)
     order = {index: number for number, index in enumerate(sorted(names))}
     listed = [f"  {number}: {json.dumps(names[i])}" for i, number in order.items()]
     kept = [f"  {number}: {i}" for i, number in order.items()]
@@ -56,10 +60,10 @@ def write(results: Iterable[Labelled], out: Path) -> Path:
 
 
 def _picture(one: Labelled, out: Path) -> Path:
-    path = out / "images" / f"{one.name}{one.source.suffix}"
+    path = out / PICTURES / f"{one.name}{one.source.suffix}"
     if path.suffix.lower() in KINDS:
         return link(one.source, path)
-    path = out / "images" / f"{one.name}.png"
+    path = out / PICTURES / f"{one.name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(read_image(one.source), path)
     return path
