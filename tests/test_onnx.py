@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,12 @@ def made(tmp_path_factory) -> dict[str, tuple[SegGPT, Path, str]]:
     return found
 
 
+@cache
+def sessions_of(folder: Path) -> Sessions:
+    """Loaded once."""
+    return Sessions(folder)
+
+
 def pictures(count: int) -> torch.Tensor:
     return torch.randn(count, 3, 32, 32)
 
@@ -78,7 +85,7 @@ def test_graphs_paint_what_the_model_paints(made, name, examples, queries, kind)
     with torch.inference_mode():
         expected = model(query, images[None], targets[None], semantic)
         other = model(query, images[None], targets[None], ~semantic)
-    painting = Sessions(folder).paint(query, images, targets, semantic)
+    painting = sessions_of(folder).paint(query, images, targets, semantic)
     torch.testing.assert_close(painting, expected, atol=1e-4, rtol=0)
     assert (painting - other).abs().max() > 5e-4, "the kind makes no difference"
 
@@ -97,7 +104,7 @@ def test_prompts_made_in_python_go_into_the_graph(made, share):
         partly = model.encode_parts([(images, targets, known)], semantic)
         for encoded in (thin, partly, type(thin).joined([thin, partly])):
             expected = model.paint(query, encoded)
-            found = Sessions(folder).run("query", query=query, **whole(encoded))["painting"]
+            found = sessions_of(folder).run("query", query=query, **whole(encoded))["painting"]
             torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
 
 
@@ -107,7 +114,7 @@ def test_the_prompt_graph_answers_a_prompt(made):
     with torch.inference_mode():
         encoded = model.encode(images[None], targets[None], semantic)
         expected = whole(encoded)
-    found = Sessions(folder).run("prompt", images=images, targets=targets, kind=semantic)
+    found = sessions_of(folder).run("prompt", images=images, targets=targets, kind=semantic)
     assert list(found) == list(expected)
     assert set(encoded.tensors()) == {n for n in found if not n.endswith("weight")}
     for name, tensor in expected.items():
