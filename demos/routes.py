@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from threading import Event
 from typing import IO, Annotated, Any
@@ -80,6 +80,7 @@ def api(service: Service) -> APIRouter:
         answer: Annotated[str, Form(description="labels, coco or json")] = "json",
     ) -> Response:
         """With the id of a prompt, or with examples for this once."""
+        await _check_fields(request, {"images", "prompt", "examples", "masks", "tile", "answer"})
         _check_files(service, [*images, *examples, *masks])
         shown, side = Shown(examples, masks, options=asked), tile_of(tile)
         if answer not in ANSWERS:
@@ -119,6 +120,7 @@ def _prompts(service: Service, router: APIRouter) -> None:
     ) -> PromptInfo:
         """Of examples and masks in pairs, or of the file that `incontext prompt` or `tune` wrote.
         The same upload has the same id."""
+        await _check_fields(request, {"examples", "masks", "file"})
         _check_files(service, [*examples, *masks])
         shown = Shown(examples, masks, file, asked)
         shown.check()
@@ -163,6 +165,14 @@ def _prompts(service: Service, router: APIRouter) -> None:
     )
     async def forget(id: str) -> None:
         service.held.drop(id)
+
+
+async def _check_fields(request: Request, own: set[str]) -> None:
+    """Raise InputError at a field that means nothing: a slip of the pen would do something else."""
+    accepted = own | {field.name for field in fields(Options)}
+    strange = sorted(set(await request.form()) - accepted)
+    if strange:
+        raise InputError(f"field {strange[0][:40]!r}; accepted: {', '.join(sorted(accepted))}")
 
 
 def _check_files(service: Service, files: Sequence[UploadFile]) -> None:

@@ -152,7 +152,9 @@ class Service:
             if not done.done():
                 raise self._late(gone.done())
             return await done
-        except Stopped:  # told by somebody else: the server ends
+        except (Stopped, asyncio.CancelledError) as error:  # by somebody else: the server ends
+            if isinstance(error, asyncio.CancelledError) and not self.draining:
+                raise
             raise Refusal(503, "this server is shutting down", "shutdown") from None
         finally:
             if not done.done():

@@ -38,8 +38,11 @@ def bench(
     ] = THIN_TO,
     threads: int = 2,
 ) -> None:
-    """Mean IoU on every still-picture set, beside two baselines without a model; and, the same
-    pictures for all, examples as they are, a tuned prompt, and a U-Net trained on them."""
+    """Mean IoU on every still-picture set, beside two baselines without a model.
+
+    A second table has the same pictures for all: examples as they are, a tuned prompt, a U-Net
+    trained on them.
+    """
     import torch
 
     from eval.bench import run
@@ -235,4 +238,5 @@ if __name__ == "__main__":
     try:
         app()
     except InputError as error:
-        sys.exit(f"Error: {error}")
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -40,17 +40,20 @@ def add(app: typer.Typer) -> None:
     for protocol in FEW_SHOT.values():
         app.command(protocol.name, help=_help(protocol))(_command(protocol))
     for video in VIDEOS.values():
-        text = f"{video.title}: J&F. Layout: {video.layout}"
+        text = f"{video.title}: J&F. --data is the folder that holds {video.layout}"
         app.command(video.name, help=text)(_video_command(video))
-    app.command("ade20k", help=f"ADE20K: mIoU of 150 classes. Layout: {ade20k.SET.layout}")(_ade20k)
-    app.command("coco-panoptic", help=f"COCO panoptic: PQ and AP. Layout: {coco_panoptic.LAYOUT}")(
-        _coco_panoptic
-    )
+    app.command("ade20k", help=f"ADE20K: mIoU. --data holds {ade20k.SET.layout}")(_ade20k)
+    app.command(
+        "coco-panoptic", help=f"COCO panoptic: PQ, AP. --data holds {coco_panoptic.LAYOUT}"
+    )(_coco_panoptic)
 
 
 def _help(protocol: FewShot) -> str:
     folds = f" {protocol.folds} folds." if protocol.folds > 1 else ""
-    return f"{protocol.title}: few-shot mIoU and FB-IoU.{folds} Layout: {protocol.layout}"
+    return (
+        f"{protocol.title}: few-shot mIoU, FB-IoU and Dice.{folds} --data is the folder that holds "
+        f"{protocol.layout}"
+    )
 
 
 def _command(protocol: FewShot) -> Callable[..., None]:

@@ -6,6 +6,8 @@ from incontext.errors import InputError
 PICTURES = ("ADE20K", "COCO", "DAVIS", "FSS-1000", "ISIC", "MOSE", "VOC", "YouTube-VOS", "folder",
             "fundus", "iSAID")  # fmt: skip
 
+OWN = "folder"  # whose pictures these are nobody knows here
+
 # Whose pictures were seen, with how much of their labels.
 TRAINED: dict[str, dict[str, str]] = {
     "incontext-small": {
@@ -45,4 +47,5 @@ def domain(checkpoint: str, pictures: str, said: str = "") -> str:
         seen = {**{name: name for name in said_of(said)}, **seen}
     if pictures in seen:
         return f"in-domain: {seen[pictures]}"
-    return "strict" if said or checkpoint in TRAINED else "unknown (--trained-on)"
+    known = checkpoint in TRAINED and pictures != OWN
+    return "strict" if said or known else "unknown (--trained-on)"

@@ -34,8 +34,13 @@ class Journal:
         for path in sorted(self.folder.glob("*.jsonl")):
             lines = list(_lines(path))
             if lines and lines[0].get("about") != self.about:
+                before = lines[0].get("about", {})
+                names = sorted(
+                    name for name in before.keys() | self.about.keys()
+                    if before.get(name) != self.about.get(name)
+                )  # fmt: skip
                 raise InputError(
-                    f"{self.folder} holds another evaluation, {lines[0].get('about')}; pass "
+                    f"{self.folder} holds another evaluation (other {', '.join(names)}); pass "
                     "another --out"
                 )
             for line in lines[1:]:

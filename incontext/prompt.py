@@ -175,7 +175,7 @@ class Prompt:
             start = f"pass.{number}."
             own = {n.removeprefix(start): x for n, x in tensors.items() if n.startswith(start)}
             coloring = Coloring(tuple(said["ids"]), tuple(tuple(c) for c in said["colors"]))
-            passes.append(Pass(coloring, Encoded.of(own, said["count"], said["size"])))
+            passes.append(Pass(coloring, Encoded.checked(own, said["count"], said["size"])))
         if not passes:
             raise ValueError("it has no passes")
         gallery, small = None, tensors.get("thumbnail")

@@ -82,7 +82,7 @@ def test_examples_weigh_alike_whatever_is_kept():
     one = net.encode_parts([shown(1, 1)], kind)
     known = one.known
     assert isinstance(known, IndependentKnown)
-    flat = IndependentKnown.joined([known, known._flat(math.log(1))])
+    flat = IndependentKnown.joined([known, known.flat(math.log(1))])
     torch.manual_seed(1)
     query = torch.randn(1, 3, SIZE, SIZE)
     twice = replace(one, known=flat)

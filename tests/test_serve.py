@@ -341,6 +341,7 @@ def test_bad_options_are_named(client, held, scenes, tmp_path):
         (image, {"prompt": known, "tile": "nan"}, "tile: "),
         (image, {"prompt": known, "tile": "-3"}, "tile -3; accepted: 16"),
         (image, {"prompt": known, "answer": "xml"}, "accepted: json, coco, labels"),
+        (image, {"prompt": known, "anwser": "coco"}, "field 'anwser'; accepted: answer, colors"),
         (image, {"prompt": known, "kind": "instance"}, "kind beside a prompt"),
         (image, {}, "name a prompt, or send examples"),
         (image + example, {"prompt": known}, "name a prompt, or send examples"),

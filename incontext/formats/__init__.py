@@ -50,6 +50,8 @@ def export(folder: str | Path, name: str, out: str | Path) -> Path:
             no earlier export wrote, or a package that is missing.
         OSError: it cannot be written.
     """
+    if name == "onnx":
+        raise InputError("onnx is of a checkpoint: incontext export onnx --checkpoint NAME --out X")
     if name not in FORMATS:
         raise InputError(f"format {name!r}; accepted: {', '.join(FORMATS)}")
     one, out = FORMATS[name], Path(out)

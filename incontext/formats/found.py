@@ -113,7 +113,10 @@ class Folder:
                 "(--images)"
             )
         if len(closest) > 1:
-            raise InputError(f"{said!r} can be {closest[0]} or {closest[1]}")
+            raise InputError(
+                f"{said!r} can be {closest[0]} or {closest[1]}; say which folder with images= "
+                "(--images)"
+            )
         return closest[0]
 
 

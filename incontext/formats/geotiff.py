@@ -1,5 +1,6 @@
 """GeoTIFF: labels that lie where their picture lies on the earth."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,6 @@ def write(results: Iterable[Labelled], out: Path) -> Path:
     rasterio = check_writing()
     for one in results:
         path = out / f"{one.name}.tif"
-        path.parent.mkdir(parents=True, exist_ok=True)
         wide = max(one.names, default=0) > 255
         values = one.labels.astype(np.uint16 if wide else np.uint8)
         with _opened(rasterio, one) as source:
@@ -34,6 +34,7 @@ def write(results: Iterable[Labelled], out: Path) -> Path:
                 "crs": source.crs, "transform": source.transform,
             }  # fmt: skip
             (points, system), rational = source.gcps, source.rpcs
+        path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.part")
         try:
             with rasterio.open(draft, "w", **profile) as target:
@@ -66,7 +67,9 @@ def check_writing() -> Any:
 
 def _opened(rasterio: Any, one: Labelled) -> Any:
     try:
-        source = rasterio.open(one.source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a missing georeference: it is an error below
+            source = rasterio.open(one.source)
     except Exception as error:  # GDAL has errors of its own
         raise InputError(f"{one.source}: not a GeoTIFF ({type(error).__name__})") from None
     if not _georeferenced(source):

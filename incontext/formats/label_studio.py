@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -146,7 +147,14 @@ def _names(region: dict[str, Any]) -> list[str]:
 def _config(path: Path, used: set[str]) -> tuple[dict[str, int], dict[int, Rgb]]:
     """Ids by name, colors by id, of a labelling configuration; in order where there is none."""
     if not path.is_file():
-        return numbered(used), {}
+        ids = numbered(used)
+        listed = ", ".join(f"{index} {name}" for name, index in ids.items())
+        warnings.warn(
+            f"no {path.name} beside the tasks, so ids follow the alphabet: {listed}; put the "
+            "labelling configuration there to have its order",
+            stacklevel=2,
+        )
+        return ids, {}
     try:
         labels = [one for one in ElementTree.parse(path).iter("Label") if one.get("value")]
         said = [one.get("category") for one in labels]

@@ -116,7 +116,10 @@ def _masks(path: Path, ids: dict[int, int], size: Size) -> Iterator[tuple[Any, i
 def _row(line: str, ids: dict[int, int]) -> tuple[int, list[float]]:
     """Id and shares x, y, x, y … in 0–1."""
     first, *rest = line.split()
-    points = [float(part) for part in rest]
+    try:
+        points = [float(part) for part in rest]
+    except ValueError as error:
+        raise InputError(f"{line.strip()[:40]!r}: {error}; accepted: numbers") from None
     if len(points) == 4:
         raise InputError("a box; accepted: outlines, a class and three points or more")
     if len(points) < 6 or len(points) % 2:

@@ -39,7 +39,23 @@ class Encoded:
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor], count: int, size: Sequence[int]) -> "Encoded":
-        """What `tensors` answered, together again.
+        """What `tensors` answered, together again; believed, as graphs that are traced need it.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        known, matches = (
+            {n.removeprefix(part): x for n, x in tensors.items() if n.startswith(part)}
+            for part in ("known.", "matches.")
+        )
+        kind = IndependentKnown if "merged.0" in known else JointKnown
+        own = Matches(**matches) if matches else None
+        kept = kind.from_tensors(known)
+        return cls(count, (size[0], size[1]), tensors["semantic"], kept, own)
+
+    @classmethod
+    def checked(cls, tensors: dict[str, Tensor], count: int, size: Sequence[int]) -> "Encoded":
+        """`of` what a file says.
 
         Raises:
             KeyError: a tensor is missing.
@@ -47,16 +63,10 @@ class Encoded:
         """
         if not (len(size) == 2 and all(_is_count(side) for side in size)):
             raise ValueError(f"size {list(size)}; accepted: height and width")
-        known, matches = (
-            {n.removeprefix(part): x for n, x in tensors.items() if n.startswith(part)}
-            for part in ("known.", "matches.")
-        )
-        kind = IndependentKnown if "merged.0" in known else JointKnown
-        kept = kind.from_tensors(known)
-        if not _is_count(count) or not kept.fits(count):
+        made = cls.of(tensors, count, size)
+        if not _is_count(count) or not made.known.fits(count):
             raise ValueError(f"{count!r} examples, but its tensors are of another number")
-        own = Matches(**matches) if matches else None
-        return cls(count, (size[0], size[1]), tensors["semantic"], kept, own)
+        return made
 
     @classmethod
     def joined(cls, several: "Sequence[Encoded]") -> "Encoded":
