@@ -81,7 +81,8 @@ def write(model: SegGPT, folder: str | Path, *, name: str = "") -> Written:
         (Path(draft) / ABOUT).write_text(_json(about), encoding="utf-8")
         # Without it until all is there: what it says must not be of other graphs.
         (folder / ABOUT).unlink(missing_ok=True)
-        files = [*(said["file"] for said in described.values()), ABOUT]
+        # Weights of 1.5 GB and more are in files beside the graphs; what is all said goes last.
+        files = sorted((path.name for path in Path(draft).iterdir()), key=lambda n: (n == ABOUT, n))
         for file in files:
             os.replace(Path(draft) / file, folder / file)
     return Written(folder, files, differences)
