@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--examples", default="1,4")
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--rounds", type=int, default=5, help="fewer for larger batches")
+    parser.add_argument("--rounds", type=int, default=3, help="one less for larger batches")
     parser.add_argument("--graphs", type=Path, help="where graphs are, or are to be written")
     parser.add_argument("--quick", action="store_true", help="one example, one query, two rounds")
     options = parser.parse_args()
@@ -61,7 +61,7 @@ def _rows(model: SegGPT, sessions: Sessions, count: int, options: argparse.Names
         query = torch.randn(batch, 3, side, side)
         _row(
             count, "a query" if batch == 1 else f"{batch} queries",
-            options.rounds if batch == 1 else max(2, options.rounds // 2),
+            options.rounds if batch == 1 else max(1, options.rounds - 1),
             partial(model.paint, query, encoded),
             partial(sessions.run, "query", query=query, **prompt),
         )  # fmt: skip
