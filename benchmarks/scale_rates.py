@@ -77,7 +77,8 @@ def _steps(root: Path, count: int) -> dict[str, float]:
         torch.set_num_threads(threads)
         predictor.predict(images[:8], prompt)
         model[threads] = _rate(len(images), lambda: predictor.predict(images, prompt))
-        row(f"model, pictures a second ({threads} threads)", f"{model[threads]:.1f}")
+        many = "thread" if threads == 1 else "threads"
+        row(f"model, pictures a second ({threads} {many})", f"{model[threads]:.1f}")
     torch.set_num_threads(1)
     results = predictor.predict(images[:16], prompt)
     folder = root / "written"
