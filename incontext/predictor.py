@@ -163,8 +163,7 @@ class Predictor:
         examples = _listed(examples, crop)
         maps = align(examples)
         ids = sorted({index for m in maps for index in m.present})
-        said = names_of((m.present, e.names) for m, e in zip(maps, examples, strict=True))
-        named = check_names({**said, **(names or {})}, ids)
+        named = _named(maps, examples, names, ids)
         colorings = group(ids, classes_per_pass, coloring)
         seen_at_once = min(nearest or len(examples), len(examples))
         share = 1.0 if thin_to is None else min(1.0, thin_to / seen_at_once)
@@ -177,11 +176,11 @@ class Predictor:
             passes.append(Pass(part, encoded.to(torch.float16) if half else encoded))
         colors = display_colors(maps, ids)
         shown = [Example.of(e.image, m) for e, m in zip(examples, maps, strict=True)][:MOST]
-        made = {"by": "prompt", "nearest": nearest, "crop": crop}
         return Prompt(
             tuple(ids), colors, named, kind, len(examples), tuple(passes),
             self.checkpoint, self._gallery(examples, maps, colorings, chunk, seen_at_once),
-            self.name, made, picture_of(shown, colors) if thumbnail else None,
+            self.name, {"by": "prompt", "nearest": nearest, "crop": crop},
+            picture_of(shown, colors) if thumbnail else None,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -373,6 +372,15 @@ class Predictor:
             self.normalizer.restore(self.model.paint(seen, one, chunk=chunk)) for one in encoded
         ]
         return [[paintings[index] for paintings in painted] for index in range(len(pictures))]
+
+
+def _named(
+    maps: Sequence[Labels], examples: Sequence[Example], names: Mapping[int, str] | None,
+    ids: Sequence[int],
+) -> dict[int, str]:  # fmt: skip
+    """Names of ids: those given, else those that the examples bring."""
+    said = names_of((m.present, e.names) for m, e in zip(maps, examples, strict=True))
+    return check_names({**said, **(names or {})}, ids)
 
 
 def _listed(examples: Example | Sequence[Example], crop: bool) -> list[Example]:
