@@ -17,7 +17,7 @@ from torch import Tensor
 
 from incontext import convert, hub
 from incontext.errors import InputError, first_line
-from incontext.model import Config, SegGPT
+from incontext.model import Config, Model, assemble
 
 BUNDLED = Path(__file__).parent / "weights"
 DEFAULT = "incontext-small"
@@ -41,7 +41,7 @@ def display_name(source: str | Path) -> str:
     return path.parent.name if path.name == WEIGHTS else path.name
 
 
-def load(source: str | Path, *, local_files_only: bool = False) -> SegGPT:
+def load(source: str | Path, *, local_files_only: bool = False) -> Model:
     """A model in evaluation mode, float32, on CPU.
 
     Args:
@@ -121,7 +121,7 @@ def read_config(weights: Path) -> dict[str, Any] | None:
     return config
 
 
-def build(state: dict[str, Tensor], config: dict[str, Any] | None, path: Path) -> SegGPT:
+def build(state: dict[str, Tensor], config: dict[str, Any] | None, path: Path) -> Model:
     """Model from tensors of any layout; strict.
 
     Raises:
@@ -134,7 +134,7 @@ def build(state: dict[str, Tensor], config: dict[str, Any] | None, path: Path) -
             state = convert.convert(state, "incontext")
             shape = convert.config_of(state, **_transformers_config(config or {}))
         with torch.device("meta"):
-            model = SegGPT(shape)
+            model = assemble(shape)
     except InputError:
         raise
     except (ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
@@ -202,7 +202,7 @@ def with_tuples(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def save(
-    model: SegGPT,
+    model: Model,
     target: str | Path,
     *,
     layout: str = "incontext",
@@ -221,7 +221,7 @@ def save(
             quantized.
     """
     with torch.device("meta"):
-        problems = compare(SegGPT(model.config).state_dict(), model.state_dict())
+        problems = compare(assemble(model.config).state_dict(), model.state_dict())
     if problems:  # such as int8 weights, which live outside the tensors of a model
         raise InputError("this model cannot be saved: " + "; ".join(problems))
     try:
@@ -252,7 +252,7 @@ def save(
     return target / WEIGHTS
 
 
-def _check_said(model: SegGPT, layout: str, said: dict[str, Any]) -> None:
+def _check_said(model: Model, layout: str, said: dict[str, Any]) -> None:
     """Raise InputError if a model would come back from the layout with another Config."""
     try:
         again = convert.config_of(model.state_dict(), **said)
@@ -284,7 +284,7 @@ def _describe(config: Config) -> dict[str, Any]:
     }
 
 
-def fingerprint(model: SegGPT) -> str:
+def fingerprint(model: Model) -> str:
     """Names a model's weights: 16 hex digits of its shape and of values spread over all tensors.
 
     A thousand values of each tensor, so that it costs milliseconds; training changes them all.
@@ -297,7 +297,7 @@ def fingerprint(model: SegGPT) -> str:
     return digest.hexdigest()[:16]
 
 
-def push_to_hub(model: SegGPT, repo: str, *, private: bool = False) -> str:
+def push_to_hub(model: Model, repo: str, *, private: bool = False) -> str:
     """Upload `model.safetensors` and `config.json` to the hub; answers the repository's address.
 
     Raises:

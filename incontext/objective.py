@@ -12,6 +12,7 @@ from torch import Tensor
 
 from incontext.episodes import Batch
 from incontext.model import painting_loss
+from incontext.model.voting import asked_of
 from incontext.pictures import IGNORE
 
 
@@ -100,6 +101,40 @@ def objective(
     judged = None if hidden is None else _pixels(hidden, labels)
     colors = (batch.colors - mean.view(3)) / std.view(3)
     return judge(painting, copied, truth, labels, colors, batch.asked(), weights, judged)
+
+
+def voting_objective(
+    model: torch.nn.Module, mean: Tensor, std: Tensor, weights: Weights, batch: Batch
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of a batch for a voting model, and its parts by name; every view is a query once."""
+    ids = torch.arange(1, batch.colors.shape[1], device=batch.labels.device)
+    used = int(torch.where(batch.labels == IGNORE, 0, batch.labels).max())
+    ids = ids[: max(1, used)]
+    labels = (batch.labels[:, :, None] == ids.view(-1, 1, 1)).to(batch.images.dtype)
+    known = batch.labels != IGNORE
+    logits, guess = model((batch.images - mean) / std, labels, known)
+    asked = asked_of(labels).flatten(0, 1)  # (E, K)
+    truth, sure = labels.flatten(0, 1) * asked[..., None, None], known.flatten(0, 1)
+    share = sure.float().flatten(1).mean(1).clamp(min=1e-6)
+    full = torch.cat([torch.zeros_like(logits[:, :1]), logits.float()], 1)
+    index = torch.cat([torch.full_like(truth[:, :1], 0.5), truth], 1).argmax(1)
+    crossed = (F.cross_entropy(full, index, reduction="none") * sure).flatten(1).mean(1) / share
+    score = full.softmax(1)[:, 1:] * sure[:, None]
+    truth = truth * sure[:, None]
+    both = (score * truth).sum((2, 3))
+    dice = 1 - (2 * both + 20) / (score.sum((2, 3)) + truth.sum((2, 3)) + 20)
+    dice = (dice * asked).sum(1) / asked.sum(1).clamp(min=1)
+    size = (guess.shape[-2], guess.shape[-1])
+    early = F.binary_cross_entropy_with_logits(
+        guess.float(), F.adaptive_avg_pool2d(truth, size), reduction="none"
+    )
+    early = (early.mean((2, 3)) * asked).sum(1) / asked.sum(1).clamp(min=1)
+    counted = asked.any(1).float()
+    counted = counted / counted.sum().clamp(min=1)
+    parts = {"crossed": crossed, "overlap": dice, "early": early}
+    means = {name: (x * counted).sum() for name, x in parts.items()}
+    loss = 2 * means["crossed"] + means["overlap"] + 0.5 * means["early"]
+    return loss, {"loss": loss.detach(), **{n: x.detach() for n, x in means.items()}}
 
 
 def judge(

@@ -20,7 +20,7 @@ from incontext.example import Example
 from incontext.gallery import Gallery
 from incontext.image import ImageLike, Normalizer, read_image
 from incontext.labels import UNKNOWN, Labels
-from incontext.model import SegGPT
+from incontext.model import Model
 from incontext.model.encoder import Encoded, Shown
 from incontext.model.int8 import Int8Linear
 from incontext.model.parts import InMemory, Parts
@@ -58,7 +58,7 @@ class Predictor:
     """Has a model, takes pictures, answers in the caller's size and ids.
 
     Args:
-        model: any `SegGPT`.
+        model: any of `incontext.model`.
         device: "auto" takes a GPU where there is one.
         dtype: of the model's arithmetic; paintings are read in float32. torch.int8: the blocks'
             linear layers have int8 weights, all else is float32; on CPU only, see
@@ -73,7 +73,7 @@ class Predictor:
 
     def __init__(
         self,
-        model: SegGPT,
+        model: Model,
         *,
         device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float32,
@@ -92,7 +92,12 @@ class Predictor:
             raise InputError(f"int8 weights on {self.device}; accepted: device cpu")
         self.checkpoint, self.name = checkpoint.fingerprint(model), name
         self.model = model.to(self.device, self.dtype).eval()
-        for block in self.model.encoder.blocks:
+        if int8 and not self.model.blocks:
+            raise InputError(
+                "int8 weights are for the linear layers of token blocks, which this checkpoint "
+                "lacks; accepted: float32, float16, bfloat16"
+            )
+        for block in self.model.blocks:
             if int8:
                 block.quantize()
             if compile:
@@ -204,8 +209,10 @@ class Predictor:
         """
         pairs = self._pairs(list(examples), maps or [e.labels for e in examples], coloring, chunk)
         semantic = torch.tensor([kind == "semantic"], device=self.device)
+        colors = self.normalizer.array(np.array([coloring.colors], np.uint8))  # (3, 1, K)
         return self.model.encode_parts(
-            pairs, semantic, chunk=chunk, parts=parts, settle=settle, share=share, start=start,
+            pairs, semantic, colors=self._to_device(colors.permute(1, 2, 0)), chunk=chunk,
+            parts=parts, settle=settle, share=share, start=start,
         )  # fmt: skip
 
     def _parts(self, spill: bool | str | Path) -> Parts:

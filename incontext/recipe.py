@@ -43,11 +43,13 @@ class Recipe:
     hidden: float = 0.0  # share of steps with random blocks hidden instead of the query half
     learning_rate: float = 1e-3
     warmup: int = 300  # steps
+    decay: float = 1.0  # the last share of the steps, in which the rate falls
     weight_decay: float = 0.05
     clip: float = 1.0  # norm of all gradients
     ema: float = 0.999
     accumulate: int = 1  # pieces that a step's episodes are computed in
     precision: str = "no"  # or "bf16"
+    frozen: tuple[str, ...] = ()  # parts of the model that are not learned, such as "stem"
     seed: int = 0
     weights: Weights = field(default_factory=Weights)
     mixture: Mixture = field(default_factory=Mixture)
@@ -65,7 +67,7 @@ class Recipe:
             check(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; accepted: 1 or more")
         for name in ("learning_rate", "clip"):
             check(getattr(self, name) > 0, f"{name} is {getattr(self, name)}; accepted: over 0")
-        for name in ("hidden", "ema"):
+        for name in ("hidden", "ema", "decay"):
             check(0 <= getattr(self, name) <= 1, f"{name} must lie in 0 to 1")
         check(
             self.precision in ("no", "bf16"),
@@ -73,10 +75,12 @@ class Recipe:
         )
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then a cosine down to a hundredth."""
+        """Learning rate of a step: linear warm-up, then constant, in the end a cosine down to a
+        hundredth."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        start = max(self.warmup, round(self.steps * (1 - self.decay)))
+        done = max(0, step - start) / max(1, self.steps - start)
         return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, done))) / 2)
 
     def step(self, number: int, processes: int = 1) -> Step:

@@ -15,11 +15,12 @@ from tqdm import tqdm
 from incontext.checkpoint import WEIGHTS, compare, load, save
 from incontext.episodes import Batch, Sampler
 from incontext.errors import InputError, first_line
-from incontext.model import SegGPT
+from incontext.model import Model, SegGPT, VotingModel, assemble
 from incontext.model.low_rank import merge
-from incontext.objective import objective
+from incontext.objective import objective, voting_objective
 from incontext.pictures import PictureSet, check_labelled, load_set
 from incontext.plan import Plan
+from incontext.pretrained import backbone_state, graft
 from incontext.recipe import Recipe, Run
 from incontext.run_log import Meter, RunLog
 from incontext.validation import Validation
@@ -58,7 +59,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: SegGPT,
+        model: Model,
         sets: Sequence[PictureSet],
         recipe: Recipe,
         folder: Path,
@@ -201,10 +202,12 @@ class Trainer:
             last = piece == pieces - 1
             # Gradients travel between processes once a step, with the last piece.
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                loss, parts = objective(
-                    self.model, self.mean, self.std, self.recipe.weights,
-                    batch.part(part.start, part.stop), None if hidden is None else hidden[part],
-                )  # fmt: skip
+                few = batch.part(part.start, part.stop)
+                about = (self.model, self.mean, self.std, self.recipe.weights, few)
+                if isinstance(self.raw, VotingModel):
+                    loss, parts = voting_objective(*about)
+                else:
+                    loss, parts = objective(*about, None if hidden is None else hidden[part])
                 self.accelerator.backward(loss / pieces)
             for name, value in parts.items():
                 total[name] = total.get(name, 0) + value / pieces
@@ -213,7 +216,7 @@ class Trainer:
     def run(
         self,
         until: int | None = None,
-        save_every: int = 200,
+        save_every: int = 100,
         log_every: int = 50,
         validate_every: int = 500,
     ) -> None:
@@ -254,9 +257,9 @@ class Trainer:
             self.log.draw(shown)
         self.accelerator.wait_for_everyone()
 
-    def averaged(self) -> SegGPT:
+    def averaged(self) -> Model:
         """A model of its own with the averaged weights, low-rank updates merged."""
-        model = SegGPT(self.raw.config).to(self.accelerator.device)
+        model = assemble(self.raw.config).to(self.accelerator.device)
         model.load_state_dict(merge(self.ema))
         return model.eval()
 
@@ -287,15 +290,21 @@ def train_from_file(
     """
     about = Run.read(description)
     torch.manual_seed(about.recipe.seed)
-    model = SegGPT(about.config)
-    if init:
-        before = load(init)
+    model = assemble(about.config)
+    if isinstance(model, VotingModel):
+        model.backbone.load_state_dict(backbone_state(about.config.backbone))
+    before = load(init) if init else None
+    if isinstance(model, VotingModel) and isinstance(before, SegGPT):
+        graft(model, before)
+    elif before is not None:
         if asdict(before.config) | {"image_size": 0} != asdict(about.config) | {"image_size": 0}:
             raise InputError(f"--init {init} has another shape than {description} describes")
         problems = compare(model.state_dict(), before.state_dict())
         if problems:  # relative position has tables of the picture's size
             raise InputError(f"--init {init}: {'; '.join(problems)}")
         model.load_state_dict(before.state_dict())
+    for part in about.recipe.frozen:
+        model.get_submodule(part).requires_grad_(False)
     sets = [load_set(path, about.cache) for path in sources]
     for data, path in zip(sets, sources, strict=True):
         if not about.recipe.mixture.regions:  # which need no labels

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from incontext.model import SegGPT
+from incontext.model import Model
 from incontext.pictures import IGNORE, PictureSet
 
 
@@ -58,7 +58,7 @@ class Validation:
 
     @torch.no_grad()
     def paint(
-        self, model: SegGPT, data: PictureSet, episodes: list[BinaryEpisode]
+        self, model: Model, data: PictureSet, episodes: list[BinaryEpisode]
     ) -> Iterator[tuple[BinaryEpisode, Judged]]:
         """What the model paints in each episode, one after the other."""
         device = next(model.parameters()).device
@@ -72,11 +72,12 @@ class Validation:
             white = (labels[:-1, None] == 1).float().expand(-1, 3, -1, -1)
             targets = ((white - mean) / std).to(device)
             semantic = torch.ones(1, dtype=torch.bool, device=device)
-            encoded = model.encode(images[None, :-1], targets[None], semantic)
+            colors = ((1 - mean) / std).view(1, 1, 3).to(device)
+            encoded = model.encode(images[None, :-1], targets[None], semantic, colors=colors)
             painting = model.paint(images[-1:], encoded)[0].float().cpu()
             yield episode, Judged(pictures, labels, (painting * std + mean).clamp(0, 1))
 
-    def score(self, model: SegGPT) -> dict[str, float]:
+    def score(self, model: Model) -> dict[str, float]:
         """Mean IoU by set, in percent: intersections and unions summed by class, then averaged.
 
         A pixel is read as the class where its painting is nearer to white than to black. A set
@@ -101,7 +102,7 @@ class Validation:
         model.train(training)
         return scores
 
-    def samples(self, model: SegGPT, count: int = 8) -> list[Judged]:
+    def samples(self, model: Model, count: int = 8) -> list[Judged]:
         """The first episode of the first `count` sets, painted."""
         shown = []
         for data, drawn in zip(self.sets[:count], self.drawn, strict=False):

@@ -2,5 +2,14 @@
 
 from incontext.model.config import SIZES, Config
 from incontext.model.seggpt import SegGPT, painting_loss
+from incontext.model.voting import VotingModel
 
-__all__ = ["SIZES", "Config", "SegGPT", "painting_loss"]
+Model = SegGPT | VotingModel
+
+
+def assemble(config: Config) -> Model:
+    """A model of this shape: with a backbone one that votes, else one of tokens."""
+    return VotingModel(config) if config.backbone else SegGPT(config)
+
+
+__all__ = ["SIZES", "Config", "Model", "SegGPT", "VotingModel", "assemble", "painting_loss"]

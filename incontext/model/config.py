@@ -27,6 +27,11 @@ class Config:
     stem_blocks: int = 2  # residual blocks a stage
     copy_heads: int = 0  # 0: no copy path
     copy_dim: int = 32
+    backbone: str = ""  # frozen pretrained network; "": tokens and no votes
+    match_heads: int = 6  # of the learned matching beside a backbone's votes
+    match_dim: int = 24
+    mixer: tuple[int, ...] = (96, 48, 16)  # widths at strides 8, 4, 2, beside a backbone
+    mixer_blocks: int = 2  # residual blocks behind the query's own votes
     # Normalization of RGB in 0–1; travels with the weights.
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -79,6 +84,15 @@ class Config:
 
 
 SIZES: dict[str, Config] = {
+    "votes": Config(
+        image_size=224,
+        patch_size=8,
+        relative_position=False,
+        example_attention="independent",
+        stem=(32, 64, 128),
+        copy_heads=4,
+        backbone="efficientnet-lite0",
+    ),
     "vit-large": Config(),
     "small": Config(
         image_size=160,

@@ -18,6 +18,7 @@ from incontext.model.layers import Block, Derived, PatchEmbedding, join_heads, s
 from incontext.model.parts import InMemory, Parts
 from incontext.model.stem import CopyPath, Matches, Stem
 from incontext.model.thinning import Kept, any_of, choose, with_objects
+from incontext.model.votes import Voters
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,17 @@ class Encoded:
     count: int
     size: tuple[int, int]  # height and width of the pictures, which queries share
     semantic: Tensor  # (P,) bool: True = semantic kind, False = instance kind
-    known: JointKnown | IndependentKnown
+    known: JointKnown | IndependentKnown | Voters
     matches: Matches | None = None
+    colors: Tensor | None = None  # (P, K, 3) normalized, of the ids that voters vote for
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is kept, by name."""
         named = {f"known.{name}": x for name, x in self.known.tensors().items()}
         if self.matches:
             named |= {f"matches.{name}": x for name, x in self.matches.tensors().items()}
+        if self.colors is not None:
+            named["colors"] = self.colors
         return {"semantic": self.semantic, **named}
 
     @classmethod
@@ -48,10 +52,14 @@ class Encoded:
             {n.removeprefix(part): x for n, x in tensors.items() if n.startswith(part)}
             for part in ("known.", "matches.")
         )
-        kind = IndependentKnown if "merged.0" in known else JointKnown
+        kind: type[JointKnown] | type[IndependentKnown] | type[Voters] = JointKnown
+        if "block.0" in known:
+            kind = Voters
+        elif "merged.0" in known:
+            kind = IndependentKnown
         own = Matches(**matches) if matches else None
-        kept = kind.from_tensors(known)
-        return cls(count, (size[0], size[1]), tensors["semantic"], kept, own)
+        kept, colors = kind.from_tensors(known), tensors.get("colors")
+        return cls(count, (size[0], size[1]), tensors["semantic"], kept, own, colors)
 
     @classmethod
     def checked(cls, tensors: dict[str, Tensor], count: int, size: Sequence[int]) -> "Encoded":
@@ -77,8 +85,10 @@ class Encoded:
         if len(several) == 1:
             return several[0]
         first = several[0]
-        known: JointKnown | IndependentKnown
-        if isinstance(first.known, JointKnown):
+        known: JointKnown | IndependentKnown | Voters
+        if isinstance(first.known, Voters):
+            known = Voters.joined([x.known for x in several if isinstance(x.known, Voters)])
+        elif isinstance(first.known, JointKnown):
             known = JointKnown.joined([x.known for x in several if isinstance(x.known, JointKnown)])
         else:
             same = [x.known for x in several if isinstance(x.known, IndependentKnown)]
@@ -86,7 +96,7 @@ class Encoded:
         matches = [one.matches for one in several if one.matches]
         together = Matches.joined(matches) if matches else None
         count = sum(one.count for one in several)
-        return cls(count, first.size, first.semantic, known, together)
+        return cls(count, first.size, first.semantic, known, together, first.colors)
 
     @property
     def nbytes(self) -> int:
@@ -98,14 +108,19 @@ class Encoded:
         """Stored as another dtype, or elsewhere; queries go on in their own dtype."""
         matches = self.matches.to(kind) if self.matches else None
         semantic = self.semantic if isinstance(kind, torch.dtype) else self.semantic.to(kind)
-        return replace(self, semantic=semantic, known=self.known.to(kind), matches=matches)
+        colors = self.colors
+        if colors is not None and not isinstance(kind, torch.dtype):
+            colors = colors.to(kind)
+        return replace(
+            self, semantic=semantic, known=self.known.to(kind), matches=matches, colors=colors
+        )
 
     def select(self, which: Tensor) -> "Encoded":
         """A prompt for each of B queries, of k examples each: `which` (B, k); P must be 1."""
         matches = self.matches.select(which) if self.matches else None
         known = self.known.select(which)
         semantic = self.semantic.expand(len(which))
-        return Encoded(which.shape[1], self.size, semantic, known, matches)
+        return Encoded(which.shape[1], self.size, semantic, known, matches, self.colors)
 
 
 def _is_count(value: object) -> bool:
@@ -314,6 +329,7 @@ class Encoder(nn.Module):
         semantic = encoded.semantic.expand(shown.shape[0])
         image = self._place(seen.tokens, self.segment_image, semantic, True)  # (B, h, w, C)
         shown = self._place(shown, self.segment_target, semantic, True)
+        assert not isinstance(encoded.known, Voters)  # those of a model that votes
         query, stream = encoded.known.begin(self.first, image, shown, chunk, above)
         taps = []
         for index in range(self.merge_after, len(self.blocks)):

@@ -1,6 +1,6 @@
 """The model: its assembly, its forward pass, and the loss beside it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from incontext.model.encoder import Encoded, Encoder, Seen, Shown
 from incontext.model.layers import Block, PatchEmbedding
 from incontext.model.parts import Parts
 from incontext.model.stem import CopyPath, Stem
+from incontext.model.voting import Look, check_pictures
 
 
 class SegGPT(nn.Module):
@@ -61,6 +62,7 @@ class SegGPT(nn.Module):
         *,
         hidden: Tensor | None = None,
         chunk: int | None = None,
+        colors: Tensor | None = None,
     ) -> Encoded:
         """Examples to a prompt that any number of queries can share.
 
@@ -70,6 +72,7 @@ class SegGPT(nn.Module):
             semantic: (P,) bool, True = semantic kind, False = instance kind.
             hidden: (P, h, w) bool, True = paint; None shows the examples' targets whole.
             chunk: examples attended at once; None: `examples_at_once`.
+            colors: of the ids; the targets say all that this model needs.
 
         Raises:
             ValueError: sizes that are no multiple of the patch, or shapes that do not fit.
@@ -88,6 +91,7 @@ class SegGPT(nn.Module):
         settle: bool = True,
         share: float = 1.0,
         start: int = 0,
+        colors: Tensor | None = None,
     ) -> Encoded:
         """`encode` for examples that come some at a time, images and targets (P, some, 3, H, W).
 
@@ -102,6 +106,7 @@ class SegGPT(nn.Module):
                 whose target is hidden whole.
             share: of the keys and values of each example to keep; independent attention only.
             start: number of the first of these examples, see `Encoder.encode`.
+            colors: of the ids; the targets say all that this model needs.
 
         Raises:
             ValueError: see `encode`; no example.
@@ -125,6 +130,11 @@ class SegGPT(nn.Module):
         return zip(images.split(some, 1), targets.split(some, 1), strict=True)
 
     @property
+    def blocks(self) -> Sequence[Block]:
+        """Blocks of tokens, which can be compiled, and quantized."""
+        return self.encoder.blocks
+
+    @property
     def examples_at_once(self) -> int:
         """Examples that attend together unless a call says how many.
 
@@ -146,12 +156,13 @@ class SegGPT(nn.Module):
         self._check("pictures", pictures, 4)
         return self.encoder.see(pictures)
 
-    def describe(self, seen: Seen) -> Tensor:
+    def describe(self, seen: Seen | Look) -> Tensor:
         """Features (M, D) whose cosine says how alike pictures are, see `Encoder.describe`."""
+        assert isinstance(seen, Seen)
         return self.encoder.describe(seen)
 
     def paint(
-        self, queries: Tensor | Seen, encoded: Encoded, *, chunk: int | None = None
+        self, queries: Tensor | Seen | Look, encoded: Encoded, *, chunk: int | None = None
     ) -> Tensor:
         """Queries (B, 3, H, W), normalized → painting of the query half (B, 3, H, W), normalized.
 
@@ -161,12 +172,13 @@ class SegGPT(nn.Module):
         return self.paint_and_copy(queries, encoded, chunk=chunk)[0]
 
     def paint_and_copy(
-        self, queries: Tensor | Seen, encoded: Encoded, *, chunk: int | None = None
+        self, queries: Tensor | Seen | Look, encoded: Encoded, *, chunk: int | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """`paint`, and the colors that the copy path brought, see `forward`."""
         pictures = queries if isinstance(queries, Tensor) else queries.picture
         self._fit(pictures, encoded)
         seen = self.encoder.see(queries) if isinstance(queries, Tensor) else queries
+        assert isinstance(seen, Seen)
         features = self.encoder(seen, encoded, chunk=chunk, above=self.decoder.rows_above)
         painting = self.decoder(features)
         return painting[..., painting.shape[-2] - pictures.shape[-2] :, :], features.colors
@@ -237,12 +249,7 @@ class SegGPT(nn.Module):
 
     def _check(self, what: str, x: Tensor, dims: int) -> None:
         """Raise ValueError unless `x` has so many dimensions and a size of whole patches."""
-        patch = self.config.patch_size
-        if x.dim() != dims or x.shape[-3] != 3 or x.shape[-1] % patch or x.shape[-2] % patch:
-            raise ValueError(
-                f"{what} have shape {tuple(x.shape)}; accepted: {dims} dimensions, 3 channels, "
-                f"height and width multiples of {patch}"
-            )
+        check_pictures(what, x, dims, self.config.patch_size)
 
     def _fit(self, queries: Tensor, encoded: Encoded) -> None:
         """Raise ValueError unless the queries can share the prompt's canvas.

@@ -35,7 +35,7 @@ class Residual(nn.Module):
 class Stem(nn.Module):
     """Pictures to tokens through one stage for each halving; every stage is kept as a skip."""
 
-    def __init__(self, widths: tuple[int, ...], blocks: int, embed_dim: int) -> None:
+    def __init__(self, widths: tuple[int, ...], blocks: int, embed_dim: int | None) -> None:
         super().__init__()
         inputs = (3, *widths[:-1])
         self.stages = nn.ModuleList(
@@ -45,16 +45,22 @@ class Stem(nn.Module):
             )
             for index, (before, width) in enumerate(zip(inputs, widths, strict=True))
         )
-        self.proj = nn.Conv2d(widths[-1], embed_dim, 1)
+        self.proj = None if embed_dim is None else nn.Conv2d(widths[-1], embed_dim, 1)
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(M, 3, height, width) → tokens (M, h, w, C) and the skips at strides 2, 4, …"""
+    def skips(self, picture: Tensor) -> list[Tensor]:
+        """(M, 3, height, width) → features at strides 2, 4, …"""
         skips = []
         x = picture.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x = stage(x)
             skips.append(x)
-        return self.proj(x).permute(0, 2, 3, 1), skips
+        return skips
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(M, 3, height, width) → tokens (M, h, w, C) and `skips`."""
+        assert self.proj is not None
+        skips = self.skips(picture)
+        return self.proj(skips[-1]).permute(0, 2, 3, 1), skips
 
 
 @dataclass(frozen=True)

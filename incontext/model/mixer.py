@@ -1,0 +1,89 @@
+"""Mixer: the votes for one id, beside what the query shows, to the id's logits at full size.
+
+Letters: J pairs of a query and an id, H W pixels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """Two 3×3 convolutions, each behind a group norm, added to their input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(J, width, h, w) → the same shape."""
+        return x + self.body(x)
+
+
+class Mixer(nn.Module):
+    """Weighs votes at stride 8, then climbs to full size beside the query's own features.
+
+    Args:
+        votes: maps of votes for an id at stride 8.
+        own: maps of the query's own votes, see `cast_own`.
+        copied: channels that the copy path brings at stride 4.
+        context: channels of the query's features at stride 8.
+        skips: channels of the query's features at strides 4 and 2.
+        widths: channels of the mixer at strides 8, 4 and 2.
+    """
+
+    def __init__(
+        self, votes: int, own: int, copied: int, context: int, skips: tuple[int, int],
+        widths: tuple[int, ...], blocks: int = 2,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        coarse, middle, fine = widths
+        self.copied = nn.Conv2d(copied, 32, 1)
+        self.copied_coarse = nn.Conv2d(32, 32, 2, 2)
+        self.votes = nn.Conv2d(votes + 32, coarse, 1)
+        self.context = nn.Conv2d(context, 32, 1)
+        self.join = nn.Conv2d(coarse + 32, coarse, 1)
+        self.first = Residual(coarse)
+        self.guess = nn.Conv2d(coarse, 1, 1)
+        self.own = nn.Conv2d(own, coarse, 1)
+        self.second = nn.Sequential(*(Residual(coarse) for _ in range(blocks)))
+        self.down = nn.Conv2d(coarse, middle, 1)
+        self.skip4, self.skip2 = nn.Conv2d(skips[0], 24, 1), nn.Conv2d(skips[1], 12, 1)
+        self.up4 = nn.Sequential(nn.Conv2d(middle + 24 + 32, middle, 3, padding=1), nn.ReLU())
+        self.mix4 = Residual(middle)
+        self.narrow = nn.Conv2d(middle, fine, 1)
+        self.up2 = nn.Sequential(
+            nn.Conv2d(fine + 12 + 3, fine, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(fine, 4, 3, padding=1), nn.PixelShuffle(2),
+        )  # fmt: skip
+
+    def query(self, context: Tensor, skips: Sequence[Tensor], picture: Tensor) -> list[Tensor]:
+        """What is computed once for all ids of a query: narrow features at strides 8, 4, 2."""
+        half = F.interpolate(picture, size=skips[1].shape[-2:], mode="bilinear")
+        return [
+            self.context(context), self.skip4(skips[0]), torch.cat([self.skip2(skips[1]), half], 1)
+        ]  # fmt: skip
+
+    def begin(self, votes: Tensor, copied: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        """Votes (J, votes, H/8, W/8) and copied (J, copied, H/4, W/4) → state at stride 8, a first
+        guess as logits (J, 1, H/8, W/8), and what is copied, narrow."""
+        copied = self.copied(copied)
+        x = self.votes(torch.cat([votes, self.copied_coarse(copied)], 1))
+        x = self.first(self.join(torch.cat([x, context], 1)))
+        return x, self.guess(x), copied
+
+    def finish(self, x: Tensor, own: Tensor, copied: Tensor, query: Sequence[Tensor]) -> Tensor:
+        """State and own votes at stride 8 → logits of the pairs (J, H, W)."""
+        x = self.down(self.second(x + self.own(own)))
+        x = self.up4(torch.cat([_up(x, query[1]), query[1], copied], 1))
+        x = self.narrow(self.mix4(x))
+        return self.up2(torch.cat([_up(x, query[2]), query[2]], 1))[:, 0]
+
+
+def _up(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear")
