@@ -31,6 +31,7 @@ def main() -> None:
     if options.quick:
         options.examples, options.batches, options.threads, options.rounds = "1", "1", "2", 2
     model = load("incontext-small")
+    assert isinstance(model, SegGPT)
     with tempfile.TemporaryDirectory() as draft:
         folder = options.graphs or Path(draft)
         if not (folder / ABOUT).is_file():

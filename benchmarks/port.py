@@ -37,6 +37,7 @@ def pair(tiny: bool, device: str, dtype: torch.dtype) -> tuple[Any, SegGPT]:
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         ours = load(folder)
+    assert isinstance(ours, SegGPT)
     return theirs.to(device, dtype), ours.to(device, dtype)
 
 

@@ -225,7 +225,8 @@ def save(
     if problems:  # such as int8 weights, which live outside the tensors of a model
         raise InputError("this model cannot be saved: " + "; ".join(problems))
     try:
-        state = convert.convert(model.state_dict(), layout)
+        state = model.state_dict()
+        state = dict(state) if layout == "incontext" else convert.convert(state, layout)
     except ValueError as error:
         raise InputError(str(error)) from None
     described = (

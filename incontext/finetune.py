@@ -10,6 +10,7 @@ import torch
 
 from incontext.checkpoint import load
 from incontext.errors import InputError
+from incontext.model import SegGPT
 from incontext.model.low_rank import add_low_rank
 from incontext.pictures import PictureSet, check_labelled, load_set
 from incontext.plan import Mixture
@@ -85,6 +86,10 @@ def finetune(
     if not checks:
         raise InputError("no two of the pictures held out share a class; hold out more")
     if rank:
+        if not isinstance(model, SegGPT):
+            raise InputError(
+                f"low-rank updates are for linear maps, which {checkpoint} lacks; accepted: no rank"
+            )
         torch.manual_seed(seed)
         add_low_rank(model, rank)
     trainer = Trainer(model, learned, recipe, folder, checks, workers)

@@ -13,12 +13,12 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from incontext.color import Coloring, separated_colors
 from incontext.labels import UNKNOWN
-from incontext.model import SegGPT
-from incontext.model.encoder import Encoded
+from incontext.model import Model
+from incontext.model.encoder import Encoded, Shown
 from incontext.pool import Pool
 from incontext.predictor import Predictor
 
@@ -66,11 +66,7 @@ class Tokens(Learned):
         self.base = partial(predictor.encode, examples, kind=kind, share=share, settle=False)
         self.bases = {c: self.base(c) for c in (coloring, *others)}
         first = self.bases[coloring].tensors()
-        # Not the weights of thinned tokens: they say how many tokens one stands for. (A bias that
-        # wants gradients would also keep attention from the fused kernel.)
-        named = {
-            n: x for n, x in first.items() if x.is_floating_point() and not n.endswith("weight")
-        }
+        named = {n: x for n, x in first.items() if x.is_floating_point() and _learns(n)}
         self.units = {n: x.std() for n, x in named.items()}
         self.offsets = nn.ParameterDict(
             {n.replace(".", "/"): nn.Parameter(torch.zeros_like(x)) for n, x in named.items()}
@@ -91,6 +87,15 @@ class Tokens(Learned):
         return Encoded.of(tensors, base.count, base.size)
 
 
+def _learns(name: str) -> bool:
+    """Whether a tensor that is kept of examples may be learned.
+
+    Not weights: they say how many tokens one stands for, and a bias that wants gradients would keep
+    attention from the fused kernel. Not labels, which stay what the examples say, nor colors.
+    """
+    return not {"weight", "labels", "colors"} & set(name.split("."))
+
+
 class Pixels(Learned):
     """Pictures and soft targets of examples (SegGPT, section 3.3), encoded anew in every step.
 
@@ -102,7 +107,7 @@ class Pixels(Learned):
         seed: int,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.model: SegGPT
+        self.model: Model
         self.__dict__["model"] = predictor.model  # not a part: it is not learned
         self.default, self.share, device = coloring, share, predictor.device
         self.semantic = torch.tensor([kind == "semantic"], device=device)
@@ -129,10 +134,12 @@ class Pixels(Learned):
         colors = torch.tensor([(0, 0, 0), *coloring.colors], device=self.images.device) / 255
         painted = torch.einsum("nkhw,kc->nchw", self.logits.softmax(1), colors)
         targets = (painted - self.mean) / self.std
-        part: tuple[Tensor, ...] = (self.images[None], targets[None])
-        if self.known is not None:
-            part = (*part, self.known)
-        return self.model.encode_parts([part], self.semantic, settle=False, share=self.share)
+        soft = self.logits.softmax(1)[None, :, 1:]  # what a model that votes reads
+        part = Shown(self.images[None], targets[None], self.known, soft)
+        return self.model.encode_parts(
+            [part], self.semantic, settle=False, share=self.share,
+            colors=((colors[1:] - self.mean.view(3)) / self.std.view(3))[None],
+        )  # fmt: skip
 
 
 SPACES: dict[str, type[Tokens] | type[Pixels]] = {"tokens": Tokens, "pixels": Pixels}

@@ -15,6 +15,8 @@ from incontext.model import painting_loss
 from incontext.model.voting import asked_of
 from incontext.pictures import IGNORE
 
+SMOOTH = 20.0  # pixels in Dice's fraction, so that tiny objects do not rule the loss
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -104,37 +106,57 @@ def objective(
 
 
 def voting_objective(
-    model: torch.nn.Module, mean: Tensor, std: Tensor, weights: Weights, batch: Batch
+    model: torch.nn.Module, mean: Tensor, std: Tensor, batch: Batch
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of a batch for a voting model, and its parts by name; every view is a query once."""
-    ids = torch.arange(1, batch.colors.shape[1], device=batch.labels.device)
     used = int(torch.where(batch.labels == IGNORE, 0, batch.labels).max())
-    ids = ids[: max(1, used)]
+    ids = torch.arange(1, max(1, used) + 1, device=batch.labels.device)
     labels = (batch.labels[:, :, None] == ids.view(-1, 1, 1)).to(batch.images.dtype)
     known = batch.labels != IGNORE
     logits, guess = model((batch.images - mean) / std, labels, known)
-    asked = asked_of(labels).flatten(0, 1)  # (E, K)
-    truth, sure = labels.flatten(0, 1) * asked[..., None, None], known.flatten(0, 1)
-    share = sure.float().flatten(1).mean(1).clamp(min=1e-6)
-    full = torch.cat([torch.zeros_like(logits[:, :1]), logits.float()], 1)
-    index = torch.cat([torch.full_like(truth[:, :1], 0.5), truth], 1).argmax(1)
-    crossed = (F.cross_entropy(full, index, reduction="none") * sure).flatten(1).mean(1) / share
-    score = full.softmax(1)[:, 1:] * sure[:, None]
-    truth = truth * sure[:, None]
-    both = (score * truth).sum((2, 3))
-    dice = 1 - (2 * both + 20) / (score.sum((2, 3)) + truth.sum((2, 3)) + 20)
-    dice = (dice * asked).sum(1) / asked.sum(1).clamp(min=1)
+    asked = asked_of(labels).flatten(0, 1)
+    truth = labels.flatten(0, 1) * asked[..., None, None]  # what nobody shows is ground
+    return judge_votes(logits, guess, truth, known.flatten(0, 1), asked)
+
+
+def judge_votes(
+    logits: Tensor, guess: Tensor, truth: Tensor, known: Tensor, asked: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the logits of a voting model cost, and the parts by name.
+
+    Twice the cross-entropy of all ids and the ground, plus a soft Dice of each id (V-Net, eq. 1),
+    plus half the binary cross-entropy of the first guess.
+
+    Args:
+        logits: (B, K, H, W), of ids against the ground's 0.
+        guess: (B, K, h, w) logits.
+        truth: (B, K, H, W) in 0–1, which pixels are of which id.
+        known: (B, H, W) bool, pixels that count.
+        asked: (B, K) bool, ids that an example shows; queries that are asked nothing count nothing.
+    """
+    valid = known.to(truth.dtype)
+    truth = truth * valid[:, None]
+    ground = torch.zeros_like(logits[:, :1], dtype=torch.float32)
+    chances = torch.cat([ground, logits.float()], 1).log_softmax(1)
+    whole = torch.cat([valid[:, None] - truth.sum(1, keepdim=True), truth], 1)
+    pixels = valid.sum((1, 2)).clamp(min=1)
+    crossed = -(chances * whole).sum((1, 2, 3)) / pixels
+    score = chances[:, 1:].exp() * valid[:, None]
+    both, all_of = (score * truth).sum((2, 3)), (score + truth).sum((2, 3))
+    dice = 1 - (2 * both + SMOOTH) / (all_of + SMOOTH)
     size = (guess.shape[-2], guess.shape[-1])
-    early = F.binary_cross_entropy_with_logits(
-        guess.float(), F.adaptive_avg_pool2d(truth, size), reduction="none"
-    )
-    early = (early.mean((2, 3)) * asked).sum(1) / asked.sum(1).clamp(min=1)
+    coarse = F.adaptive_avg_pool2d(truth, size)
+    early = F.binary_cross_entropy_with_logits(guess.float(), coarse, reduction="none")
+    ids = asked.sum(1).clamp(min=1)
     counted = asked.any(1).float()
     counted = counted / counted.sum().clamp(min=1)
-    parts = {"crossed": crossed, "overlap": dice, "early": early}
-    means = {name: (x * counted).sum() for name, x in parts.items()}
-    loss = 2 * means["crossed"] + means["overlap"] + 0.5 * means["early"]
-    return loss, {"loss": loss.detach(), **{n: x.detach() for n, x in means.items()}}
+    terms = {
+        "crossed": crossed, "overlap": (dice * asked).sum(1) / ids,
+        "early": (early.mean((2, 3)) * asked).sum(1) / ids,
+    }  # fmt: skip
+    parts = {name: (term * counted).sum() for name, term in terms.items()}
+    loss = 2 * parts["crossed"] + parts["overlap"] + 0.5 * parts["early"]
+    return loss, {name: x.detach() for name, x in {"loss": loss, **parts}.items()}
 
 
 def judge(

@@ -203,11 +203,13 @@ class Trainer:
             # Gradients travel between processes once a step, with the last piece.
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 few = batch.part(part.start, part.stop)
-                about = (self.model, self.mean, self.std, self.recipe.weights, few)
                 if isinstance(self.raw, VotingModel):
-                    loss, parts = voting_objective(*about)
+                    loss, parts = voting_objective(self.model, self.mean, self.std, few)
                 else:
-                    loss, parts = objective(*about, None if hidden is None else hidden[part])
+                    loss, parts = objective(
+                        self.model, self.mean, self.std, self.recipe.weights, few,
+                        None if hidden is None else hidden[part],
+                    )  # fmt: skip
                 self.accelerator.backward(loss / pieces)
             for name, value in parts.items():
                 total[name] = total.get(name, 0) + value / pieces

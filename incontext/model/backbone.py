@@ -2,7 +2,7 @@
 
 EfficientNet-Lite 0–2 (Tan and Le, arXiv 1905.11946; the Lite variants leave squeeze-excitation and
 swish out): inverted residuals with ReLU6, TensorFlow's "same" padding, and batch normalization that
-is folded into the convolutions (see `incontext.convert`). Letters: M pictures, H W pixels.
+is folded into the convolutions (see `incontext.pretrained`). Letters: M pictures, H W pixels.
 """
 
 import math
@@ -61,7 +61,7 @@ class InvertedResidual(nn.Module):
 class Backbone(nn.Module):
     """EfficientNet-Lite without its classifier: the output of every block.
 
-    Its weights are never learned and carry no gradients.
+    Its weights are never learned; gradients reach a picture that wants some.
 
     Args:
         name: one of `VARIANTS`.
@@ -84,7 +84,6 @@ class Backbone(nn.Module):
             self.strides.append(total)
         self.requires_grad_(False)
 
-    @torch.no_grad()
     def forward(self, picture: Tensor) -> list[Tensor]:
         """Normalized RGB (M, 3, H, W) → the output of every block, (M, channels, H / stride, …)."""
         scale = picture.new_tensor([s / _STD for s in self.std]).view(3, 1, 1)

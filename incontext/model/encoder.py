@@ -133,6 +133,7 @@ class Shown(NamedTuple):
     images: Tensor  # (P, some, 3, height, width) normalized RGB
     targets: Tensor  # the same shape, labels painted with their colors
     known: Tensor | None = None  # (P, some, height, width) bool, False: no label; None: all known
+    labels: Tensor | None = None  # (P, some, K, height, width) in 0–1; None: read off the targets
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ def cast(query: Tensor, keys: Tensor, cells: Cells) -> Tensor:
     gain = (votes[0] + 0.01).log() - (prior[..., None] + 0.01).log()
     known = (weight > NOTHING / 2)[:, None]
     # A small object may fill no cell by half: then those that it fills most are the object's.
-    enough = torch.minimum(labels.amax(2, keepdim=True), labels.new_tensor(0.5)).clamp(min=0.05)
+    most = (labels * known).amax(2, keepdim=True)
+    enough = torch.minimum(most, labels.new_tensor(0.5)).clamp(min=0.05)
     inside = (labels >= enough) & known
     best, other = _largest(cosine, inside), _largest(cosine, ~inside & known)
     mean = _mean(keys, labels * counted), _mean(keys, (1 - labels) * counted)
@@ -182,11 +183,12 @@ class Voters:
 
     def select(self, which: Tensor) -> "Voters":
         """Other examples for each query: `which` (B, k) of the N; P must be 1."""
-        return self._each(lambda x: x[0][which])
+        return self.map(lambda x: x[0][which])
 
     def gather(self, which: Tensor) -> "Voters":
         """Prompts of several of these, N being 1: `which` (B, k) of the P."""
-        return self._each(lambda x: x[:, 0][which])
+        return self.map(lambda x: x[:, 0][which])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Voters":
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Voters":
+        """Change every tensor."""
         return Voters.from_tensors({name: change(x) for name, x in self.tensors().items()})

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from incontext.model.attention import Group, grouped_attention
 from incontext.model.backbone import Backbone
 from incontext.model.config import Config
-from incontext.model.attention import Group, grouped_attention
 from incontext.model.encoder import Encoded, Seen, Shown
 from incontext.model.layers import Block
 from incontext.model.mixer import Mixer
@@ -24,7 +24,6 @@ from incontext.model.thinning import NOTHING, Kept, choose
 from incontext.model.votes import MAPS, SELF_MAPS, Cells, Voters, cast, cast_own, pool, unit
 
 COARSE, FINE = 8, 4  # strides of the mixer's grid and of the copy path
-FIRST = 3  # the backbone's blocks from here on vote: those at stride 8 and beyond
 FINE_SHARE = 0.5  # of the cells at stride 4 that are kept of an example
 TRAINING_SHARE = 0.66  # of what is kept at work, to save time
 UNASKED = -30.0  # logit of an id that nothing was asked of
@@ -134,10 +133,11 @@ class VotingModel(nn.Module):
         semantic = [self.last[8], self.last[16], self.last[32]]
         context = sum(channels[i] for i in semantic) + config.stem[2]
         self.matching = Matching(context, config.match_heads, config.match_dim)
-        voting = len(channels) - FIRST
+        self.first = strides.index(COARSE)  # the blocks from this one on vote
+        voting = len(channels) - self.first
         # Which of the strides 8, 16, 32 each voting block has.
-        self.levels = [(8, 16, 32).index(stride) for stride in strides[FIRST:]]
-        own = sum(stride > COARSE for stride in strides[FIRST:])
+        self.levels = [(8, 16, 32).index(stride) for stride in strides[self.first :]]
+        own = sum(stride > COARSE for stride in strides[self.first :])
         skips = (channels[self.last[4]] + config.stem[1], channels[self.last[2]] + config.stem[0])
         self.mixer = Mixer(
             voting * MAPS + 2 * config.match_heads, own * SELF_MAPS,
@@ -225,7 +225,9 @@ class VotingModel(nn.Module):
                     f"example images {tuple(shown.images.shape)} and targets "
                     f"{tuple(shown.targets.shape)} differ"
                 )
-            labels = self._labels(shown.targets, colors)
+            labels = shown.labels
+            if labels is None:
+                labels = self._labels(shown.targets, colors)
             known = torch.ones_like(labels[:, :, 0], dtype=torch.bool)
             known = known if shown.known is None else shown.known
             look = self.look(shown.images.flatten(0, 1))
@@ -296,9 +298,8 @@ class VotingModel(nn.Module):
     def look(self, picture: Tensor) -> Look:
         """Pictures (M, 3, H, W), normalized, by themselves."""
         outputs = self.backbone(picture)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._learns(self.stem)):
-            stages = self.stem.skips(picture)
-        voting = outputs[FIRST:]
+        stages = self.stem.skips(picture)
+        voting = outputs[self.first :]
         grid = outputs[self.last[COARSE]].shape[-2:]
         parts = [outputs[self.last[stride]] for stride in (8, 16, 32)] + [stages[2]]
         wide = [F.interpolate(_even(x), size=grid, mode="bilinear") for x in parts]
@@ -307,17 +308,12 @@ class VotingModel(nn.Module):
             torch.cat([_even(outputs[self.last[s]]), _even(stages[i])], 1)
             for s, i in ((4, 1), (2, 0))
         )
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._learns(self.copying)):
-            keys = self.copying.keys(stages)
+        keys = self.copying.keys(stages)
         return Look(
             picture, [unit(x) for x in voting],
             [(int(x.shape[-2]), int(x.shape[-1])) for x in voting],
             context, (middle, fine), keys, self.matching.features(context),
         )  # fmt: skip
-
-    @staticmethod
-    def _learns(part: nn.Module) -> bool:
-        return next(part.parameters()).requires_grad
 
     def remember(
         self, look: Look, labels: Tensor, known: Tensor, share: float = 1.0, start: int = 0
@@ -340,22 +336,26 @@ class VotingModel(nn.Module):
             [x.unflatten(0, (prompts, count)) for x in kind]
             for kind in (look.blocks, [look.matched], [look.keys])
         )
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._learns(self.copying)):
-            inside = (labels * known[:, :, None]).flatten(0, 2)
-            pattern = self.copying.values(inside).unflatten(0, labels.shape[:3])
-        kept = _kept(cells[0], sizes[0], share, start)
-        if kept is not None:
-            blocks = [kept.of(x) if level == 0 else x
-                      for x, level in zip(blocks, self.levels, strict=True)]  # fmt: skip
-            matched = [kept.of(x.transpose(1, 2)).transpose(1, 2) for x in matched]
-            cells[0] = cells[0].thinned(kept)
-        kept = _kept(fine, (fine_size[0], fine_size[1]), share * FINE_SHARE, start)
+        inside = (labels * known[:, :, None]).flatten(0, 2)
+        pattern = self.copying.values(inside).unflatten(0, labels.shape[:3])
+        for level, size in enumerate(sizes):
+            kept = _kept(cells[level], size, share, start)
+            if kept is None:
+                continue
+            cells[level] = cells[level].thinned(kept)
+            blocks = [kept.of(x) if at == level else x
+                      for x, at in zip(blocks, self.levels, strict=True)]  # fmt: skip
+            if level == 0:
+                matched = [kept.of(x.transpose(1, 2)).transpose(1, 2) for x in matched]
+        kept = _kept(fine, (fine_size[0], fine_size[1]), share * FINE_SHARE, start, share < 1)
         if kept is not None:
             keys = [kept.of(x.transpose(1, 2)).transpose(1, 2) for x in keys]
             ids = pattern.shape[2]
             pattern = kept.of(pattern.flatten(2, 3).transpose(1, 2)).transpose(1, 2)
             pattern, fine = pattern.unflatten(2, (ids, -1)), Cells(fine.labels, kept.weight)
-        return Voters(blocks, cells, matched[0], keys[0], pattern, fine.weight)
+        voters = Voters(blocks, cells, matched[0], keys[0], pattern, fine.weight)
+        # As a file holds them: other strides in memory would change the last digits.
+        return voters.map(Tensor.contiguous)
 
     def vote(
         self, query: Look, voters: Voters, asked: Tensor | None = None
@@ -370,13 +370,12 @@ class VotingModel(nn.Module):
             asked = torch.ones(queries, ids, dtype=torch.bool, device=query.picture.device)
         of, which = asked.nonzero(as_tuple=True)  # (J,)
         grid = query.context.shape[-2:]
-        with torch.no_grad():
-            maps = [
-                _to_grid(cast(q, k, voters.cells[level])[of, which], size, grid)
-                for q, k, level, size in zip(
-                    query.blocks, voters.blocks, self.levels, query.grids, strict=True
-                )
-            ]
+        maps = [
+            _to_grid(cast(q, k, voters.cells[level])[of, which], size, grid)
+            for q, k, level, size in zip(
+                query.blocks, voters.blocks, self.levels, query.grids, strict=True
+            )
+        ]
         learned = self.matching(query.matched, voters.matched, voters.cells[0])[of, which]
         maps.append(learned.unflatten(-1, grid))
         copied = self._copy(query, voters, of, which)
@@ -399,17 +398,28 @@ class VotingModel(nn.Module):
         keys, weight = voters.keys, voters.weight
         example = of if len(keys) > 1 else torch.zeros_like(of)
         values = voters.pattern[example, :, which]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self._learns(self.copying)):
-            found = self.copying(query.keys[of], keys[example], values, weight[example])
+        parts = (query.keys[of], keys[example], values, weight[example])
+        # Without gradients a faster kernel matches; frozen parts need none.
+        wanted = any(x.requires_grad for x in (*parts, *self.copying.parameters()))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
+            found = self.copying(*parts)
         return found.unflatten(2, tuple(query.skips[0].shape[-2:]))
 
 
-def _kept(cells: Cells, size: tuple[int, int], share: float, start: int) -> Kept | None:
-    """Which cells of a grid are kept; None: all."""
+def _kept(
+    cells: Cells, size: tuple[int, int], share: float, start: int, differ: bool = True
+) -> Kept | None:
+    """Which cells of a grid are kept, of each example in a pattern of its own if they are to
+    `differ`; None: all."""
     if share >= 1:
         return None
     marked = cells.labels.amax(2).unflatten(2, size) > 0
-    return choose(marked, share, start, (cells.weight > NOTHING / 2).unflatten(2, size))
+    known = (cells.weight > NOTHING / 2).unflatten(2, size)
+    if differ:
+        return choose(marked, share, start, known)
+    kept = choose(marked.flatten(0, 1)[:, None], share, 0, known.flatten(0, 1)[:, None])
+    assert kept is not None
+    return Kept(*(x.view(*marked.shape[:2], -1) for x in (kept.where, kept.weight)))
 
 
 def asked_of(labels: Tensor) -> Tensor:
