@@ -10,6 +10,10 @@ OWN = "folder"  # whose pictures these are nobody knows here
 
 # Whose pictures were seen, with how much of their labels.
 TRAINED: dict[str, dict[str, str]] = {
+    "incontext-votes": {
+        "VOC": "VOC pictures of 12 animal classes",
+        "COCO": "254 COCO pictures of 53 classes",
+    },
     "incontext-small": {
         "VOC": "VOC pictures of 12 animal classes",
         "COCO": "200 COCO pictures of 53 classes",

@@ -6,7 +6,7 @@ from typer.core import TyperCommand
 
 from incontext.errors import InputError
 
-DEFAULT = "incontext-small"  # the bundled checkpoint; its own module would import torch
+DEFAULT = "incontext-votes"  # the bundled checkpoint; its own module would import torch
 
 
 def _pair(text: str, what: str) -> tuple[int, str]:

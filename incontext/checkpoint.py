@@ -20,7 +20,7 @@ from incontext.errors import InputError, first_line
 from incontext.model import Config, Model, assemble
 
 BUNDLED = Path(__file__).parent / "weights"
-DEFAULT = "incontext-small"
+DEFAULT = "incontext-votes"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # Hub repositories that do not hold a `model.safetensors`.
 HUB_FILES = {"BAAI/SegGPT": "seggpt_vit_large.pth"}

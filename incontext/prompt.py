@@ -140,7 +140,9 @@ class Prompt:
         try:
             with safe_open(path, "pt", device=str(device)) as file:
                 about = json.loads((file.metadata() or {})[KEY])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                # Copies: where the file has them they may lie across cache lines, and matrix
+                # products of such tensors differ in the last digits.
+                tensors = {n: file.get_tensor(n).clone() for n in file.keys()}  # noqa: SIM118
             newer = about["version"] > VERSION
             made = None if newer else cls._of(about, tensors)
         except KeyError as error:

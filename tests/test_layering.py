@@ -34,8 +34,9 @@ ARROWS = {
         "model.ensemble", "model.independent", "model.layers", "model.parts", "model.stem",
         "model.thinning", "model.votes",
     },
+    "model.matching": {"model.attention", "model.votes"},
     "model.voting": {
-        "model.attention", "model.backbone", "model.config", "model.encoder", "model.layers",
+        "model.backbone", "model.config", "model.encoder", "model.layers", "model.matching",
         "model.mixer", "model.parts", "model.stem", "model.thinning", "model.votes",
     },
     "model.decoder": {"model.encoder", "model.layers"},

@@ -1,11 +1,12 @@
 """The objective by hand, and that a batch may be cut anywhere."""
 
 import torch
+import torch.nn.functional as F
 
 from incontext.canvas import query_half
 from incontext.episodes import Sampler
 from incontext.model import SegGPT
-from incontext.objective import Weights, balance, objective, overlap_loss
+from incontext.objective import Weights, balance, judge_votes, objective, overlap_loss
 from incontext.plan import Mixture
 from tests.test_train import CONFIG
 
@@ -92,3 +93,36 @@ def test_shown_pixels_cost_nothing():
     hidden[:, 4:] = True
     loss, _ = objective(Painter(), mean, std, Weights(), batch, hidden)
     assert loss > 0.5
+
+
+def test_votes_cost_nothing_where_they_are_right():
+    truth = torch.zeros(2, 2, 16, 16)
+    truth[0, 0, :8], truth[0, 1, 8:12] = 1, 1
+    known = torch.ones(2, 16, 16, dtype=torch.bool)
+    asked = torch.tensor([[True, True], [False, False]])
+    sure = 40 * truth - 20
+    loss, parts = judge_votes(sure, F.adaptive_avg_pool2d(sure, 2), truth, known, asked)
+    assert loss < 0.2  # cells at the border of an id cannot be right in the first guess
+    assert parts["crossed"] < 1e-4
+    assert parts["overlap"] < 1e-4
+    wrong, _ = judge_votes(-sure, F.adaptive_avg_pool2d(-sure, 2), truth, known, asked)
+    assert wrong > 10
+
+
+def test_votes_that_do_not_count():
+    """Unknown pixels, and queries that are asked nothing."""
+    truth = torch.zeros(2, 1, 16, 16)
+    truth[0, 0, 4:12, 4:12] = 1
+    known = torch.ones(2, 16, 16, dtype=torch.bool)
+    known[:, :4] = False
+    asked = torch.tensor([[True], [False]])
+    guess = torch.zeros(2, 1, 2, 2)
+    torch.manual_seed(0)
+    logits = torch.randn(2, 1, 16, 16)
+    other = logits.clone()
+    other[0, :, :4] = 9.0
+    other[1] = 9.0
+    loss, _ = judge_votes(logits, guess, truth, known, asked)
+    assert torch.equal(loss, judge_votes(other, guess, truth, known, asked)[0])
+    nothing, _ = judge_votes(logits, guess, truth, known, torch.zeros_like(asked))
+    assert nothing == 0

@@ -16,6 +16,14 @@ def test_rate():
     assert recipe.rate(100) == pytest.approx(0.01)
 
 
+def test_rate_falls_in_the_end():
+    recipe = Recipe(steps=100, warmup=10, learning_rate=1.0, decay=0.2)
+    assert recipe.rate(0) == 0.1
+    assert recipe.rate(10) == recipe.rate(80) == 1.0
+    assert recipe.rate(90) == pytest.approx(0.505)
+    assert recipe.rate(100) == pytest.approx(0.01)
+
+
 def test_steps_cost_about_the_same():
     recipe = Recipe(pictures=96, examples=(1, 2, 8), sizes=(64, 128))
     seen = set()

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from incontext import Example, Predictor
+from incontext.checkpoint import DEFAULT
 from incontext.coco import decode_rle
 from tests.demo import labelled
 from tests.test_demo_api import hostile
@@ -202,7 +203,7 @@ def test_key(client, processes):
 def test_info(client, predictor):
     said = client.get("/v1/info").json()
     assert said["fingerprint"] == predictor.checkpoint
-    assert said["checkpoint"] == "incontext-small"
+    assert said["checkpoint"] == DEFAULT
     assert said["limits"]["request_bytes"] == 10_000_000
     assert client.get("/readyz").json() == {"status": "ready"}
 

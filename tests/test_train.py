@@ -18,10 +18,11 @@ from PIL import Image
 from incontext import InputError
 from incontext.checkpoint import load, save
 from incontext.episodes import Sampler
-from incontext.model import Config, SegGPT
+from incontext.model import Config, SegGPT, assemble
 from incontext.objective import objective
 from incontext.pictures import load_set
 from incontext.plan import Mixture
+from incontext.pretrained import backbone_state
 from incontext.recipe import Recipe
 from incontext.train import Run, Trainer, train_from_file
 from incontext.validation import Validation
@@ -270,6 +271,38 @@ def test_a_run_from_a_file_says_what_is_odd(tmp_path):
     (tmp_path / "run4/state.pt").write_bytes(b"half a state")
     with pytest.raises(InputError, match="damaged state"):
         train_from_file(path, [source], tmp_path / "run4")
+
+
+def test_a_voting_model_trains_and_resumes(tmp_path):
+    """From a file: frozen parts stay as they are, and resumed runs are the same."""
+    small = {
+        "image_size": 32, "stem": [16, 16, 32], "stem_blocks": 1, "copy_heads": 2, "copy_dim": 8,
+        "match_heads": 2, "match_dim": 8, "mixer": [16, 8, 8], "mixer_blocks": 1,
+    }  # fmt: skip
+    recipe = {
+        "steps": 4, "pictures": 6, "examples": [1, 2], "sizes": [32], "warmup": 2, "decay": 0.5,
+        "frozen": ["stem", "copying"],
+    }  # fmt: skip
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(
+        {"model": "votes", "cache": 40, "config": small, "recipe": recipe, "mixture": {}}
+    ))  # fmt: skip
+    sets = [labelled_set(tmp_path / "set")]
+    former = save(SegGPT(CONFIG), tmp_path / "former").parent
+    weights = train_from_file(path, sets, tmp_path / "whole", init=str(former), validation=sets)
+    whole, before = load(weights.parent), load(former)
+    stem = before.encoder.stem.state_dict()
+    same(whole.stem.state_dict(), {n: x for n, x in stem.items() if "proj" not in n})
+    same(whole.copying.fine.state_dict(), before.encoder.copy_path.fine.state_dict())
+    same(whole.backbone.state_dict(), backbone_state("efficientnet-lite0"))
+    train_from_file(path, sets, tmp_path / "part", init=str(former), until=2)
+    again = load(train_from_file(path, sets, tmp_path / "part", init=str(former)).parent)
+    same(whole.state_dict(), again.state_dict())
+    assert not torch.equal(whole.mixer.votes.weight, assemble(whole.config).mixer.votes.weight)
+    with pytest.raises(InputError, match="no stem"):
+        train_from_file(path, sets, tmp_path / "bare", init=str(save(
+            SegGPT(replace(CONFIG, stem=(), copy_heads=0)), tmp_path / "plain").parent
+        ))  # fmt: skip
 
 
 def test_lines_after_the_last_save_are_forgotten(tmp_path):
