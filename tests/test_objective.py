@@ -4,9 +4,17 @@ import torch
 import torch.nn.functional as F
 
 from incontext.canvas import query_half
-from incontext.episodes import Sampler
+from incontext.episodes import Batch, Sampler
 from incontext.model import SegGPT
-from incontext.objective import Weights, balance, judge_votes, objective, overlap_loss
+from incontext.objective import (
+    SMOOTH,
+    Weights,
+    balance,
+    judge_votes,
+    objective,
+    overlap_loss,
+    voting_objective,
+)
 from incontext.plan import Mixture
 from tests.test_train import CONFIG
 
@@ -126,3 +134,96 @@ def test_votes_that_do_not_count():
     assert torch.equal(loss, judge_votes(other, guess, truth, known, asked)[0])
     nothing, _ = judge_votes(logits, guess, truth, known, torch.zeros_like(asked))
     assert nothing == 0
+
+
+def test_votes_judged_by_hand():
+    """One query, one pixel, one id at a time."""
+    torch.manual_seed(1)
+    logits, guess = 2 * torch.randn(3, 2, 8, 16), torch.randn(3, 2, 1, 2)
+    number = torch.randint(0, 3, (3, 8, 16))
+    known = torch.rand(3, 8, 16) > 0.2
+    asked = torch.tensor([[True, True], [False, True], [False, False]])
+    number[1][number[1] == 1] = 0
+    truth = torch.stack([number == 1, number == 2], 1).float()
+    crossed, overlap, early = [], [], []
+    for b in range(2):  # the last is asked nothing
+        pixels = [(y, x) for y in range(8) for x in range(16) if known[b, y, x]]
+        chances = torch.zeros(3, 8, 16)
+        for y, x in pixels:
+            chances[:, y, x] = torch.cat([torch.zeros(1), logits[b, :, y, x]]).softmax(0)
+        crossed.append(-sum(chances[number[b, y, x], y, x].log() for y, x in pixels) / len(pixels))
+        dice, entropy = [], []
+        for k in (0, 1):
+            if not asked[b, k]:
+                continue
+            own = truth[b, k] * known[b]
+            inside, painted = (chances[k + 1] * own).sum(), chances[k + 1].sum()
+            dice.append(1 - (2 * inside + SMOOTH) / (painted + own.sum() + SMOOTH))
+            for column in (0, 1):
+                share = own[:, 8 * column : 8 * column + 8].mean()
+                p = guess[b, k, 0, column].sigmoid()
+                entropy.append(-(share * p.log() + (1 - share) * (1 - p).log()))
+        overlap.append(sum(dice) / len(dice))
+        early.append(sum(entropy) / len(entropy))
+    expected = {"crossed": crossed, "overlap": overlap, "early": early}
+    loss, parts = judge_votes(logits, guess, truth, known, asked)
+    for name, values in expected.items():
+        torch.testing.assert_close(parts[name], torch.stack(values).mean())
+    total = 2 * parts["crossed"] + parts["overlap"] + 0.5 * parts["early"]
+    torch.testing.assert_close(loss, total)
+
+
+class Knowing(torch.nn.Module):
+    """Answers what is right in every view, or the opposite, and the first guess as well."""
+
+    def __init__(self, right: bool = True) -> None:
+        super().__init__()
+        self.sign = 1 if right else -1
+
+    def forward(self, images, labels, known):
+        assert images.shape[:2] == known.shape[:2] == labels.shape[:2]
+        shown = labels.flatten(3).any(3)  # (B, V, K)
+        others = (shown.sum(1, keepdim=True) - shown.long()) > 0
+        truth = (labels * others[..., None, None]).flatten(0, 1)
+        return self.sign * (40 * truth - 20), self.sign * (40 * F.avg_pool2d(truth, 8) - 20)
+
+
+def episodes(labels: torch.Tensor) -> Batch:
+    """Of labels (B, V, H, W), on noise."""
+    images = torch.rand(*labels.shape[:2], 3, *labels.shape[2:])
+    colors = torch.rand(len(labels), 5, 3)
+    return Batch(images, labels.byte(), colors, torch.ones(len(labels), dtype=torch.bool))
+
+
+def test_voting_objective():
+    """Every view is a query, an id that no other view shows is ground, unknown pixels are free."""
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CONFIG.mean, CONFIG.std))
+    labels = torch.zeros(2, 3, 32, 32)
+    labels[0, :, :8, :16] = 1
+    labels[0, :2, 16:] = 3
+    labels[1, :, :8, :8] = 1
+    labels[1, 0, 8:24, 8:16] = 2  # ground there, and asked in vain of the two other views
+    labels[:, :, :, 24:] = 255
+    good, parts = voting_objective(Knowing(), mean, std, episodes(labels))
+    assert good < 1e-4
+    assert parts.keys() == {"loss", "crossed", "overlap", "early"}
+    bad, _ = voting_objective(Knowing(right=False), mean, std, episodes(labels))
+    assert bad > 10
+
+
+def test_episodes_that_ask_nothing_count_nothing():
+    torch.manual_seed(0)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CONFIG.mean, CONFIG.std))
+    labels = torch.zeros(3, 2, 16, 16)
+    labels[0, :, :8] = 1
+    labels[1, 0] = 1  # the first view is asked nothing, the second is asked in vain
+    labels[2, :, 3:5] = 255
+    wrong = Knowing(right=False)
+    first, with_empty = labels[:1], labels[[0, 2]]
+    alone, _ = voting_objective(wrong, mean, std, episodes(first))
+    beside, _ = voting_objective(wrong, mean, std, episodes(with_empty))
+    torch.testing.assert_close(beside, alone)
+    nothing, _ = voting_objective(wrong, mean, std, episodes(labels[2:]))
+    assert nothing == 0
+    vain, _ = voting_objective(wrong, mean, std, episodes(labels[1:2]))
+    assert vain > 10

@@ -1,6 +1,7 @@
 """Recipes: the schedule, what each step looks like, and files that describe a run."""
 
 import json
+import math
 
 import pytest
 
@@ -22,6 +23,21 @@ def test_rate_falls_in_the_end():
     assert recipe.rate(10) == recipe.rate(80) == 1.0
     assert recipe.rate(90) == pytest.approx(0.505)
     assert recipe.rate(100) == pytest.approx(0.01)
+
+
+def test_rate_that_falls_all_along_is_a_cosine():
+    """What recipes without `decay` were trained with; one without any fall stays constant."""
+    recipe = Recipe(steps=90, warmup=7, learning_rate=0.3)
+    for step in range(95):
+        done = min(1.0, (step - 7) / 83)
+        cosine = 0.3 * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+        expected = 0.3 * (step + 1) / 7 if step < 7 else cosine
+        assert recipe.rate(step) == pytest.approx(expected, rel=1e-12)
+    constant = Recipe(steps=90, warmup=7, learning_rate=0.3, decay=0.0)
+    assert {constant.rate(step) for step in range(7, 91)} == {0.3}
+    # A fall that would begin in the warm-up begins behind it.
+    early = Recipe(steps=90, warmup=50, learning_rate=0.3, decay=0.9)
+    assert early.rate(50) == 0.3 > early.rate(51) > early.rate(89)
 
 
 def test_steps_cost_about_the_same():

@@ -87,7 +87,7 @@ def drawn(prompts: int, examples: int, ids: int, queries: int = 2):
     keys = F.normalize(torch.randn(prompts, examples, 4, 6), dim=-1)
     labels = torch.rand(prompts, examples, ids, 4) / ids
     labels[:, :, -1] *= 0.3  # fills no cell by half
-    labels[:, 0, 0, 1] = 1.0
+    labels[:, 0, 0, 1], labels[:, -1, 0, 0] = 1.0, 0.45
     weight = torch.rand(prompts, examples, 4) * 3 - 2
     weight[:, -1, 3], labels[:, -1, :, 3] = NOTHING, 0.0
     return query, keys, Cells(labels, weight)
