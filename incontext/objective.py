@@ -145,16 +145,17 @@ def judge_votes(
     both, all_of = (score * truth).sum((2, 3)), (score + truth).sum((2, 3))
     dice = 1 - (2 * both + SMOOTH) / (all_of + SMOOTH)
     size = (guess.shape[-2], guess.shape[-1])
-    coarse = F.adaptive_avg_pool2d(truth, size)
+    coarse, sure = (F.adaptive_avg_pool2d(x, size) for x in (truth, valid[:, None]))
+    coarse = coarse / sure.clamp(min=1e-6)  # of the pixels that count
     early = F.binary_cross_entropy_with_logits(guess.float(), coarse, reduction="none")
+    early = (early * sure).sum((2, 3)) / sure.sum((2, 3)).clamp(min=1e-6)
     ids = asked.sum(1).clamp(min=1)
     counted = asked.any(1).float()
-    counted = counted / counted.sum().clamp(min=1)
     terms = {
         "crossed": crossed, "overlap": (dice * asked).sum(1) / ids,
-        "early": (early.mean((2, 3)) * asked).sum(1) / ids,
+        "early": (early * asked).sum(1) / ids,
     }  # fmt: skip
-    parts = {name: (term * counted).sum() for name, term in terms.items()}
+    parts = {name: (term * counted).mean() for name, term in terms.items()}
     loss = 2 * parts["crossed"] + parts["overlap"] + 0.5 * parts["early"]
     return loss, {name: x.detach() for name, x in {"loss": loss, **parts}.items()}
 

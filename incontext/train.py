@@ -305,7 +305,10 @@ def train_from_file(
         if problems:  # relative position has tables of the picture's size
             raise InputError(f"--init {init}: {'; '.join(problems)}")
         model.load_state_dict(before.state_dict())
+    parts = [name for name, _ in model.named_children()]
     for part in about.recipe.frozen:
+        if part not in parts:
+            raise InputError(f"{description}: frozen part {part!r}; accepted: {', '.join(parts)}")
         model.get_submodule(part).requires_grad_(False)
     sets = [load_set(path, about.cache) for path in sources]
     for data, path in zip(sets, sources, strict=True):

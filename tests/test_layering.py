@@ -30,6 +30,7 @@ ARROWS = {
     "model.backbone": set(),
     "model.votes": {"model.parts", "model.thinning"},
     "model.mixer": set(),
+    "model.pairs": set(),
     "model.encoder": {
         "model.ensemble", "model.independent", "model.layers", "model.parts", "model.stem",
         "model.thinning", "model.votes",
@@ -37,14 +38,15 @@ ARROWS = {
     "model.matching": {"model.attention", "model.votes"},
     "model.voting": {
         "model.backbone", "model.config", "model.encoder", "model.layers", "model.matching",
-        "model.mixer", "model.parts", "model.stem", "model.thinning", "model.votes",
+        "model.mixer", "model.pairs", "model.parts", "model.stem", "model.thinning",
+        "model.votes",
     },
     "model.decoder": {"model.encoder", "model.layers"},
     "model.seggpt": {
         "model.config", "model.decoder", "model.encoder", "model.layers", "model.parts",
         "model.stem", "model.voting",
     },
-    "model.config": set(),
+    "model.config": {"model.backbone"},
     "model": {"model.config", "model.seggpt", "model.voting"},
     "pretrained": {"errors", "model", "model.backbone"},
     "convert": {"model"},

@@ -152,7 +152,7 @@ def test_votes_judged_by_hand():
         for y, x in pixels:
             chances[:, y, x] = torch.cat([torch.zeros(1), logits[b, :, y, x]]).softmax(0)
         crossed.append(-sum(chances[number[b, y, x], y, x].log() for y, x in pixels) / len(pixels))
-        dice, entropy = [], []
+        dice, entropy, counted = [], [], 0
         for k in (0, 1):
             if not asked[b, k]:
                 continue
@@ -160,17 +160,23 @@ def test_votes_judged_by_hand():
             inside, painted = (chances[k + 1] * own).sum(), chances[k + 1].sum()
             dice.append(1 - (2 * inside + SMOOTH) / (painted + own.sum() + SMOOTH))
             for column in (0, 1):
-                share = own[:, 8 * column : 8 * column + 8].mean()
-                p = guess[b, k, 0, column].sigmoid()
-                entropy.append(-(share * p.log() + (1 - share) * (1 - p).log()))
+                cell = slice(8 * column, 8 * column + 8)
+                sure = int(known[b, :, cell].sum())
+                share, p = own[:, cell].sum() / sure, guess[b, k, 0, column].sigmoid()
+                entropy.append(-sure * (share * p.log() + (1 - share) * (1 - p).log()))
+                counted += sure
         overlap.append(sum(dice) / len(dice))
-        early.append(sum(entropy) / len(entropy))
+        early.append(sum(entropy) / counted)
     expected = {"crossed": crossed, "overlap": overlap, "early": early}
     loss, parts = judge_votes(logits, guess, truth, known, asked)
     for name, values in expected.items():
-        torch.testing.assert_close(parts[name], torch.stack(values).mean())
+        torch.testing.assert_close(parts[name], torch.stack(values).sum() / 3)
     total = 2 * parts["crossed"] + parts["overlap"] + 0.5 * parts["early"]
     torch.testing.assert_close(loss, total)
+
+    alone = [judge_votes(*(x[b : b + 1] for x in (logits, guess, truth, known, asked)))[0]
+             for b in range(3)]  # fmt: skip
+    torch.testing.assert_close(loss, torch.stack(alone).mean())  # a batch may be cut anywhere
 
 
 class Knowing(torch.nn.Module):
@@ -222,7 +228,7 @@ def test_episodes_that_ask_nothing_count_nothing():
     first, with_empty = labels[:1], labels[[0, 2]]
     alone, _ = voting_objective(wrong, mean, std, episodes(first))
     beside, _ = voting_objective(wrong, mean, std, episodes(with_empty))
-    torch.testing.assert_close(beside, alone)
+    torch.testing.assert_close(2 * beside, alone)  # half of the queries
     nothing, _ = voting_objective(wrong, mean, std, episodes(labels[2:]))
     assert nothing == 0
     vain, _ = voting_objective(wrong, mean, std, episodes(labels[1:2]))

@@ -1,6 +1,9 @@
 """Config: the shape of a model, and the shapes that have names."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from incontext.model.backbone import VARIANTS
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,29 @@ class Config:
             not self.copy_heads or len(self.stem) >= 2,
             "a copy path needs a stem of two stages or more (it works at stride 4)",
         )
+        if self.backbone:
+            self._check_voting(check)
         check(
             not (self.relative_position and self.example_attention == "independent"),
             "relative_position is defined on a whole canvas: joint attention only",
         )
+
+    def _check_voting(self, check: Callable[[bool, str], None]) -> None:
+        """What a model that votes needs beside its backbone."""
+        check(
+            self.backbone in VARIANTS,
+            f"backbone is {self.backbone!r}; accepted: {', '.join(VARIANTS)}",
+        )
+        check(
+            len(self.mixer) == 3 and all(w >= 8 and w % 8 == 0 for w in self.mixer),
+            f"mixer {self.mixer} needs three widths that are multiples of 8",
+        )
+        for name in ("match_heads", "match_dim", "mixer_blocks", "copy_heads"):
+            check(
+                getattr(self, name) >= 1,
+                f"{name} is {getattr(self, name)}; accepted beside a backbone: 1 or more",
+            )
+        check(len(self.stem) == 3, f"a backbone needs a stem of three stages, not {self.stem}")
 
 
 SIZES: dict[str, Config] = {

@@ -18,6 +18,7 @@ from incontext.model.encoder import Encoded, Seen, Shown
 from incontext.model.layers import Block
 from incontext.model.matching import Copying, Matching
 from incontext.model.mixer import Mixer
+from incontext.model.pairs import Pairs
 from incontext.model.parts import Parts
 from incontext.model.stem import Stem
 from incontext.model.thinning import NOTHING, Kept, choose
@@ -295,40 +296,38 @@ class VotingModel(nn.Module):
 
         `asked` (B, K) bool: ids to compute; the others' logits are `UNASKED`. None: all.
         """
-        queries, ids = len(query.picture), voters.cells[0].labels.shape[2]
-        if asked is None:
-            asked = torch.ones(queries, ids, dtype=torch.bool, device=query.picture.device)
-        of, which = asked.nonzero(as_tuple=True)  # (J,)
+        ids = voters.cells[0].labels.shape[2]
+        pairs = Pairs(query.picture.shape[0], ids, asked)
         grid = query.context.shape[-2:]
         maps = [
-            _to_grid(cast(q, k, voters.cells[level])[of, which], size, grid)
+            _to_grid(pairs.of(cast(q, k, voters.cells[level])), size, grid)
             for q, k, level, size in zip(
                 query.blocks, voters.blocks, self.levels, query.grids, strict=True
             )
         ]
-        learned = self.matching(query.matched, voters.matched, voters.cells[0])[of, which]
+        learned = pairs.of(self.matching(query.matched, voters.matched, voters.cells[0]))
         maps.append(learned.unflatten(-1, grid))
-        copied = self._copy(query, voters, of, which)
+        copied = self._copy(query, voters, pairs)
         narrow = self.mixer.query(query.context, query.skips, query.picture)
-        narrow = [x[of] for x in narrow]
+        narrow = [pairs.each(x) for x in narrow]
         x, guess, copied = self.mixer.begin(torch.cat(maps, 1), copied, narrow[0])
+        guess = pairs.spread(guess[:, 0], UNASKED)  # (B, K, H/8, W/8)
         first = guess.sigmoid()
         own = [
             _to_grid(
-                cast_own(q[of], F.adaptive_avg_pool2d(first, size).flatten(2))[:, 0], size, grid
+                pairs.of(cast_own(q, F.adaptive_avg_pool2d(first, size).flatten(2))), size, grid
             )
             for q, size in zip(query.blocks, query.grids, strict=True)
             if size != query.grids[0]
         ]
         logits = self.mixer.finish(x, torch.cat(own, 1), copied, narrow)
-        return _spread(logits, asked), _spread(guess[:, 0], asked)
+        return pairs.spread(logits, UNASKED), guess
 
-    def _copy(self, query: Look, voters: Voters, of: Tensor, which: Tensor) -> Tensor:
+    def _copy(self, query: Look, voters: Voters, pairs: Pairs) -> Tensor:
         """What the copy path brings to pairs: (J, n·d, H/4, W/4)."""
-        keys, weight = voters.keys, voters.weight
-        example = of if len(keys) > 1 else torch.zeros_like(of)
-        values = voters.pattern[example, :, which]
-        parts = (query.keys[of], keys[example], values, weight[example])
+        keys, weight = (pairs.each(x) for x in (voters.keys, voters.weight))
+        values = pairs.of_prompts(voters.pattern.transpose(1, 2))
+        parts = (pairs.each(query.keys), keys, values, weight)
         # Without gradients a faster kernel matches; frozen parts need none.
         wanted = any(x.requires_grad for x in (*parts, *self.copying.parameters()))
         with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
@@ -376,9 +375,3 @@ def _to_grid(maps: Tensor, size: tuple[int, int], grid: Sequence[int]) -> Tensor
     """Maps (J, m, h·w) of a block's cells → (J, m, *grid)."""
     maps = maps.unflatten(-1, size)
     return maps if size == tuple(grid) else F.interpolate(maps, size=tuple(grid), mode="bilinear")
-
-
-def _spread(pairs: Tensor, asked: Tensor) -> Tensor:
-    """Logits of pairs (J, h, w) → (B, K, h, w)."""
-    spread = pairs.new_full((*asked.shape, *pairs.shape[1:]), UNASKED)
-    return spread.masked_scatter(asked[..., None, None], pairs)
