@@ -3,7 +3,6 @@
 Letters: B queries, K ids, J pairs.
 """
 
-import torch
 from torch import Tensor
 
 
