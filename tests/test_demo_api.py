@@ -223,7 +223,7 @@ def test_no_file_of_the_server_can_be_read(address, path):
     ("more", "text"),
     [
         ({"kind": "panoptic"}, "choices"),
-        ({"checkpoint": "elsewhere/model"}, "accepted: incontext-small"),
+        ({"checkpoint": "elsewhere/model"}, "accepted: incontext-votes"),
         ({"tile": -3}, "tile -3; accepted: 16"),
     ],
 )
