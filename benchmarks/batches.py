@@ -1,7 +1,7 @@
 """Queries a second against the batch size.
 
-`python -m benchmarks.batches [--quick] [--device cuda --dtype bfloat16 --size vit-large]`. The
-bundled checkpoint with one and with 16 examples, or random weights of another size; tensors in,
+`python -m benchmarks.batches [--quick] [--device cuda --dtype bfloat16 --size vit-large]`. A
+checkpoint (--checkpoint) with one and with 16 examples, or random weights of some size; tensors in,
 tensors out.
 """
 
@@ -10,14 +10,15 @@ from functools import partial
 
 import torch
 
-from benchmarks.common import alternate, environment, heading, numbers, row
+from benchmarks.common import CHECKPOINT, alternate, environment, heading, numbers, row
 from incontext.checkpoint import load
-from incontext.model import SIZES, SegGPT
+from incontext.model import SIZES, assemble
 
 
 def main() -> None:
     """Print a row for each batch size."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", default=CHECKPOINT)
     parser.add_argument("--batches", default="1,2,4,8,16,32")
     parser.add_argument("--size", default="", choices=["", *sorted(SIZES)])
     parser.add_argument("--device", default="cpu")
@@ -30,20 +31,23 @@ def main() -> None:
         options.batches, options.rounds = "1,8", 2
     torch.set_num_threads(options.threads)
     device, dtype = options.device, getattr(torch, options.dtype)
-    model = SegGPT(SIZES[options.size]).eval() if options.size else load("incontext-small")
+    size = options.size
+    model = assemble(SIZES[size]).eval() if size else load(options.checkpoint)
     model = model.to(device, dtype)
     side = model.config.image_size
-    print(f"{environment(device)}, {options.size or 'incontext-small'}, {options.dtype}\n")
+    print(f"{environment(device)}, {size or options.checkpoint}, {options.dtype}\n")
     heading("batch", "1 example, a batch", "queries a second", "16 examples, a batch",
             "queries a second")  # fmt: skip
     with torch.inference_mode():
         semantic = torch.tensor([True], device=device)
+        colors = torch.randn(1, 1, 3, device=device, dtype=dtype)  # of one id
         prompts = []
         for count in (1, 16):
             images, targets = torch.randn(2, 1, count, 3, side, side, device=device, dtype=dtype)
             # As the predictor keeps them: the tokens of four examples at the most.
             parts = zip(images.split(8, 1), targets.split(8, 1), strict=True)
-            prompts.append(model.encode_parts(parts, semantic, share=min(1.0, 4 / count)))
+            share = min(1.0, 4 / count)
+            prompts.append(model.encode_parts(parts, semantic, share=share, colors=colors))
         for batch in numbers(options.batches):
             x = torch.randn(batch, 3, side, side, device=device, dtype=dtype)
             works = {str(n): partial(model.paint, x, p) for n, p in enumerate(prompts)}

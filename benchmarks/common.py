@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 Work = Callable[[], object]
+CHECKPOINT = "incontext-small"  # whose figures README.md has, unless it says otherwise
 
 
 def environment(device: str = "cpu") -> str:

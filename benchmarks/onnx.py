@@ -1,7 +1,7 @@
 """The ONNX graphs in onnxruntime beside PyTorch: encoding a prompt, and queries with it.
 
-`python -m benchmarks.onnx [--quick] [--graphs FOLDER]`. The bundled checkpoint with all tokens of
-its examples; tensors in, tensors out. The graphs are exported first, unless FOLDER has them.
+`python -m benchmarks.onnx [--quick] [--checkpoint NAME] [--graphs FOLDER]`. All tokens of the
+examples are kept; tensors in, tensors out. The graphs are exported first, unless FOLDER has them.
 """
 
 import argparse
@@ -11,16 +11,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import Work, alternate, environment, heading, numbers, ratio, row
+from benchmarks.common import CHECKPOINT, Work, alternate, environment, heading, numbers, ratio, row
 from incontext.checkpoint import load
 from incontext.graphs import whole
-from incontext.model import SegGPT
+from incontext.model import Model, SegGPT
 from incontext.portable import ABOUT, Sessions, write
 
 
 def main() -> None:
     """Print a row for each number of threads, examples and queries."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", default=CHECKPOINT)
     parser.add_argument("--examples", default="1,4")
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--threads", default="1,2")
@@ -30,15 +31,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.examples, options.batches, options.threads, options.rounds = "1", "1", "2", 2
-    model = load("incontext-small")
-    assert isinstance(model, SegGPT)
+    model = load(options.checkpoint)
     with tempfile.TemporaryDirectory() as draft:
         folder = options.graphs or Path(draft)
         if not (folder / ABOUT).is_file():
             print(f"paintings differ by {max(write(model, folder).differences.values()):.1e}\n")
         for threads in numbers(options.threads):
             torch.set_num_threads(threads)
-            print(f"\n{environment()}, onnxruntime with as many threads\n")
+            print(f"\n{environment()}, {options.checkpoint}, onnxruntime with as many threads\n")
             heading("threads", "examples", "what", "PyTorch", "onnxruntime",
                     "PyTorch ÷ onnxruntime")  # fmt: skip
             for count in numbers(options.examples):
@@ -46,17 +46,17 @@ def main() -> None:
                     _rows(model, Sessions(folder, threads), count, options)
 
 
-def _rows(model: SegGPT, sessions: Sessions, count: int, options: argparse.Namespace) -> None:
-    """What a prompt of so many examples costs, and what queries with it do."""
-    side, kind = model.config.image_size, torch.tensor([True])
+def _rows(model: Model, sessions: Sessions, count: int, options: argparse.Namespace) -> None:
+    """What a prompt of so many examples costs, and what queries with it do; one id."""
+    side = model.config.image_size
     torch.manual_seed(0)
     images, targets = torch.randn(2, count, 3, side, side)
-    _row(
-        count, "the prompt", options.rounds,
-        partial(model.encode, images[None], targets[None], kind),
-        partial(sessions.run, "prompt", images=images, targets=targets, kind=kind),
-    )  # fmt: skip
-    encoded = model.encode(images[None], targets[None], kind)
+    shown = {"images": images, "targets": targets, "kind": torch.tensor([True])}
+    palette = torch.randn(1, 3)
+    taken = shown if isinstance(model, SegGPT) else {**shown, "palette": palette}
+    encode = partial(model.encode, images[None], targets[None], shown["kind"], colors=palette[None])
+    _row(count, "the prompt", options.rounds, encode, partial(sessions.run, "prompt", **taken))
+    encoded = encode()
     prompt = whole(encoded)
     for batch in numbers(options.batches):
         query = torch.randn(batch, 3, side, side)

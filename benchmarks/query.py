@@ -1,9 +1,9 @@
 """What a query costs against the number of examples, and how large prompts are.
 
-`python -m benchmarks.query [--quick]`. The bundled checkpoint, pictures of 640×480 in memory,
-float32: whole calls, scaling, painting and reading included. Beside it the same shape with joint
-attention and random weights (paintings mean nothing, time does), whose examples go along with every
-query.
+`python -m benchmarks.query [--quick] [--checkpoint NAME]`. Pictures of 640×480 in memory, float32:
+whole calls, scaling, painting and reading included. Beside a model of tokens the same shape with
+joint attention and random weights (paintings mean nothing, time does), whose examples go along with
+every query.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from benchmarks.common import Work, alternate, environment, heading, numbers, ratio, row
+from benchmarks.common import CHECKPOINT, Work, alternate, environment, heading, numbers, ratio, row
 from incontext import Example, Predictor, Prompt
 from incontext.checkpoint import load
 from incontext.model import SegGPT
@@ -28,9 +28,11 @@ def picture(seed: int) -> Example:
     return Example(pixels, mask)
 
 
-def predictors() -> tuple[Predictor, Predictor]:
-    """The bundled checkpoint, and its shape with joint attention."""
-    model = load("incontext-small")
+def predictors(checkpoint: str) -> tuple[Predictor, Predictor | None]:
+    """The checkpoint, and its shape with joint attention where it has tokens."""
+    model = load(checkpoint)
+    if not isinstance(model, SegGPT):
+        return Predictor(model), None
     torch.manual_seed(0)
     joint = SegGPT(replace(model.config, example_attention="joint"))
     return Predictor(model), Predictor(joint)
@@ -39,6 +41,7 @@ def predictors() -> tuple[Predictor, Predictor]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", default=CHECKPOINT)
     parser.add_argument("--examples", default="1,2,4,8,16,32,64,128")
     parser.add_argument("--joint", default="1,4,16,64,128", help="numbers of examples, joint")
     parser.add_argument("--pools", default="32,128,512", help="examples to choose 16 from")
@@ -49,13 +52,14 @@ def main() -> None:
     if options.quick:
         options.examples, options.joint, options.pools, options.rounds = "1,4,16", "1,16", "32", 3
     torch.set_num_threads(options.threads)
-    small, joint = predictors()
-    print(f"{environment()}, incontext-small, {small.size}×{small.size}\n")
+    small, joint = predictors(options.checkpoint)
+    print(f"{environment()}, {options.checkpoint}, {small.size}×{small.size}\n")
     counts = numbers(options.examples)
     examples = [picture(seed) for seed in range(max(*counts, *numbers(options.pools)))]
     with torch.inference_mode():
         _growing(small, examples, counts, options.rounds)
-        _modes(small, joint, examples, numbers(options.joint), options.rounds)
+        if joint:
+            _modes(small, joint, examples, numbers(options.joint), options.rounds)
         _nearest(small, examples, numbers(options.pools), options.rounds)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.common import environment, heading, numbers, peak, row
+from benchmarks.common import CHECKPOINT, environment, heading, numbers, peak, row
 from incontext import VideoPredictor
 from incontext.rules import Official, Rule, Trusted
 
@@ -48,10 +48,10 @@ def labels() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     return ids
 
 
-def long(frames: int, keep: int, threads: int) -> None:
+def long(checkpoint: str, frames: int, keep: int, threads: int) -> None:
     """One stream; peak memory of the process at every mark, a line of JSON each."""
     torch.set_num_threads(threads)
-    video = VideoPredictor.from_pretrained(rule=Trusted(keep))
+    video = VideoPredictor.from_pretrained(checkpoint, rule=Trusted(keep))
     started, missed = time.perf_counter(), 0
     for index, result in video.track(stream(frames), labels()):
         truth = np.zeros(SIZE, bool)
@@ -64,10 +64,10 @@ def long(frames: int, keep: int, threads: int) -> None:
             print(json.dumps(said), flush=True)
 
 
-def against_keep(keeps: list[int], frames: int, threads: int) -> None:
+def against_keep(checkpoint: str, keeps: list[int], frames: int, threads: int) -> None:
     """Frames a second for each K and rule, in turn, frame by frame of the same stream."""
     torch.set_num_threads(threads)
-    predictor = VideoPredictor.from_pretrained().predictor
+    predictor = VideoPredictor.from_pretrained(checkpoint).predictor
     rules: dict[str, Rule] = {}
     for keep in keeps:
         rules[f"ours, K = {keep}"] = Trusted(keep)
@@ -98,6 +98,7 @@ def against_keep(keeps: list[int], frames: int, threads: int) -> None:
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", default=CHECKPOINT)
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--keep", type=int, default=4, help="K of the long stream")
     parser.add_argument("--keeps", default="0,1,4,8")
@@ -109,13 +110,14 @@ def main() -> None:
     if options.quick:
         options.frames, options.keeps, options.rounds = 120, "0,1", 3
     if options.long:
-        long(options.frames, options.keep, options.threads)
+        long(options.checkpoint, options.frames, options.keep, options.threads)
         return
     torch.set_num_threads(options.threads)
-    print(f"{environment()}, incontext-small, frames of {SIZE[1]}×{SIZE[0]}\n")
+    print(f"{environment()}, {options.checkpoint}, frames of {SIZE[1]}×{SIZE[0]}\n")
     heading(f"frames, K = {options.keep}", "peak, MiB", "÷ after 100", "frames/s", "IoU below 0.5")
     command = [sys.executable, "-m", "benchmarks.video", "--long", "--frames", options.frames,
-               "--keep", options.keep, "--threads", options.threads]  # fmt: skip
+               "--keep", options.keep, "--threads", options.threads,
+               "--checkpoint", options.checkpoint]  # fmt: skip
     first = None
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
@@ -123,7 +125,8 @@ def main() -> None:
             first = first or found["peak"]
             row(found["frames"], f"{found['peak']:.0f}", f"{found['peak'] / first:.3f}",
                 f"{found['rate']:.1f}", found["missed"])  # fmt: skip
-    against_keep(list(numbers(options.keeps)), options.rounds, options.threads)
+    keeps = list(numbers(options.keeps))
+    against_keep(options.checkpoint, keeps, options.rounds, options.threads)
 
 
 if __name__ == "__main__":

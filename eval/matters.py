@@ -6,24 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from eval.common import LabelledSet, binary_ids, still_sets
 from eval.metrics import FewShotIoU
 from incontext import Example, Predictor, Prompt
+from incontext.labels import Labels
 from incontext.pictures import IGNORE
 
 
 def emptied(predictor: Predictor, prompt: Prompt, example: Example) -> Prompt:
     """The prompt of one example with its mask erased: the target is all background."""
-    size = predictor.size
-    image = predictor.normalizer.image(example.image, size)[None, None]
-    black = predictor.normalizer.array(np.zeros((size, size, 3), np.uint8))[None, None]
-    image, black = (x.to(predictor.device, predictor.dtype) for x in (image, black))
-    semantic = torch.tensor([prompt.kind == "semantic"], device=predictor.device)
-    with torch.inference_mode():
-        encoded = predictor.model.encode(image, black, semantic)
-    return replace(prompt, passes=(replace(prompt.passes[0], encoded=encoded),))
+    [part] = prompt.passes
+    blank = Labels(np.zeros_like(example.labels.ids))
+    encoded = predictor.encode([Example.of(example.image, blank)], part.coloring, kind=prompt.kind)
+    return replace(prompt, passes=(replace(part, encoded=encoded),))
 
 
 def run(folder: Path, checkpoint: str, sets: Sequence[str], episodes: int) -> None:

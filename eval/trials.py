@@ -65,6 +65,8 @@ def run(
     if set(names) - TRIALS.keys():
         raise InputError(f"trials {', '.join(names)}; accepted: {', '.join(TRIALS)}")
     base = Run.read(recipe)
+    if base.config.backbone:
+        raise InputError(f"{recipe} describes a model that votes; accepted: a recipe of tokens")
     out.mkdir(parents=True, exist_ok=True)
     table = out / "trials.csv"
     done = {row["trial"] for row in csv.DictReader(table.open())} if table.exists() else set()

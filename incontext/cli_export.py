@@ -51,17 +51,10 @@ def export(
 def _onnx(checkpoint: str, out: Path) -> None:
     """Write a checkpoint's graphs; say how close to PyTorch they are."""
     from incontext.checkpoint import display_name, load
-    from incontext.model import SegGPT
     from incontext.portable import check_input, write
 
     check_input(out)  # before a large checkpoint is read
-    model = load(checkpoint)
-    if not isinstance(model, SegGPT):
-        raise InputError(
-            f"{checkpoint} votes with a backbone, which has no graphs yet; accepted: --checkpoint "
-            "incontext-small, or another checkpoint of tokens"
-        )
-    done = write(model, out, name=display_name(checkpoint))
+    done = write(load(checkpoint), out, name=display_name(checkpoint))
     typer.echo(f"wrote {', '.join(str(done.folder / file) for file in done.files)}")
     for count, difference in done.differences.items():
         examples = "1 example" if count == 1 else f"{count} examples"

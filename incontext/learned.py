@@ -2,8 +2,9 @@
 
 SegGPT (section 3.3) learns the example's picture and target. Here that is `Pixels`; `Tokens` learns
 what the model makes of examples: an offset to everything that is kept of them, for independent
-attention keys and values of every block and of the copy path. Both are learned under random
-colorings, so that what is learned goes with any.
+attention keys and values of every block and of the copy path, for a model that votes the features
+of cells. Both are learned under random colorings, so that what is learned goes with any; votes
+know no colors, so that theirs goes with any by itself.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +18,7 @@ from torch import nn
 
 from incontext.color import Coloring, separated_colors
 from incontext.labels import UNKNOWN
-from incontext.model import Model
+from incontext.model import Model, VotingModel
 from incontext.model.encoder import Encoded, Shown
 from incontext.pool import Pool
 from incontext.predictor import Predictor
@@ -47,8 +48,8 @@ def random_coloring(rng: np.random.Generator, ids: Sequence[int]) -> Coloring:
 class Tokens(Learned):
     """Offsets to what the model keeps of real examples, in units of its spread.
 
-    The examples are encoded once under the default coloring and a few random ones; a step costs
-    the query's pass alone.
+    The examples are encoded once under the default coloring and, unless the model votes, a few
+    random ones; a step costs the query's pass alone.
 
     Args:
         coloring: the default one.
@@ -61,7 +62,8 @@ class Tokens(Learned):
     ) -> None:  # fmt: skip
         super().__init__()
         rng = np.random.default_rng((seed, 1))
-        others = [random_coloring(rng, coloring.ids) for _ in range(COLORINGS)]
+        count = 0 if isinstance(predictor.model, VotingModel) else COLORINGS
+        others = [random_coloring(rng, coloring.ids) for _ in range(count)]
         examples = [pool.example(i) for i in range(len(pool))]
         self.base = partial(predictor.encode, examples, kind=kind, share=share, settle=False)
         self.bases = {c: self.base(c) for c in (coloring, *others)}
@@ -75,7 +77,8 @@ class Tokens(Learned):
     def draw(self, rng: np.random.Generator) -> Coloring:
         """See `Learned`; else one of the random ones."""
         several = list(self.bases)
-        return several[0] if rng.random() < 1 / 3 else several[int(rng.integers(1, len(several)))]
+        default = len(several) == 1 or rng.random() < 1 / 3
+        return several[0] if default else several[int(rng.integers(1, len(several)))]
 
     def encode(self, coloring: Coloring) -> Encoded:
         """See `Learned`."""

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from incontext.episodes import Batch
-from incontext.model import painting_loss
+from incontext.model import Model, VotingModel, painting_loss
+from incontext.model.encoder import Encoded
+from incontext.model.votes import Voters
 from incontext.model.voting import asked_of
 from incontext.pictures import IGNORE
 
@@ -158,6 +160,31 @@ def judge_votes(
     parts = {name: (term * counted).mean() for name, term in terms.items()}
     loss = 2 * parts["crossed"] + parts["overlap"] + 0.5 * parts["early"]
     return loss, {name: x.detach() for name, x in {"loss": loss, **parts}.items()}
+
+
+def judge_prompt(
+    model: Model, encoded: Encoded, queries: Tensor, labels: Tensor, colors: Tensor
+) -> Tensor:
+    """What one prompt costs on queries whose labels are known: `judge_votes`, or `judge`.
+
+    Args:
+        queries: (B, 3, H, W) normalized.
+        labels: (B, H, W), 0 … K, 255 = ignore.
+        colors: (K + 1, 3) normalized, the ground's first.
+    """
+    ids = len(colors) - 1
+    if isinstance(model, VotingModel):
+        assert isinstance(encoded.known, Voters)
+        logits, guess = model.vote(model.see(queries), encoded.known)
+        numbers = torch.arange(1, ids + 1, device=labels.device).view(-1, 1, 1)
+        truth = (labels[:, None] == numbers).to(queries.dtype)
+        asked = torch.ones(truth.shape[:2], dtype=torch.bool, device=labels.device)
+        return judge_votes(logits, guess, truth, labels != IGNORE, asked)[0]
+    painting, copied = model.paint_and_copy(queries, encoded)
+    known = torch.where(labels == IGNORE, 0, labels).long()
+    truth = colors[known].permute(0, 3, 1, 2)
+    asked = torch.ones(1, ids + 1, dtype=torch.bool, device=labels.device)
+    return judge(painting, copied, truth, labels, colors[None], asked, Weights())[0]
 
 
 def judge(

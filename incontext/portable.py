@@ -21,7 +21,7 @@ from incontext.checkpoint import fingerprint
 from incontext.color import PALETTE
 from incontext.errors import InputError
 from incontext.graphs import Graph, graphs_of
-from incontext.model import SegGPT
+from incontext.model import Model
 from incontext.model.int8 import Int8Linear
 
 OPSET = 20
@@ -39,6 +39,7 @@ MEANING = {
     "targets": "labels of the examples in the same numbers: pictures of size × size (nearest) with "
     "a color of the palette for each label, the same in all of them, on the background",
     "kind": "true: semantic, everything of the class; false: instance, the very object",
+    "palette": "colors of the labels in the targets, a row each, in the numbers of images",
     "query": "RGB pictures to segment, in the numbers of images",
     "painting": "of each query, in the numbers of images: times std plus mean, times 255, clipped "
     "to 0–255; a pixel has the label whose color is nearest",
@@ -55,7 +56,7 @@ class Written:
     differences: dict[int, float]  # largest one by number of examples, in normalized RGB
 
 
-def write(model: SegGPT, folder: str | Path, *, name: str = "") -> Written:
+def write(model: Model, folder: str | Path, *, name: str = "") -> Written:
     """Write a model's graphs and `incontext.json` into a folder, checked against the model.
 
     With independent examples `prompt.onnx` and `query.onnx`, otherwise `joint.onnx`; weights of
@@ -128,7 +129,7 @@ def check_input(folder: Path) -> None:
         )
 
 
-def _check_model(model: SegGPT) -> None:
+def _check_model(model: Model) -> None:
     """Raise InputError unless its weights are plain float32 ones."""
     if any(isinstance(module, Int8Linear) for module in model.modules()):
         raise InputError("a model with int8 weights; accepted: float32 ones, load it without int8")
@@ -215,17 +216,22 @@ class Sessions:
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, fed), strict=True))
 
-    def paint(self, query: Tensor, images: Tensor, targets: Tensor, kind: Tensor) -> Tensor:
-        """Queries and examples to paintings: see `JointGraph`."""
-        shown = {"images": images, "targets": targets, "kind": kind}
-        if "joint" in self.sessions:
+    def paint(
+        self, query: Tensor, images: Tensor, targets: Tensor, kind: Tensor, palette: Tensor
+    ) -> Tensor:
+        """Queries and examples to paintings: see `JointGraph`, `PromptGraph`."""
+        shown = {"images": images, "targets": targets, "kind": kind, "palette": palette}
+        first = "joint" if "joint" in self.sessions else "prompt"
+        taken = {given.name for given in self.sessions[first].get_inputs()}
+        shown = {name: x for name, x in shown.items() if name in taken}
+        if first == "joint":
             found = self.run("joint", query=query, **shown)
         else:
             found = self.run("query", query=query, **self.run("prompt", **shown))
         return torch.from_numpy(found["painting"])
 
 
-def compare(model: SegGPT, folder: Path) -> dict[int, float]:
+def compare(model: Model, folder: Path) -> dict[int, float]:
     """The largest difference of paintings for each number in `CHECKED`, on random pictures.
 
     Raises:
@@ -239,10 +245,11 @@ def compare(model: SegGPT, folder: Path) -> dict[int, float]:
         query, images, targets = (
             torch.randn(number, 3, side, side, generator=rng) for number in (1, count, count)
         )
-        kind = torch.tensor([count == CHECKED[0]])
+        kind, colors = torch.tensor([count == CHECKED[0]]), torch.randn(count, 3, generator=rng)
         with torch.inference_mode():
-            expected = model(query, images[None], targets[None], kind)
-        found = sessions.paint(query, images, targets, kind)
+            encoded = model.encode(images[None], targets[None], kind, colors=colors[None])
+            expected = model.paint(query, encoded)
+        found = sessions.paint(query, images, targets, kind, colors)
         differences[count] = float((found - expected).abs().max())
         if not differences[count] <= LIMIT:  # also where it is NaN
             raise InputError(
@@ -253,7 +260,7 @@ def compare(model: SegGPT, folder: Path) -> dict[int, float]:
 
 
 def describe(
-    model: SegGPT, name: str, graphs: dict[str, Any], differences: dict[int, float]
+    model: Model, name: str, graphs: dict[str, Any], differences: dict[int, float]
 ) -> dict[str, Any]:
     """What a program needs that runs the graphs without this package."""
     config = model.config

@@ -12,8 +12,8 @@ from incontext.color import Coloring
 from incontext.confusion import Counts, miou
 from incontext.errors import InputError
 from incontext.learned import SPACES, Learned
-from incontext.objective import Weights
-from incontext.objective import judge as cost
+from incontext.model import SegGPT, VotingModel
+from incontext.objective import judge_prompt
 from incontext.pool import IGNORE, Pool, shown_by
 from incontext.predictor import CLASSES_PER_PASS, Predictor
 from incontext.prompt import Pass, Prompt, group
@@ -22,6 +22,7 @@ from incontext.views import crop, render, tones
 
 AREA = 0.8  # of a picture that a query shows, or more
 JITTER = np.float32(0.3)  # of the recoloring in training
+WORTH = {SegGPT: 2.0, VotingModel: 1.25}  # see `Settings`
 PLAIN = np.array([1, 1, 1, 0, 0, 0], np.float32)  # no recoloring, see `views.TONES`
 
 
@@ -33,7 +34,8 @@ class Settings:
     steps: int = 100  # for each painting that a query takes
     rate: float = 0.02  # learning rate, in units of a token's or a picture's spread
     examples: int = 16  # real ones that a prompt starts from
-    worth: float = 2.0  # examples' worth of tokens in a painting
+    # Examples' worth of tokens in a painting; None: 2, of a model that votes 1.25 (does as well).
+    worth: float | None = None
     queries: int = 2  # a step
     judged: int = 5  # times on the way that held-out pictures are judged
     patience: int = 3  # of these in a row that bring nothing end a run
@@ -46,7 +48,7 @@ class Settings:
         for name in ("steps", "examples", "queries", "judged", "patience"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
-        if not (self.rate > 0 and self.worth > 0):
+        if not (self.rate > 0 and (self.worth is None or self.worth > 0)):
             raise InputError("rate and worth are positive numbers")
 
 
@@ -85,11 +87,13 @@ class Tuner:
 
     def _pass(self, number: int, coloring: Coloring) -> Learned:
         chosen = self.start(coloring)
-        joint = self.predictor.model.config.example_attention == "joint"
-        share = 1.0 if joint else min(1.0, self.settings.worth / len(chosen))
+        model = self.predictor.model
+        worth = self.settings.worth or WORTH[type(model)]
+        share = worth / len(chosen) if model.config.example_attention == "independent" else 1.0
         make = SPACES[self.settings.space]
         seed = self.settings.seed * 1000 + number
-        return make(self.predictor, self.learn.subset(chosen), coloring, self.kind, share, seed)
+        learn = self.learn.subset(chosen)
+        return make(self.predictor, learn, coloring, self.kind, min(1.0, share), seed)
 
     def start(self, coloring: Coloring) -> list[int]:
         """Pictures that a pass starts from: its ids in turn, at random."""
@@ -125,16 +129,12 @@ class Tuner:
             torch.tensor(x, device=pictures.device).view(3, 1, 1) for x in (config.mean, config.std)
         )
         colors = torch.tensor([(0, 0, 0), *coloring.colors], device=pictures.device) / 255
-        known = torch.where(labels == IGNORE, 0, labels).long()
-        truth = (colors[known].permute(0, 3, 1, 2) - mean) / std
         for param in self.optimizer.param_groups:
             param["lr"] = self._rate()
         with torch.enable_grad():
-            encoded = learned.encode(coloring)
-            painting, copied = model.paint_and_copy((pictures - mean) / std, encoded)
-            loss, _ = cost(
-                painting, copied, truth, labels, ((colors - mean.view(3)) / std.view(3))[None],
-                torch.ones(1, len(colors), dtype=torch.bool, device=pictures.device), Weights(),
+            loss = judge_prompt(
+                model, learned.encode(coloring), (pictures - mean) / std, labels,
+                (colors - mean.view(3)) / std.view(3),
             )  # fmt: skip
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()

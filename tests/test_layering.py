@@ -82,8 +82,8 @@ ARROWS = {
     "doctor_report": {"doctor", "findings", "pool", "segmentation", "thumbnail"},
     "learned": {"color", "labels", "model", "model.encoder", "pool", "predictor"},
     "tuner": {
-        "color", "confusion", "errors", "labels", "learned", "objective", "pool", "predictor",
-        "prompt", "trial", "views",
+        "color", "confusion", "errors", "labels", "learned", "model", "objective", "pool",
+        "predictor", "prompt", "trial", "views",
     },
     "untuned": {"pool", "predictor", "prompt", "subsets", "trial"},
     "tuning": {
@@ -145,7 +145,7 @@ ARROWS = {
         "formats.found", "formats.geotiff", "formats.label_studio", "formats.labelled",
         "formats.voc", "formats.yolo", "image", "labels", "partial", "pictures",
     },
-    "graphs": {"model", "model.encoder", "model.independent"},
+    "graphs": {"model", "model.encoder", "model.independent", "model.votes"},
     "portable": {"checkpoint", "color", "errors", "graphs", "model", "model.int8"},
     "cli_export": {
         "arguments", "checkpoint", "cli_device", "errors", "formats", "model", "portable",
@@ -173,7 +173,9 @@ ARROWS = {
     "plan": {"pictures", "views"},
     "episodes": {"color", "pictures", "plan", "regions", "scenes", "views"},
     "model.low_rank": set(),
-    "objective": {"episodes", "model", "model.voting", "pictures"},
+    "objective": {
+        "episodes", "model", "model.encoder", "model.votes", "model.voting", "pictures",
+    },
     "validation": {"model", "pictures"},
     "run_log": {"errors", "pictures", "validation"},
     "recipe": {"canvas", "checkpoint", "errors", "model", "objective", "plan"},

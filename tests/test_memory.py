@@ -17,6 +17,7 @@ from incontext.model import SIZES, SegGPT
 from incontext.predictor import Predictor
 from incontext.rules import Judged, Official, Rule, Trusted
 from incontext.segmentation import Segmentation
+from tests.test_voting import assembled
 
 INDEPENDENT = replace(
     SIZES["tiny"], example_attention="independent", relative_position=False, stem=(16, 16, 32),
@@ -24,16 +25,21 @@ INDEPENDENT = replace(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["joint", "independent"])
+def made(name: str) -> Predictor:
+    if name == "votes":
+        return Predictor(assembled())
+    torch.manual_seed(0)
+    return Predictor(SegGPT(INDEPENDENT if name == "independent" else SIZES["tiny"]))
+
+
+@pytest.fixture(scope="module", params=["joint", "independent", "votes"])
 def predictor(request) -> Predictor:
-    torch.manual_seed(0)
-    return Predictor(SegGPT(INDEPENDENT if request.param == "independent" else SIZES["tiny"]))
+    return made(request.param)
 
 
-@pytest.fixture(scope="module")
-def independent() -> Predictor:
-    torch.manual_seed(0)
-    return Predictor(SegGPT(INDEPENDENT))
+@pytest.fixture(scope="module", params=["independent", "votes"])
+def independent(request) -> Predictor:
+    return made(request.param)
 
 
 def frame(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:

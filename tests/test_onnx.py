@@ -19,9 +19,11 @@ from incontext import Example, InputError, Predictor
 from incontext.checkpoint import fingerprint, load, save
 from incontext.cli import app
 from incontext.graphs import whole
-from incontext.model import SIZES, SegGPT
+from incontext.model import SIZES, Model, SegGPT
 from incontext.portable import LIMIT, Sessions, check_input, compare, place, write
 from tests.test_model import INDEPENDENT, randomized
+from tests.test_voting import CONFIG as VOTES
+from tests.test_voting import assembled
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime (onnx extra)")
 pytest.importorskip("onnxscript", reason="needs onnxscript (onnx extra)")
@@ -33,11 +35,14 @@ TWO = {"depth": 2, "merge_after": 0, "taps": (0, 1)}
 CONFIGS = {
     "independent": replace(INDEPENDENT, **TWO),
     "joint": replace(SIZES["tiny"], **TWO),
+    "votes": VOTES,
 }
 
 
-def model_of(name: str, seed: int = 0) -> SegGPT:
-    """Random, and such that its paintings of the two kinds differ."""
+def model_of(name: str, seed: int = 0) -> Model:
+    """Random, and such that its paintings of the two kinds differ if it tells them apart."""
+    if name == "votes":
+        return assembled(VOTES)
     model = randomized(CONFIGS[name], seed)
     with torch.no_grad():
         model.encoder.type_instance.copy_(3 * torch.randn_like(model.encoder.type_instance))
@@ -45,7 +50,7 @@ def model_of(name: str, seed: int = 0) -> SegGPT:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> dict[str, tuple[SegGPT, Path, str]]:
+def made(tmp_path_factory) -> dict[str, tuple[Model, Path, str]]:
     """Of each config the model, its graphs as the command wrote them, and what it said."""
     torch.set_num_threads(1)
     found = {}
@@ -81,42 +86,53 @@ def test_graphs_paint_what_the_model_paints(made, name, examples, queries, kind)
     model, folder, _ = made[name]
     torch.manual_seed(examples)
     query, images, targets = pictures(queries), pictures(examples), pictures(examples)
-    semantic = torch.tensor([kind == "semantic"])
+    semantic, palette = torch.tensor([kind == "semantic"]), torch.randn(examples, 3)
     with torch.inference_mode():
-        expected = model(query, images[None], targets[None], semantic)
-        other = model(query, images[None], targets[None], ~semantic)
-    painting = sessions_of(folder).paint(query, images, targets, semantic)
+        expected, other = (
+            model.paint(query, model.encode(images[None], targets[None], k, colors=palette[None]))
+            for k in (semantic, ~semantic)
+        )
+    painting = sessions_of(folder).paint(query, images, targets, semantic, palette)
     torch.testing.assert_close(painting, expected, atol=1e-4, rtol=0)
-    assert (painting - other).abs().max() > 5e-4, "the kind makes no difference"
+    if name != "votes":
+        assert (painting - other).abs().max() > 5e-4, "the kind makes no difference"
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7])
-def test_prompts_made_in_python_go_into_the_graph(made, share):
+@pytest.mark.parametrize("name", ["independent", "votes"])
+def test_prompts_made_in_python_go_into_the_graph(made, name, share):
     """Thinned ones, with unknown pixels, and several joined whose numbers of tokens differ."""
-    model, folder, _ = made["independent"]
+    model, folder, _ = made[name]
     torch.manual_seed(0)
     query, semantic = pictures(2), torch.tensor([True])
     images, targets = pictures(3)[None], pictures(3)[None]
     known = torch.ones(1, 3, 32, 32, dtype=torch.bool)
     known[:, 1, :16] = False
+    colors = torch.randn(1, 2, 3)
     with torch.inference_mode():
-        thin = model.encode_parts([(images, targets)], semantic, share=share)
-        partly = model.encode_parts([(images, targets, known)], semantic)
+        thin = model.encode_parts([(images, targets)], semantic, share=share, colors=colors)
+        partly = model.encode_parts([(images, targets, known)], semantic, colors=colors)
         for encoded in (thin, partly, type(thin).joined([thin, partly])):
             expected = model.paint(query, encoded)
             found = sessions_of(folder).run("query", query=query, **whole(encoded))["painting"]
             torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
 
 
-def test_the_prompt_graph_answers_a_prompt(made):
-    model, folder, _ = made["independent"]
+@pytest.mark.parametrize("name", ["independent", "votes"])
+def test_the_prompt_graph_answers_a_prompt(made, name):
+    model, folder, _ = made[name]
     images, targets, semantic = pictures(2), pictures(2), torch.tensor([False])
+    given, palette = {"images": images, "targets": targets, "kind": semantic}, torch.randn(3, 3)
     with torch.inference_mode():
-        encoded = model.encode(images[None], targets[None], semantic)
+        encoded = model.encode(images[None], targets[None], semantic, colors=palette[None])
         expected = whole(encoded)
-    found = sessions_of(folder).run("prompt", images=images, targets=targets, kind=semantic)
+    if name == "votes":
+        given["palette"] = palette
+    found = sessions_of(folder).run("prompt", **given)
     assert list(found) == list(expected)
-    assert set(encoded.tensors()) == {n for n in found if not n.endswith("weight")}
+    mine = encoded.tensors()
+    assert set(found) - set(mine) <= {"known.weight", "matches.weight"}
+    assert set(mine) <= set(found)
     for name, tensor in expected.items():
         torch.testing.assert_close(torch.from_numpy(found[name]), tensor, atol=1e-4, rtol=0)
 
@@ -192,12 +208,13 @@ def test_graphs_of_another_model_are_found_out(made):
         compare(model_of("independent", seed=1), made["independent"][1])
 
 
-def test_the_program_of_the_page_runs(made, tmp_path):
+@pytest.mark.parametrize("name", ["independent", "votes"])
+def test_the_program_of_the_page_runs(made, tmp_path, name):
     """It needs nothing of this package, and reads the colors back."""
-    shutil.copytree(made["independent"][1], tmp_path / "graphs")
+    shutil.copytree(made[name][1], tmp_path / "graphs")
     rng = np.random.default_rng(0)
-    for name in ("photo.jpg", "a.jpg"):
-        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(tmp_path / name)
+    for file in ("photo.jpg", "a.jpg"):
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(tmp_path / file)
     ids = np.zeros((48, 64), np.uint8)
     ids[10:30, 20:50], ids[30:, :10] = 1, 7
     Image.fromarray(ids).save(tmp_path / "mask.png")
@@ -212,7 +229,7 @@ def test_the_program_of_the_page_runs(made, tmp_path):
     assert labels.shape == (48, 64)
     assert set(np.unique(labels)) <= {0, 1, 7}
     # The same through the package: what the page does with pictures is what it does.
-    predictor = Predictor(load(made["independent"][1].parent / "checkpoint"))
+    predictor = Predictor(load(made[name][1].parent / "checkpoint"))
     example = Example(tmp_path / "photo.jpg", ids)
     painting = predictor.paint(
         [Image.open(tmp_path / "a.jpg")], predictor.prompt([example], thin_to=None), None

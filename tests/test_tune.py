@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from incontext import Example, InputError, Predictor
-from incontext.model import SIZES, SegGPT
+from incontext.checkpoint import load
+from incontext.confusion import miou
+from incontext.model import SIZES, SegGPT, assemble
 from incontext.pool import Pool
 from incontext.tuner import Settings, Tuner
 from incontext.tuning import frozen, split, tune
 from incontext.untuned import most_shown
+from tests.test_voting import assembled
 
 QUICK = Settings(steps=6, judged=3, examples=3)
 
@@ -42,8 +45,10 @@ def pool_of(count, seed=0, **options):
     return Pool.of([scene(rng, **options) for _ in range(count)], 32)
 
 
-@pytest.fixture(scope="module", params=["joint", "independent"])
+@pytest.fixture(scope="module", params=["joint", "independent", "votes"])
 def predictor(request):
+    if request.param == "votes":
+        return Predictor(assembled(), name="toy")
     torch.manual_seed(0)
     config = SIZES["tiny"] if request.param == "joint" else SIZES["small"]
     small = {} if request.param == "joint" else {"embed_dim": 24, "stem": (8, 8, 8), "depth": 4,
@@ -80,6 +85,35 @@ def test_the_loss_falls(predictor, space):
         still.step = 0
         after = [still.train_step() for _ in range(8)]
     assert all(np.less(after, before))
+
+
+def test_votes_are_tuned_to_one_kind_of_disc():
+    """Of discs in three colors one color counts; the bundled checkpoint at a small size."""
+    bundled = load("incontext-votes")
+    model = assemble(replace(bundled.config, image_size=64))
+    model.load_state_dict(bundled.state_dict())
+    pools = []
+    for seed, count in ((0, 6), (1, 12)):
+        rng = np.random.default_rng(seed)
+        drawn = [scene(rng, ids=3) for _ in range(count)]
+        pools.append(Pool.of([Example(e.image, e.labels.ids == 1) for e in drawn], 64))
+    predictor = Predictor(model)
+    with frozen(predictor):
+        settings = replace(QUICK, steps=20, rate=0.1, judged=1, examples=1)
+        tuner = Tuner(predictor, *pools, "semantic", settings)
+        tuner.run()
+    before, after = (float(miou(counts)) for _, _, counts in tuner.history)
+    assert after > before + 2
+
+
+def test_a_tuned_prompt_of_votes_is_small():
+    """One id, sixteen examples: no more than a whole example and a quarter, in float16."""
+    predictor = Predictor(load("incontext-votes"))
+    example = predictor.prompt(pool_of(1).example(0), half=True)
+    pool = Pool.of([scene(np.random.default_rng(i)) for i in range(16)], predictor.size)
+    prompt = Tuner(predictor, pool, pool, "semantic", Settings()).prompt()
+    assert prompt.examples == 16
+    assert prompt.nbytes < min(1.26 * example.nbytes, 2e6)
 
 
 def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
@@ -222,7 +256,7 @@ def test_tuned_prompts_travel(predictor, tmp_path):
     one, other = (predictor.predict(query, p) for p in (prompt, outcome.tuned))
     assert np.array_equal(one.labels, other.labels)
     torch.manual_seed(1)
-    stranger = Predictor(SegGPT(predictor.model.config), name="another")
+    stranger = Predictor(assemble(predictor.model.config), name="another")
     with pytest.raises(InputError, match=r"made with another checkpoint \(toy, .*this is another"):
         stranger.load_prompt(path)
 

@@ -13,6 +13,7 @@ from incontext.labels import Labels
 from incontext.model import SIZES, SegGPT
 from incontext.predictor import Predictor
 from incontext.rules import Judged, Rule
+from tests.test_voting import assembled
 
 
 class All(Rule):
@@ -22,8 +23,10 @@ class All(Rule):
         return Judged(result, result.labels)
 
 
-@pytest.fixture(scope="module")
-def predictor() -> Predictor:
+@pytest.fixture(scope="module", params=["tokens", "votes"])
+def predictor(request) -> Predictor:
+    if request.param == "votes":
+        return Predictor(assembled())
     torch.manual_seed(0)
     config = replace(
         SIZES["tiny"], example_attention="independent", relative_position=False,

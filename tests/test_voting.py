@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from incontext.checkpoint import load
 from incontext.model import SIZES, Config, VotingModel, assemble
 from incontext.model.backbone import VARIANTS
+from incontext.model.encoder import Shown
 from incontext.model.thinning import NOTHING
 from incontext.model.votes import CELL_AXES, Voters
 from incontext.model.voting import FINE_SHARE, TRAINING_SHARE, UNASKED, asked_of
@@ -99,7 +100,7 @@ def test_shapes(model, size, count, ids):
         assert logits.isfinite().all()
         assert guess.isfinite().all()
     assert voters.fits(count)
-    assert not voters.fits(count + 1)
+    assert voters.fits(count + 1) == (count == 1)  # one may be all cells of several
 
 
 @torch.no_grad()
@@ -230,7 +231,10 @@ def test_examples_of_different_shares(model):
             more = torch.full_like(more, NOTHING) if name.startswith("weight") else more
             parts[name] = torch.cat([x, more], axis)
     expected = model.vote(look, Voters.joined([Voters.from_tensors(parts), full]))
-    close(model.vote(look, Voters.joined([thin, full])), expected)
+    joined = Voters.joined([thin, full])
+    close(model.vote(look, joined), expected)
+    close(model.vote(look, joined.flat()), expected)
+    assert joined.fits(3)
 
 
 @torch.no_grad()
@@ -299,6 +303,30 @@ def test_gradients_reach_what_is_learned(frozen):
         still = name.split(".")[0] in ("backbone", *frozen)
         reached = parameter.grad is not None and bool(parameter.grad.any())
         assert reached != still, name
+
+
+def test_gradients_reach_a_prompt_of_a_frozen_model():
+    """What is kept of examples, or their pictures and soft labels; else there are none at all."""
+    model = assembled().requires_grad_(False)
+    examples, look = shown(1, 2, 2), model.look(queries(2))
+    voters = kept(model, *examples, share=0.5)
+    assert not model.vote(look, voters)[0].requires_grad
+    named = voters.tensors()
+    learned = [n for n in named if n.split(".")[0] not in ("labels", "weight")]
+    named |= {name: named[name].requires_grad_() for name in learned}
+    model.vote(look, Voters.from_tensors(named))[0].square().mean().backward()
+    assert all(named[name].grad.any() for name in learned)
+    images, labels, known = examples
+    images.requires_grad_()
+    soft = (4 * labels).softmax(2).requires_grad_()
+    encoded = model.encode_parts(
+        [Shown(images, images.detach(), known, soft)], torch.tensor([True]),
+        colors=torch.randn(1, 2, 3), share=0.5,
+    )  # fmt: skip
+    model.paint(look, encoded).square().mean().backward()
+    assert images.grad[0, 0].any()
+    assert soft.grad.any()
+    assert not soft.grad[~known[:, :, None].expand_as(soft)].any()
 
 
 @torch.no_grad()

@@ -54,9 +54,9 @@ def choose(marked: Tensor, share: float, start: int, known: Tensor | None = None
 def _choose_known(marked: Tensor, share: float, start: int, known: Tensor) -> Kept:
     """`choose` among three sorts of tokens: marked, other known ones, unknown ones."""
     rows, columns = (torch.arange(n, dtype=torch.float64) for n in marked.shape[2:])
-    place = (rows[:, None] * DOWN + columns * ACROSS).flatten()
+    steps = (rows[:, None] * DOWN + columns * ACROSS).flatten()
     shift = torch.arange(start, start + marked.shape[1], dtype=torch.float64) * NEXT
-    pattern = (place + shift[:, None]) % 1.0  # (N, L)
+    pattern = (steps + shift[:, None]) % 1.0  # (N, L)
     flat, sure = marked.flatten(2).cpu(), known.flatten(2).cpu()
     wanted = max(2, round(share * flat.shape[2]))
     many = flat.sum(2, keepdim=True)  # (P, N, 1)
@@ -66,10 +66,12 @@ def _choose_known(marked: Tensor, share: float, start: int, known: Tensor) -> Ke
     # Marked tokens rank 0, 1, … in their pattern's order, the others go on from there, and what is
     # unknown fills up where there is too little.
     rank = (pattern + (~flat).double() + (~sure).double()).argsort(2).argsort(2)
-    chosen = torch.where(flat, rank < taken, (rank - many < rest) & sure)
     spare = wanted - taken - rest
+    chosen = (flat & (rank < taken)) | (~flat & sure & (rank - many < rest))
     chosen = chosen | (~sure & (rank - many - few < spare))
-    where = (~chosen).byte().argsort(dim=2, stable=True)[:, :, :wanted]
+    # Those that are chosen first, each sort in the grid's order.
+    place = torch.arange(flat.shape[2]) + (~chosen).long() * flat.shape[2]
+    where = place.argsort(2)[:, :, :wanted]
     each = torch.where(flat, many / taken, few / rest).log().masked_fill(~sure, NOTHING)
     weight = each.gather(2, where).float()
     return Kept(where.to(marked.device), weight.to(marked.device))

@@ -107,11 +107,17 @@ def _share(cosine: Tensor, labels: Tensor, weight: Tensor, scale: float) -> Tens
 
 
 def _largest(cosine: Tensor, among: Tensor) -> Tensor:
-    """Largest cosine (B, Q, T) among cells (P, K, T) bool: (B, K, Q); 0 where there are none."""
-    rows = [
-        cosine.masked_fill(~among[:, index, None], -1.0).amax(-1) for index in range(among.shape[1])
-    ]
-    return torch.stack(rows, 1).masked_fill(~among.any(2)[..., None], 0.0)
+    """Largest cosine (B, Q, T) among cells (P, K, T) bool: (B, K, Q); 0 where there are none.
+
+    One id at a time, to save memory; traced at once, so that K stays free in the graph.
+    """
+    if torch.compiler.is_compiling():
+        largest = cosine[:, None].masked_fill(~among[:, :, None], -1.0).amax(-1)
+    else:
+        each = range(among.shape[1])
+        rows = [cosine.masked_fill(~among[:, index, None], -1.0).amax(-1) for index in each]
+        largest = torch.stack(rows, 1)
+    return largest.masked_fill(~among.any(2)[..., None], 0.0)
 
 
 def _mean(keys: Tensor, weight: Tensor) -> Tensor:
@@ -154,17 +160,20 @@ class Voters:
         joined = {}
         for name in parts[0]:
             same = [part[name].to(parts[-1][name].dtype) for part in parts]
-            axis = CELL_AXES.get(name.split(".")[0], 2)
+            axis = cell_axis(name)
             if len({x.shape[axis] for x in same}) > 1:
-                same = [x.movedim(1, axis - 1).flatten(axis - 1, axis).unsqueeze(1) for x in same]
-                joined[name] = torch.cat(same, axis)
+                joined[name] = torch.cat([_flat(x, axis) for x in same], axis)
             else:
                 joined[name] = torch.cat(same, 1)
         return cls.from_tensors(joined)
 
+    def flat(self) -> "Voters":
+        """All cells as those of one example; they say the same."""
+        return Voters.from_tensors({n: _flat(x, cell_axis(n)) for n, x in self.tensors().items()})
+
     def fits(self, count: int) -> bool:
-        """Whether this can be of so many examples."""
-        return self.blocks[-1].shape[1] == count
+        """Whether this can be of so many examples: N of them, or any number that is `flat`."""
+        return all(x.shape[1] in (1, count) for x in self.tensors().values())
 
     @property
     def nbytes(self) -> int:
@@ -192,3 +201,13 @@ class Voters:
     def map(self, change: Callable[[Tensor], Tensor]) -> "Voters":
         """Change every tensor."""
         return Voters.from_tensors({name: change(x) for name, x in self.tensors().items()})
+
+
+def cell_axis(name: str) -> int:
+    """Where cells stand in a tensor of `Voters`."""
+    return CELL_AXES.get(name.partition(".")[0], 2)
+
+
+def _flat(x: Tensor, axis: int) -> Tensor:
+    """(P, N, …, T at `axis`, …) → (P, 1, …, N·T, …)."""
+    return x.movedim(1, axis - 1).flatten(axis - 1, axis).unsqueeze(1)
