@@ -220,15 +220,19 @@ def trials(
     out: Annotated[Path, typer.Option(help="Folder for trials.csv; what it holds is not redone.")],
     recipe: Path = Path("recipes/trial.json"),
     only: Annotated[list[str] | None, typer.Option(help="A trial; repeat for more.")] = None,
+    minutes: Annotated[
+        float, typer.Option(help="CPU minutes of each trial; 0: the recipe's steps.")
+    ] = 0,
+    init: Annotated[str | None, typer.Option(help="Checkpoint that trials begin from.")] = None,
     threads: int = 1,
 ) -> None:
-    """One change at a time on a small fixed training budget."""
+    """One change at a time on a small equal training budget."""
     import torch
 
     from eval.trials import run
 
     torch.set_num_threads(threads)
-    run(train, validation, recipe, out, only or [])
+    run(train, validation, recipe, out, only or [], minutes=minutes, init=init)
 
 
 add(app)

@@ -1,6 +1,6 @@
-"""`python -m eval trials`: one change at a time on a small fixed budget, from scratch.
+"""`python -m eval trials`: one change at a time on a small equal budget.
 
-Says which changes are worth a long run; the figures are far below those of a bundled checkpoint.
+Says which changes are worth a long run; the figures are below those of a bundled checkpoint.
 """
 
 import csv
@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from incontext.checkpoint import parse_config, with_tuples
 from incontext.errors import InputError
-from incontext.model import SegGPT
+from incontext.model import Model, VotingModel
+from incontext.model.votes import MAPS
 from incontext.objective import Weights
 from incontext.pictures import load_set
 from incontext.plan import Mixture
 from incontext.recipe import Run
-from incontext.train import Trainer
+from incontext.train import Trainer, start
 from incontext.validation import Validation
+
+PACE = 40  # steps that say how long a step takes
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Trial:
     recipe: dict[str, Any] = field(default_factory=dict)
     mixture: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()  # inputs that the mixer does not read, see `stop_reading`
+    init: str | None = None  # another checkpoint to begin from; "": none
 
 
 TRIALS = {
@@ -57,16 +63,107 @@ TRIALS = {
     "copied colors not judged": Trial(weights={"copied": 0.0}),
 }
 
+FROZEN = ["stem", "copying"]
+EMOJI = [f"emoji_{letter}" for letter in "abcde"]
+VOTING_TRIALS = {
+    "base": Trial(),
+    "a summary of the query in the mixer": Trial({"mixer_summary": True}),
+    "lite2": Trial({"backbone": "efficientnet-lite2"}),
+    "all sets drawn alike": Trial(mixture={"weights": {}}),
+    "no drawn objects": Trial(mixture={"weights": dict.fromkeys(EMOJI, 0.0)}),
+    "stem and copy path learned too": Trial(recipe={"frozen": []}),
+    "stem and copy path from nothing": Trial(recipe={"frozen": []}, init=""),
+    "views of 192 and 224 px": Trial(recipe={"sizes": [192, 224]}),
+    "mixer 64 wide": Trial({"mixer": [64, 32, 16]}),
+    "mixer 160 wide": Trial({"mixer": [160, 64, 16]}),
+    "mixer twice as deep": Trial({"mixer_blocks": 4}),
+    "no learned matching": Trial(unread=("matching",)),
+    "no copy path": Trial(unread=("copying",)),
+    "no largest cosines, no prototypes": Trial(unread=("cues",)),
+    "no votes of the query's own cells": Trial(unread=("own",)),
+    "no absent objects": Trial(mixture={"absent": 0.0}),
+    "base, another seed": Trial(recipe={"seed": 6}),
+}
+
+
+def stop_reading(model: VotingModel, inputs: tuple[str, ...]) -> None:
+    """Hide inputs from a mixer: their weights are zero and stay so.
+
+    They are computed all the same, so that a trial without them is no cheaper.
+    """
+    mixer = model.mixer
+    votes = len(model.levels) * MAPS  # before the maps of the learned matching
+    maps = torch.arange(votes)
+    columns: dict[str, list[tuple[torch.nn.Conv2d, slice | Tensor]]] = {
+        "matching": [(mixer.votes, slice(votes, votes + 2 * model.config.match_heads))],
+        "cues": [(mixer.votes, maps[maps % MAPS >= 3])],
+        "copying": [(mixer.copied, slice(None))],
+        "own": [(mixer.own, slice(None))],
+    }
+    for name in inputs:
+        for layer, which in columns[name]:
+            read = torch.ones_like(layer.weight)
+            read[:, which] = 0
+            with torch.no_grad():
+                layer.weight.mul_(read)
+
+            def masked(gradient: Tensor, read: Tensor = read) -> Tensor:
+                return gradient * read
+
+            layer.weight.register_hook(masked)
+
+
+def begin(trial: Trial, base: Run, recipe: Path, init: str | None) -> tuple[Model, Run]:
+    """The model of a trial and what it is trained by."""
+    config = parse_config({**base.config.__dict__, **with_tuples(trial.config)}, recipe)
+    mixture = {**base.recipe.mixture.__dict__, **trial.mixture}
+    if trial.mixture.get("weights"):  # of some sets: the others keep theirs
+        mixture["weights"] = base.recipe.mixture.weights | trial.mixture["weights"]
+    changed = replace(
+        base.recipe,
+        **with_tuples(trial.recipe),
+        mixture=Mixture(**mixture),
+        weights=Weights(**{**base.recipe.weights.__dict__, **trial.weights}),
+    )
+    torch.manual_seed(changed.seed)
+    model = start(config, (init if trial.init is None else trial.init) or None)
+    for part in changed.frozen:
+        model.get_submodule(part).requires_grad_(False)
+    if isinstance(model, VotingModel):
+        stop_reading(model, trial.unread)
+    return model, replace(base, config=config, recipe=changed)
+
+
+def train_for(trainer: Trainer, minutes: float) -> None:
+    """Train for so many minutes of CPU time; the first steps say how many steps that is."""
+    start_time, first = time.process_time(), trainer.step
+    trainer.run(PACE)
+    pace = (time.process_time() - start_time) / (PACE - first)
+    steps = max(PACE + 1, round(60 * minutes / pace))
+    trainer.recipe = replace(trainer.recipe, steps=steps)
+    trainer.run()
+
 
 def run(
-    train: Path, validation: Path, recipe: Path, out: Path, names: list[str], episodes: int = 24
+    train: Path,
+    validation: Path,
+    recipe: Path,
+    out: Path,
+    names: list[str],
+    episodes: int = 24,
+    minutes: float = 0,
+    init: str | None = None,
 ) -> None:
-    """Train every trial not yet in `out`/trials.csv, judge it with 1 and 4 examples, print it."""
-    if set(names) - TRIALS.keys():
-        raise InputError(f"trials {', '.join(names)}; accepted: {', '.join(TRIALS)}")
+    """Train every trial not yet in `out`/trials.csv, judge it with 1 and 4 examples, print it.
+
+    Args:
+        minutes: of CPU time, of each; 0: the recipe's steps.
+        init: checkpoint that the trials begin from.
+    """
     base = Run.read(recipe)
-    if base.config.backbone:
-        raise InputError(f"{recipe} describes a model that votes; accepted: a recipe of tokens")
+    known = VOTING_TRIALS if base.config.backbone else TRIALS
+    if set(names) - known.keys():
+        raise InputError(f"trials {', '.join(names)}; accepted: {', '.join(known)}")
     out.mkdir(parents=True, exist_ok=True)
     table = out / "trials.csv"
     done = {row["trial"] for row in csv.DictReader(table.open())} if table.exists() else set()
@@ -74,28 +171,23 @@ def run(
     sets = [load_set(path, base.cache) for path in sorted(train.glob("*.tar"))]
     judged = [load_set(path, size) for path in sorted(validation.glob("*.tar"))]
     checks = [Validation([s for s in judged if s.kind == "semantic"], n, episodes) for n in (1, 4)]
-    for name in names or list(TRIALS):
+    for name in names or list(known):
         if name in done:
             continue
-        trial = TRIALS[name]
-        config = parse_config({**base.config.__dict__, **with_tuples(trial.config)}, recipe)
-        changed = replace(
-            base.recipe,
-            **with_tuples(trial.recipe),
-            mixture=Mixture(**{**base.recipe.mixture.__dict__, **trial.mixture}),
-            weights=Weights(**{**base.recipe.weights.__dict__, **trial.weights}),
-        )
-        torch.manual_seed(changed.seed)
-        model = SegGPT(config)
-        trainer = Trainer(model, sets, changed, out / name.replace(" ", "-"))
-        start = time.process_time()
-        trainer.run()
-        seconds = time.process_time() - start
+        model, about = begin(known[name], base, recipe, init)
+        trainer = Trainer(model, sets, about.recipe, out / name.replace(" ", "-"))
+        start_time = time.process_time()
+        if minutes:
+            train_for(trainer, minutes)
+        else:
+            trainer.run()
+        seconds = time.process_time() - start_time
         averaged = trainer.averaged()
         scores = [sum(s.values()) / len(s) for s in (v.score(averaged) for v in checks)]
-        count = sum(p.numel() for p in model.parameters()) / 1e6
+        count = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
         row = {
-            "trial": name, "parameters, M": f"{count:.2f}", "CPU seconds": f"{seconds:.0f}",
+            "trial": name, "learned, M": f"{count:.2f}", "steps": f"{trainer.step}",
+            "CPU seconds": f"{seconds:.0f}",
             "1 example": f"{scores[0]:.1f}", "4 examples": f"{scores[1]:.1f}",
         }  # fmt: skip
         new = not table.exists()

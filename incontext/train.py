@@ -15,7 +15,7 @@ from tqdm import tqdm
 from incontext.checkpoint import WEIGHTS, compare, load, save
 from incontext.episodes import Batch, Sampler
 from incontext.errors import InputError, first_line
-from incontext.model import Model, SegGPT, VotingModel, assemble
+from incontext.model import Config, Model, SegGPT, VotingModel, assemble
 from incontext.model.low_rank import merge
 from incontext.objective import objective, voting_objective
 from incontext.pictures import PictureSet, check_labelled, load_set
@@ -273,6 +273,33 @@ class Trainer:
         return self.folder / WEIGHTS
 
 
+def start(config: Config, init: str | None = None) -> Model:
+    """A model to train: the backbone's pretrained weights, and what can be taken over from `init`.
+
+    From a checkpoint of tokens a voting model takes stem and copy path, see `graft`; from one
+    without a summary in its mixer all that it has, since the summary begins at zero.
+
+    Raises:
+        InputError: no package of the backbone's weights; `init` of another shape.
+    """
+    model = assemble(config)
+    if isinstance(model, VotingModel):
+        model.backbone.load_state_dict(backbone_state(config.backbone))
+    before = load(init) if init else None
+    if isinstance(model, VotingModel) and isinstance(before, SegGPT):
+        graft(model, before)
+    elif before is not None:
+        free = {"image_size": 0, "mixer_summary": config.mixer_summary}
+        if asdict(before.config) | free != asdict(config) | {"image_size": 0}:
+            raise InputError(f"--init {init} has another shape than the recipe describes")
+        state = model.state_dict() | before.state_dict()
+        problems = compare(model.state_dict(), state)
+        if problems:  # relative position has tables of the picture's size
+            raise InputError(f"--init {init}: {'; '.join(problems)}")
+        model.load_state_dict(state)
+    return model
+
+
 def train_from_file(
     description: Path,
     sources: Sequence[Path],
@@ -292,19 +319,7 @@ def train_from_file(
     """
     about = Run.read(description)
     torch.manual_seed(about.recipe.seed)
-    model = assemble(about.config)
-    if isinstance(model, VotingModel):
-        model.backbone.load_state_dict(backbone_state(about.config.backbone))
-    before = load(init) if init else None
-    if isinstance(model, VotingModel) and isinstance(before, SegGPT):
-        graft(model, before)
-    elif before is not None:
-        if asdict(before.config) | {"image_size": 0} != asdict(about.config) | {"image_size": 0}:
-            raise InputError(f"--init {init} has another shape than {description} describes")
-        problems = compare(model.state_dict(), before.state_dict())
-        if problems:  # relative position has tables of the picture's size
-            raise InputError(f"--init {init}: {'; '.join(problems)}")
-        model.load_state_dict(before.state_dict())
+    model = start(about.config, init)
     parts = [name for name, _ in model.named_children()]
     for part in about.recipe.frozen:
         if part not in parts:

@@ -354,3 +354,20 @@ def test_graft_takes_the_former_copy_path_over():
     red = before.values[0].transpose(0, 1)[..., 0] * float(std[0]) + float(mean[0])
     torch.testing.assert_close(share, red, atol=1e-5, rtol=1e-5)
     assert torch.equal(model.copying.scale, path.scale)
+
+
+def test_summary_begins_at_zero_and_answers_by_the_whole():
+    """A mixer with a summary starts as the one without; learned, a far cell changes an answer."""
+    torch.manual_seed(0)
+    plain = assembled()
+    wide = assemble(replace(CONFIG, mixer_summary=True))
+    state = wide.state_dict() | plain.state_dict()
+    wide.load_state_dict(state)
+    x = torch.randn(2, CONFIG.mixer[0], 4, 4)
+    assert torch.equal(wide.mixer.summary(x), x)
+    with torch.no_grad():
+        wide.mixer.summary.body[-1].weight.normal_()
+        other = x.clone()
+        other[:, :, 3, 3] += 5
+        moved = wide.mixer.summary(other) - other - (wide.mixer.summary(x) - x)
+    assert moved[:, :, 0, 0].abs().max() > 0.1

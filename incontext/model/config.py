@@ -35,6 +35,7 @@ class Config:
     match_dim: int = 24
     mixer: tuple[int, ...] = (96, 48, 16)  # widths at strides 8, 4, 2, beside a backbone
     mixer_blocks: int = 2  # residual blocks behind the query's own votes
+    mixer_summary: bool = False  # a summary of the whole query corrects every cell
     # Normalization of RGB in 0–1; travels with the weights.
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)

@@ -25,6 +25,25 @@ class Residual(nn.Module):
         return x + self.body(x)
 
 
+class Summary(nn.Module):
+    """Correct every cell by a summary of them all: whether an object is there shows in the whole.
+
+    The correction begins at zero, so that weights from before it stay what they are.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        last = nn.Linear(width, width)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.body = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(J, width, h, w) → the same shape."""
+        summary = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
+        return x + self.body(summary)[..., None, None]
+
+
 class Mixer(nn.Module):
     """Weighs votes at stride 8, then climbs to full size beside the query's own features.
 
@@ -35,11 +54,13 @@ class Mixer(nn.Module):
         context: channels of the query's features at stride 8.
         skips: channels of the query's features at strides 4 and 2.
         widths: channels of the mixer at strides 8, 4 and 2.
+        blocks: residual blocks behind the query's own votes.
+        summary: correct the state by a `Summary`.
     """
 
     def __init__(
         self, votes: int, own: int, copied: int, context: int, skips: tuple[int, int],
-        widths: tuple[int, ...], blocks: int = 2,
+        widths: tuple[int, ...], blocks: int = 2, summary: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         coarse, middle, fine = widths
@@ -49,6 +70,7 @@ class Mixer(nn.Module):
         self.context = nn.Conv2d(context, 32, 1)
         self.join = nn.Conv2d(coarse + 32, coarse, 1)
         self.first = Residual(coarse)
+        self.summary = Summary(coarse) if summary else nn.Identity()
         self.guess = nn.Conv2d(coarse, 1, 1)
         self.own = nn.Conv2d(own, coarse, 1)
         self.second = nn.Sequential(*(Residual(coarse) for _ in range(blocks)))
@@ -74,7 +96,7 @@ class Mixer(nn.Module):
         guess as logits (J, 1, H/8, W/8), and what is copied, narrow."""
         copied = self.copied(copied)
         x = self.votes(torch.cat([votes, self.copied_coarse(copied)], 1))
-        x = self.first(self.join(torch.cat([x, context], 1)))
+        x = self.summary(self.first(self.join(torch.cat([x, context], 1))))
         return x, self.guess(x), copied
 
     def finish(self, x: Tensor, own: Tensor, copied: Tensor, query: Sequence[Tensor]) -> Tensor:

@@ -75,6 +75,7 @@ class VotingModel(nn.Module):
         self.mixer = Mixer(
             voting * MAPS + 2 * config.match_heads, own * SELF_MAPS,
             config.copy_heads * config.copy_dim, context, skips, config.mixer, config.mixer_blocks,
+            config.mixer_summary,
         )  # fmt: skip
 
     def forward(self, images: Tensor, labels: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
