@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from benchmarks.common import CHECKPOINT, alternate, environment, heading, numbers, row
-from incontext.checkpoint import load
+from incontext.checkpoints.checkpoint import load
 from incontext.model import SIZES, assemble
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import environment, heading, in_own_process, numbers, peak, row
+from incontext.inference.offload import Spilled
 from incontext.model import SIZES, SegGPT
-from incontext.spill import Spilled
 
 
 def measure(who: str, count: int, quick: bool, threads: int) -> dict[str, float]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import CHECKPOINT, Work, alternate, environment, heading, numbers, ratio, row
-from incontext.checkpoint import load
-from incontext.graphs import whole
+from incontext.checkpoints.checkpoint import load
+from incontext.checkpoints.onnx_export import ABOUT, Sessions, write
+from incontext.checkpoints.onnx_graphs import whole
 from incontext.model import Model, SegGPT
-from incontext.portable import ABOUT, Sessions, write
 
 
 def main() -> None:

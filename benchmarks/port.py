@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.common import Timings, alternate, environment, heading, numbers, ratio, row
 from incontext import Predictor
-from incontext.checkpoint import load
+from incontext.checkpoints.checkpoint import load
 from incontext.model import Config, SegGPT
 
 TINY: dict[str, Any] = {
@@ -154,7 +154,7 @@ def _row(
         *(f"{seconds:.2f} s" for seconds in floor), f"{times['fresh'].median / floor[0]:.2f}",
         f"{times['reused'].median / floor[1]:.2f}", f"{rate / 1e9:.0f}",
     )  # fmt: skip
-    if count == 1:  # with more their ensemble is another one, see `tests/test_parity.py`
+    if count == 1:  # with more their ensemble is another one, see `tests/model/test_parity.py`
         theirs_painted = theirs(**given).pred_masks[:, :, query.shape[-2] :]
         error = (theirs_painted - ours(query, images, targets, semantic)).abs().max()
         row(f"largest difference of the paintings: {float(error):.1e}", *[""] * 10)

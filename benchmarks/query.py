@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.common import CHECKPOINT, Work, alternate, environment, heading, numbers, ratio, row
 from incontext import Example, Predictor, Prompt
-from incontext.checkpoint import load
+from incontext.checkpoints.checkpoint import load
 from incontext.model import SegGPT
 
 

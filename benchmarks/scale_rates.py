@@ -13,12 +13,12 @@ import torch
 from benchmarks.blobs import blobs, write_blobs
 from benchmarks.common import environment, heading, in_own_process, row
 from incontext import Example, Predictor, Prompt
-from incontext.engines import segment_with
-from incontext.entries import read
-from incontext.image import read_image
-from incontext.journal import Journal
-from incontext.manifest import Manifest
-from incontext.targets import Target, find_targets
+from incontext.batch.engines import segment_with
+from incontext.batch.journal import Journal
+from incontext.batch.manifest import Manifest
+from incontext.batch.records import read
+from incontext.batch.targets import Target, find_targets
+from incontext.images.image import read_image
 
 SIZE = (640, 480)
 SCALES = {"1 M": 10**6, "100 M": 10**8, "10 G": 10**10}

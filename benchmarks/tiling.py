@@ -13,7 +13,7 @@ import torch
 from benchmarks.common import CHECKPOINT, alternate, environment, heading, row
 from benchmarks.query import picture
 from incontext import Predictor
-from incontext.tiles import Tiling
+from incontext.images.tiles import Tiling
 
 
 def main() -> None:

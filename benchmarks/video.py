@@ -17,7 +17,7 @@ from PIL import Image
 
 from benchmarks.common import CHECKPOINT, environment, heading, numbers, peak, row
 from incontext import VideoPredictor
-from incontext.rules import Official, Rule, Trusted
+from incontext.video.policies import Official, Rule, Trusted
 
 SIZE = (240, 320)  # height and width
 MARKS = (100, 200, 500, 1000, 2000, 5000, 10_000)

@@ -2,7 +2,7 @@
 
 import sys
 
-from incontext.cli import main
+from incontext.cli.app import main
 
 sys.argv[1:1] = ["demo"]
 main()

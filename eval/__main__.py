@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from eval.cli_datasets import add
-from incontext.checkpoint import DEFAULT
+from eval.runs.datasets_cli import add
+from incontext.checkpoints.checkpoint import DEFAULT
 from incontext.errors import InputError
-from incontext.predictor import THIN_TO
+from incontext.inference.predictor import THIN_TO
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -45,7 +45,7 @@ def bench(
     """
     import torch
 
-    from eval.bench import run
+    from eval.studies.bench import run
 
     torch.set_num_threads(threads)
     counts = [int(n) for n in examples.split(",")]
@@ -61,7 +61,7 @@ def passes(
     episodes: int = 40,
 ) -> None:
     """How many classes one painting separates well."""
-    from eval.passes import run
+    from eval.studies.passes import run
 
     run(data, checkpoint, [int(n) for n in limits.split(",")], episodes)
 
@@ -74,7 +74,7 @@ def absent(
     episodes: Annotated[int, typer.Option(help="Pairs of queries a set.")] = 100,
 ) -> None:
     """What is painted when the query does not show the object."""
-    from eval.absent import run
+    from eval.studies.absent import run
 
     run(data, checkpoint, sets.split(","), episodes)
 
@@ -87,7 +87,7 @@ def matters(
     episodes: Annotated[int, typer.Option(help="Episodes a set.")] = 50,
 ) -> None:
     """Does the prompt decide: the example's mask erased, and another class's mask."""
-    from eval.matters import run
+    from eval.studies.matters import run
 
     run(data, checkpoint, [s for s in sets.split(",") if s], episodes)
 
@@ -102,7 +102,7 @@ def nearest(
     queries: Annotated[int, typer.Option(help="Queries a class.")] = 20,
 ) -> None:
     """Examples chosen for each query, against as many at random and against all."""
-    from eval.nearest import run
+    from eval.studies.nearest import run
 
     run(data, checkpoint, [s for s in sets.split(",") if s], k, pool, queries)
 
@@ -123,8 +123,8 @@ def tuned(
     """Tuned prompts against the best untuned use of the same pictures, on pictures apart."""
     import torch
 
-    from eval.tuned import run
-    from incontext.tuner import Settings
+    from eval.studies.tuned import run
+    from incontext.tuning.tuner import Settings
 
     torch.set_num_threads(threads)
     names = [s for s in only.split(",") if s]
@@ -143,7 +143,7 @@ def doctor(
     """Does the doctor find planted bad masks, and does its interval hold what is measured?"""
     import torch
 
-    from eval.doctor import run
+    from eval.studies.doctor import run
 
     torch.set_num_threads(threads)
     run(data, checkpoint, [s for s in sets.split(",") if s], planted, predicted)
@@ -167,8 +167,8 @@ def video(
     """J&F of objects through clips, for each rule and number of frames remembered."""
     import torch
 
-    from eval import clips as source
-    from eval.video import run
+    from eval.core import clips as source
+    from eval.runs.video import run
 
     torch.set_num_threads(threads)
     if data:
@@ -192,7 +192,7 @@ def follow(
     """What becomes of each object of one long clip: seen, mixed up, gone, back."""
     import torch
 
-    from eval.video import follow as print_story
+    from eval.runs.video import follow as print_story
 
     torch.set_num_threads(threads)
     print_story(seed, frames, objects, checkpoint, keep)
@@ -208,7 +208,7 @@ def look(
     seed: int = 0,
 ) -> None:
     """Results on pictures picked before looking, on one sheet for the eye."""
-    from eval.look import run
+    from eval.studies.look import run
 
     run(data, checkpoint, count, examples, out, seed)
 
@@ -229,7 +229,7 @@ def trials(
     """One change at a time on a small equal training budget."""
     import torch
 
-    from eval.trials import run
+    from eval.studies.trials import run
 
     torch.set_num_threads(threads)
     run(train, validation, recipe, out, only or [], minutes=minutes, init=init)

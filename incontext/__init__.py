@@ -4,24 +4,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from incontext.color import Palette
-    from incontext.doctor import examine
-    from incontext.doctor_report import report_lines, report_page
     from incontext.errors import InputError
-    from incontext.example import Example
+    from incontext.evaluation.doctor import examine
+    from incontext.evaluation.doctor_report import report_lines, report_page
+    from incontext.evaluation.labelled_set import Pool
     from incontext.formats import export
     from incontext.formats.coco import Coco
     from incontext.formats.examples import read_examples
-    from incontext.image import read_image
-    from incontext.pool import Pool
-    from incontext.predictor import Predictor
-    from incontext.prompt import Prompt
-    from incontext.segmentation import Segmentation
-    from incontext.sources import open_frames
-    from incontext.tuner import Settings
-    from incontext.tuning import tune
-    from incontext.video import VideoPredictor
-    from incontext.video_overlay import write_overlay
+    from incontext.images.image import read_image
+    from incontext.inference.example import Example
+    from incontext.inference.predictor import Predictor
+    from incontext.inference.prompt import Prompt
+    from incontext.inference.segmentation import Segmentation
+    from incontext.labels.coloring import Palette
+    from incontext.tuning.tune import tune
+    from incontext.tuning.tuner import Settings
+    from incontext.video.overlay import write_overlay
+    from incontext.video.predictor import VideoPredictor
+    from incontext.video.sources import open_frames
 
 __version__ = "0.1.0"
 
@@ -48,12 +48,14 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "Example": "example", "InputError": "errors", "Palette": "color", "Predictor": "predictor",
-    "Prompt": "prompt", "Segmentation": "segmentation", "Pool": "pool", "examine": "doctor",
-    "VideoPredictor": "video", "tune": "tuning", "Coco": "formats.coco", "export": "formats",
-    "Settings": "tuner", "read_image": "image", "read_examples": "formats.examples",
-    "open_frames": "sources", "report_lines": "doctor_report", "report_page": "doctor_report",
-    "write_overlay": "video_overlay",
+    "Example": "inference.example", "InputError": "errors", "Palette": "labels.coloring",
+    "Predictor": "inference.predictor", "Prompt": "inference.prompt",
+    "Segmentation": "inference.segmentation", "Pool": "evaluation.labelled_set",
+    "examine": "evaluation.doctor", "VideoPredictor": "video.predictor", "tune": "tuning.tune",
+    "Coco": "formats.coco", "export": "formats", "Settings": "tuning.tuner",
+    "read_image": "images.image", "read_examples": "formats.examples",
+    "open_frames": "video.sources", "report_lines": "evaluation.doctor_report",
+    "report_page": "evaluation.doctor_report", "write_overlay": "video.overlay",
 }  # fmt: skip
 
 

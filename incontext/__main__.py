@@ -1,5 +1,5 @@
 """`python -m incontext`."""
 
-from incontext.cli import main
+from incontext.cli.app import main
 
 main()

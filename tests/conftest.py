@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from incontext.checkpoint import save
-from incontext.cli import main
+from incontext.checkpoints.checkpoint import save
+from incontext.cli.app import main
 from incontext.model import SIZES, SegGPT
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from incontext import Example, InputError
-from incontext.color_mask import MAX_ID
-from incontext.image import read_image
-from incontext.labels import UNKNOWN, read_labels
+from incontext.images.image import read_image
+from incontext.labels.color_mask import MAX_ID
+from incontext.labels.encodings import UNKNOWN, read_labels
 
 FUZZ = settings(
     deadline=None, derandomize=True, max_examples=250, suppress_health_check=list(HealthCheck)

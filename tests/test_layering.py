@@ -1,6 +1,7 @@
 """Imports run along the arrows of the design, and the model knows tensors only."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -8,266 +9,164 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "incontext"
 
-# Who may import whom inside the package; what stands on the left imports what stands on the right.
+# Which rooms and files at the top a room may import; docs/architecture.md draws them.
 ARROWS = {
     "errors": set(),
-    "raster": {"errors"},
-    "image": {"errors", "raster"},
-    "coco": {"errors"},
-    "color_mask": {"coco", "errors"},
-    "labels": {"coco", "color_mask", "errors", "image"},
-    "color": {"color_mask", "errors", "labels"},
-    "model.attention": set(),
-    "model.parts": set(),
-    "model.thinning": set(),
-    "model.int8": set(),
-    "model.layers": {"model.attention", "model.int8"},
-    "model.ensemble": {"model.attention", "model.layers", "model.parts"},
-    "model.independent": {
-        "model.attention", "model.ensemble", "model.layers", "model.parts", "model.thinning",
-    },
-    "model.stem": {"model.attention", "model.parts", "model.thinning"},
-    "model.backbone": set(),
-    "model.votes": {"model.parts", "model.thinning"},
-    "model.mixer": set(),
-    "model.pairs": set(),
-    "model.encoder": {
-        "model.ensemble", "model.independent", "model.layers", "model.parts", "model.stem",
-        "model.thinning", "model.votes",
-    },
-    "model.matching": {"model.attention", "model.votes"},
-    "model.voting": {
-        "model.backbone", "model.config", "model.encoder", "model.layers", "model.matching",
-        "model.mixer", "model.pairs", "model.parts", "model.stem", "model.thinning",
-        "model.votes",
-    },
-    "model.decoder": {"model.encoder", "model.layers"},
-    "model.seggpt": {
-        "model.config", "model.decoder", "model.encoder", "model.layers", "model.parts",
-        "model.stem", "model.voting",
-    },
-    "model.config": {"model.backbone"},
-    "model": {"model.config", "model.seggpt", "model.voting"},
-    "pretrained": {"errors", "model", "model.backbone"},
-    "convert": {"model"},
-    "hub": {"errors"},
-    "checkpoint": {"convert", "errors", "hub", "model"},
-    "spill": {"model.parts"},
-    "gallery": set(),
-    "partial": {"color_mask", "errors", "image", "labels"},
-    "example": {"color_mask", "image", "labels", "partial"},
-    "thumbnail": {"color_mask", "example", "image"},
-    "prompt": {
-        "color", "color_mask", "errors", "example", "gallery", "labels", "model.encoder",
-        "thumbnail", "tiles",
-    },
-    "segmentation": {"color_mask", "errors", "image", "labels"},
-    "tiles": {"errors"},
-    "belief": {"prompt", "segmentation", "tiles"},
-    "predictor": {
-        "belief", "checkpoint", "color", "color_mask", "errors", "example", "gallery", "image",
-        "labels", "model", "model.encoder", "model.int8", "model.parts", "partial", "prompt",
-        "segmentation", "spill", "thumbnail",
-    },
-    "lock": {"errors"},
-    "confusion": set(),
-    "pool": {"color_mask", "errors", "example", "labels", "partial", "prompt"},
-    "trial": {"belief", "confusion", "pool", "predictor", "prompt"},
-    "verdict": {"confusion"},
-    "subsets": {"confusion", "pool", "trial", "verdict"},
-    "findings": {"confusion", "pool", "trial"},
-    "doctor": {
-        "confusion", "errors", "example", "findings", "pool", "predictor", "subsets", "trial",
-    },
-    "doctor_report": {"doctor", "findings", "pool", "segmentation", "thumbnail"},
-    "learned": {"color", "labels", "model", "model.encoder", "pool", "predictor"},
-    "tuner": {
-        "color", "confusion", "errors", "labels", "learned", "model", "objective", "pool",
-        "predictor", "prompt", "trial", "views",
-    },
-    "untuned": {"pool", "predictor", "prompt", "subsets", "trial"},
+    "files": {"errors"},
+    "images": {"errors"},
+    "labels": {"errors", "images"},
+    "model": set(),
+    "checkpoints": {"errors", "labels", "model"},
+    "data": {"errors", "images", "labels"},
+    "inference": {"checkpoints", "errors", "images", "labels", "model"},
+    "training": {"checkpoints", "data", "errors", "model"},
+    "batch": {"checkpoints", "errors", "files", "images", "inference"},
+    "evaluation": {"errors", "inference", "labels"},
+    "video": {"checkpoints", "errors", "files", "images", "inference", "labels", "model"},
+    "formats": {"batch", "data", "errors", "images", "inference", "labels"},
     "tuning": {
-        "color", "color_mask", "confusion", "errors", "example", "lock", "model.int8", "pool",
-        "predictor", "prompt", "subsets", "thumbnail", "trial", "tuner", "untuned", "verdict",
+        "data", "errors", "evaluation", "files", "inference", "labels", "model", "training",
     },
-    "tuning_report": {"errors", "tuning"},
-    "frames": {"errors", "image"},
-    "movie": {"errors", "frames", "image"},
-    "sources": {"errors", "frames", "image", "movie"},
-    "rules": {"color", "errors", "labels", "predictor", "segmentation"},
-    "memory": {
-        "color", "color_mask", "errors", "example", "image", "labels", "model.encoder", "partial",
-        "predictor", "prompt", "rules", "segmentation",
-    },
-    "drift": {"segmentation"},
-    "video": {
-        "checkpoint", "color_mask", "drift", "errors", "example", "frames", "labels", "memory",
-        "predictor", "prompt", "rules", "segmentation", "sources",
-    },
-    "video_overlay": {"color_mask", "frames", "labels", "movie", "segmentation"},
-    "video_run": {
-        "coco", "color_mask", "drift", "errors", "frames", "labels", "lock", "segmentation",
-        "video", "video_overlay",
-    },
-    "formats.found": {"color_mask", "errors", "image", "labels"},
-    "formats.brush": {"errors"},
-    "formats.links": {"errors"},
-    "formats.labelled": {"color_mask", "entries", "errors", "formats.found", "labels"},
-    "formats.outline": {"errors"},
-    "formats.ours": {"errors"},
-    "formats.coco": {
-        "coco", "color_mask", "errors", "formats.found", "formats.labelled", "formats.ours",
-        "formats.outline", "labels", "segmentation",
-    },
-    "formats.yolo": {
-        "coco", "errors", "formats.found", "formats.labelled", "formats.links", "formats.outline",
-        "image", "labels", "segmentation",
-    },
-    "formats.voc": {
-        "color_mask", "errors", "formats.found", "formats.labelled", "formats.links", "labels",
-        "segmentation",
-    },
-    "formats.label_studio": {
-        "coco", "color_mask", "errors", "formats.brush", "formats.found", "formats.labelled",
-        "formats.ours", "labels", "segmentation",
-    },
-    "formats.cvat": {
-        "coco", "color_mask", "errors", "formats.found", "formats.labelled", "formats.ours",
-        "labels", "segmentation",
-    },
-    "formats.geotiff": {"errors", "formats.found", "formats.labelled", "labels"},
-    "formats": {
-        "entries", "errors", "formats.coco", "formats.cvat", "formats.geotiff",
-        "formats.label_studio", "formats.labelled", "formats.ours", "formats.voc", "formats.yolo",
-    },
-    "formats.examples": {
-        "color_mask", "errors", "example", "formats", "formats.coco", "formats.cvat",
-        "formats.found", "formats.geotiff", "formats.label_studio", "formats.labelled",
-        "formats.voc", "formats.yolo", "image", "labels", "partial", "pictures",
-    },
-    "graphs": {"model", "model.encoder", "model.independent", "model.votes"},
-    "portable": {"checkpoint", "color", "errors", "graphs", "model", "model.int8"},
-    "cli_export": {
-        "arguments", "checkpoint", "cli_device", "errors", "formats", "model", "portable",
-    },
-    "targets": {"errors", "image"},
-    "journal": {"errors", "lock", "targets"},
-    "entries": {"errors", "journal", "targets"},
-    "manifest": {"entries", "errors", "journal", "lock", "prompt", "targets"},
-    "batch": {
-        "errors", "image", "journal", "manifest", "predictor", "prompt", "segmentation", "targets",
-    },
-    "worker": {"batch", "entries", "journal", "predictor", "prompt", "targets"},
-    "processes": {"batch", "errors", "targets", "worker"},
-    "ray_engine": {"batch", "errors", "processes", "targets", "worker"},
-    "engines": {
-        "batch", "checkpoint", "errors", "manifest", "predictor", "processes", "prompt",
-        "ray_engine", "targets", "worker",
-    },
-    "cli_segment": {"batch", "engines", "manifest", "predictor", "prompt", "targets"},
-    "scenes": set(),
-    "canvas": set(),
-    "pictures": {"errors", "image"},
-    "regions": {"errors", "pictures"},
-    "views": {"pictures"},
-    "plan": {"pictures", "views"},
-    "episodes": {"color", "pictures", "plan", "regions", "scenes", "views"},
-    "model.low_rank": set(),
-    "objective": {
-        "episodes", "model", "model.encoder", "model.votes", "model.voting", "pictures",
-    },
-    "validation": {"model", "pictures"},
-    "run_log": {"errors", "pictures", "validation"},
-    "recipe": {"canvas", "checkpoint", "errors", "model", "objective", "plan"},
-    "train": {
-        "checkpoint", "episodes", "errors", "model", "model.low_rank", "objective", "pictures",
-        "plan", "pretrained", "recipe", "run_log", "validation",
-    },
-    "finetune": {
-        "checkpoint", "errors", "model", "model.low_rank", "pictures", "plan", "recipe", "train",
-        "validation",
-    },
-    "arguments": {"errors"},
-    "cli_training": {"arguments", "finetune", "train"},
-    "cli_examples": {
-        "arguments", "errors", "example", "formats.examples", "predictor", "prompt", "targets",
-    },
-    "cli_checkpoint": {"checkpoint", "convert", "errors", "prompt"},
-    "cli_progress": set(),
-    "cli_demo": {"arguments", "checkpoint", "errors"},
-    "cli_serve": {"arguments", "checkpoint", "cli_device", "errors"},
-    "cli_device": {"checkpoint", "errors", "predictor"},
-    "cli_tuning": {
-        "arguments", "checkpoint", "cli_device", "cli_examples", "cli_progress", "doctor",
-        "doctor_report", "errors", "example", "pictures", "pool", "prompt", "tuner", "tuning",
-        "tuning_report",
-    },
-    "cli_video": {
-        "arguments", "checkpoint", "cli_device", "cli_examples", "cli_progress", "coco", "errors",
-        "frames", "memory", "movie", "rules", "sources", "targets", "video", "video_run",
-    },
+    "web": set(),  # public names only
+    "web.page": {"web"},
+    "web.server": {"web", "web.page"},
     "cli": {
-        "arguments", "checkpoint", "cli_checkpoint", "cli_device", "cli_examples",
-        "cli_demo", "cli_export", "cli_serve", "cli_training", "cli_tuning", "cli_video", "errors",
-        "prompt", "targets", "cli_segment", "engines", "tiles",
+        "batch", "checkpoints", "data", "errors", "evaluation", "formats", "images", "inference",
+        "labels", "training", "tuning", "video", "web.page", "web.server",
     },
 }  # fmt: skip
 
+# The model's own rooms: of tokens, of votes, and what both are built of.
+MODEL_ARROWS = {
+    "attention": set(),
+    "parts": set(),
+    "thinning": set(),
+    "int8": set(),
+    "low_rank": set(),
+    "layers": {"attention", "int8"},
+    "stem": {"attention", "parts", "thinning"},
+    "votes.backbone": set(),
+    "votes.mixer": set(),
+    "votes.pairs": set(),
+    "votes.votes": {"parts", "thinning"},
+    "votes.matching": {"attention", "votes.votes"},
+    "config": {"votes.backbone"},
+    "tokens.ensemble": {"attention", "layers", "parts"},
+    "tokens.independent": {"attention", "layers", "parts", "thinning", "tokens.ensemble"},
+    "tokens.encoder": {
+        "layers", "parts", "stem", "thinning", "tokens.ensemble", "tokens.independent",
+        "votes.votes",
+    },
+    "tokens.decoder": {"layers", "tokens.encoder"},
+    "votes.voting": {
+        "config", "layers", "parts", "stem", "thinning", "tokens.encoder", "votes.backbone",
+        "votes.matching", "votes.mixer", "votes.pairs", "votes.votes",
+    },
+    "tokens.seggpt": {
+        "config", "layers", "parts", "stem", "tokens.decoder", "tokens.encoder", "votes.voting",
+    },
+    "": {"config", "tokens.seggpt", "votes.voting"},
+}  # fmt: skip
 
-def imports(path: Path) -> set[str]:
-    """Full names of the modules that a file imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+
+def imports(source: str) -> set[str]:
+    """Full names of the modules and objects that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT / "incontext").with_suffix("").parts).removesuffix(
-        ".__init__"
+    """Its full name, `incontext.labels` for the room's own file."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(name: str) -> str:
+    """The row of ARROWS that a module or an object of it belongs to; "": a public name."""
+    parts = name.split(".")[1:]
+    return next(
+        (row for n in (2, 1) if (row := ".".join(parts[:n])) in ARROWS and len(parts) >= n), ""
     )
 
 
-@pytest.mark.parametrize("name", sorted(module_name(p) for p in PACKAGE.rglob("*.py")))
-def test_arrows(name):
-    path = PACKAGE / f"{name.replace('.', '/')}.py"
-    path = path if path.is_file() else PACKAGE / name.replace(".", "/") / "__init__.py"
-    if name in ("__init__", "__main__"):
+def forbidden(room: str, source: str) -> set[str]:
+    """Rooms that a file of a room imports against the arrows."""
+    inside = {name for name in imports(source) if name.partition(".")[0] == "incontext"}
+    return {room_of(name) for name in inside} - {"", room} - ARROWS[room]
+
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_arrows(path):
+    if path.parent == PACKAGE and path.name in ("__init__.py", "__main__.py"):
         return
-    assert name in ARROWS, f"{name} has no place in the design: add it to ARROWS"
-    inside = {i.removeprefix("incontext.") for i in imports(path) if i.startswith("incontext.")}
-    used = {i for i in inside if i in ARROWS}
-    allowed = ARROWS[name] | {part for a in ARROWS[name] for part in (a.partition(".")[0],)}
-    assert used <= allowed, f"{name} may not import {sorted(used - allowed)}"
+    room = room_of(module_name(path))
+    assert room, f"{path.relative_to(ROOT)} is in no room: add one to ARROWS"
+    against = forbidden(room, path.read_text(encoding="utf-8"))
+    assert not against, f"{room} may not import {sorted(against)}"
 
 
-def test_no_cycles():
-    done: set[str] = set()
-    rest = dict(ARROWS)
-    while rest:
-        ready = {name for name, needs in rest.items() if needs <= done}
-        assert ready, f"a cycle among {sorted(rest)}"
-        done |= ready
-        rest = {name: needs for name, needs in rest.items() if name not in ready}
+def test_arrow_against_the_design_is_refused():
+    assert forbidden("labels", "from incontext.inference.prompt import Prompt") == {"inference"}
+    assert forbidden("web", "from incontext.labels.coloring import Palette") == {"labels"}
+    assert forbidden("inference", "import incontext.labels.coloring") == set()
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "model").rglob("*.py")), ids=module_name)
+def test_arrows_of_the_model(path):
+    own = module_name(path).removeprefix("incontext.model").removeprefix(".")
+    if own in ("tokens", "votes"):  # their __init__ holds a docstring
+        return
+    assert own in MODEL_ARROWS, f"{own} has no row in MODEL_ARROWS"
+    used = set()
+    for name in imports(path.read_text(encoding="utf-8")):
+        if name.startswith("incontext.model."):
+            inner = name.removeprefix("incontext.model.")
+            used.add(
+                max((row for row in MODEL_ARROWS if f"{inner}.".startswith(f"{row}.")), key=len)
+            )
+    assert used <= MODEL_ARROWS[own], f"{own} may not import {sorted(used - MODEL_ARROWS[own])}"
+
+
+@pytest.mark.parametrize("arrows", [ARROWS, MODEL_ARROWS], ids=["rooms", "model"])
+def test_no_cycles(arrows):
+    TopologicalSorter(arrows).prepare()
+    with pytest.raises(CycleError):
+        TopologicalSorter({**arrows, **{"errors": {"cli"}, "attention": {""}}}).prepare()
+
+
+def test_rooms_are_small():
+    """Nobody reads more than 14 names at once."""
+    for folder in [PACKAGE, *(p for p in PACKAGE.rglob("*") if p.is_dir())]:
+        files = [p for p in folder.glob("*.py") if not p.name.startswith("__")]
+        assert len(files) <= 14, f"{folder.relative_to(ROOT)} holds {len(files)} files"
+    shown = {p.name for p in PACKAGE.iterdir() if not p.name.startswith("__")} - {"py.typed"}
+    assert len(shown) <= 16
 
 
 def test_model_is_tensors_only():
     allowed = {"torch", "dataclasses", "math", "collections", "typing", "warnings", "incontext"}
-    for path in (ROOT / "incontext/model").glob("*.py"):
-        roots = {name.partition(".")[0] for name in imports(path)}
+    for path in (PACKAGE / "model").rglob("*.py"):
+        roots = {name.partition(".")[0] for name in imports(path.read_text(encoding="utf-8"))}
         assert roots <= allowed, f"{path.name} imports {sorted(roots - allowed)}"
 
 
-def test_demos_use_public_names():
+@pytest.mark.parametrize("folder", ["incontext/web", "demos"])
+def test_public_names_only(folder):
     import incontext
 
     public = {f"incontext.{name}" for name in incontext.__all__} | {"incontext"}
-    for path in (ROOT / "demos").glob("*.py"):
-        if path.name == "__main__.py":  # is the command line
+    for path in (ROOT / folder).rglob("*.py"):
+        if path == ROOT / "demos/__main__.py":  # is the command line
             continue
-        used = {name for name in imports(path) if name.startswith("incontext")}
+        used = {
+            name for name in imports(path.read_text(encoding="utf-8"))
+            if name.partition(".")[0] == "incontext" and not name.startswith("incontext.web.")
+        }  # fmt: skip
         assert used <= public, f"{path.name} uses {sorted(used - public)}"

@@ -17,7 +17,7 @@ PAGES = [
     ROOT / "README.md",
     *ROOT.glob("docs/*.md"),
     *ROOT.glob("prompts/*.md"),
-    *ROOT.glob("incontext/weights/*/README.md"),
+    *ROOT.glob("incontext/checkpoints/weights/*/README.md"),
 ]
 
 
@@ -53,7 +53,7 @@ def test_python_snippet_runs(pictures):
 
 def clip(folder: Path, frames: int) -> None:
     """The files that the pages about video name."""
-    from incontext.movie import writer
+    from incontext.video.movie import writer
 
     with writer(folder / "clip.mp4", (64, 48), Fraction(25)) as write:
         for _ in range(frames):

@@ -1,6 +1,7 @@
 """Datasets of the field: an adapter a file, and the tables of the few-shot ones and of videos."""
 
-from eval.clips import VideoSet
+from eval.core.clips import VideoSet
+from eval.core.protocol import FewShot
 from eval.datasets import (
     coco20i,
     davis,
@@ -16,7 +17,6 @@ from eval.datasets import (
     vessels,
     youtube_vos,
 )  # fmt: skip
-from eval.protocol import FewShot
 
 FEW_SHOT: dict[str, FewShot] = {
     one.name: one

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.dense import VOID, Labelled, Map, SemanticSet
-from eval.protocol import need
+from eval.core.dense import VOID, Labelled, Map, SemanticSet
+from eval.core.protocol import need
 
 CLASSES = 150
 

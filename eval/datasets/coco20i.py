@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eval.protocol import Episode, FewShot, Item, Sampler, need, plain_pickle, read_class
+from eval.core.protocol import Episode, FewShot, Item, Sampler, need, plain_pickle, read_class
 from incontext.errors import InputError
 
 EPISODES, FOLDS, CLASSES = 1000, 4, 80

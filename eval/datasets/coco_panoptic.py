@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.dense import VOID, Labelled, Map
-from eval.protocol import need
+from eval.core.dense import VOID, Labelled, Map
+from eval.core.protocol import need
 
 LAYOUT = (
     "{train2017,val2017}/NAME.jpg, annotations/panoptic_{train,val}2017.json and "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.clips import Clip, VideoSet, ids_of
+from eval.core.clips import Clip, VideoSet, ids_of
 from incontext.errors import InputError
 
 

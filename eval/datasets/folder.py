@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.protocol import VOID, Episode, FewShot, Ids, Item, need
+from eval.core.protocol import VOID, Episode, FewShot, Ids, Item, need
 from incontext import Example
 from incontext.errors import InputError
-from incontext.image import SUFFIXES
-from incontext.validation import binary_episodes
+from incontext.images.image import SUFFIXES
+from incontext.training.validation import binary_episodes
 
 EPISODES = 200
 

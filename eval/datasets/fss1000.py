@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eval.protocol import Episode, FewShot, Item, Sampler, need, read_binary
+from eval.core.protocol import Episode, FewShot, Item, Sampler, need, read_binary
 from incontext.errors import InputError
 
 PICTURES = 10  # of a class

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eval.protocol import Episode, FewShot, Item, Sampler, need, read_binary
+from eval.core.protocol import Episode, FewShot, Item, Sampler, need, read_binary
 from incontext.errors import InputError
 
 IMAGES, MASKS = "ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.protocol import Episode, FewShot, Ids, Item, Sampler, need, plain_pickle, rgb
-from incontext.coco import decode_rle
+from eval.core.protocol import Episode, FewShot, Ids, Item, Sampler, need, plain_pickle, rgb
+from incontext.labels.coco import decode_rle
 
 EPISODES, FOLDS = 2300, 10
 

@@ -1,6 +1,6 @@
 """MOSE (Ding et al. 2023): crowded scenes, in YouTube-VOS's layout."""
 
-from eval.clips import VideoSet
+from eval.core.clips import VideoSet
 from eval.datasets.youtube_vos import LAYOUT, clips
 
 SETS = (

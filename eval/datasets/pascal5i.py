@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.protocol import Episode, FewShot, Item, fold_episodes, need, pairs_of, read_class
+from eval.core.protocol import Episode, FewShot, Item, fold_episodes, need, pairs_of, read_class
 
 EPISODES = 1000
 CLASSES_A_FOLD = 5

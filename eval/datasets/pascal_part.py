@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.protocol import Episode, FewShot, Ids, Item, Sampler, need, rgb
-from incontext.coco import decode_rle
+from eval.core.protocol import Episode, FewShot, Ids, Item, Sampler, need, rgb
 from incontext.errors import InputError
+from incontext.labels.coco import decode_rle
 
 GROUPS = ("animals", "indoor", "person", "vehicles")  # the folds
 MOST = 2500  # episodes of a fold

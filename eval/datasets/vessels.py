@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from eval.protocol import Episode, FewShot, Item, Sampler, need, read_binary
+from eval.core.protocol import Episode, FewShot, Item, Sampler, need, read_binary
 from incontext.errors import InputError
 
 Parts = tuple[list[Item], list[Item]]  # to show, to ask for

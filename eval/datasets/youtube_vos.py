@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.clips import Clip, VideoSet, ids_of
+from eval.core.clips import Clip, VideoSet, ids_of
 from incontext.errors import InputError
-from incontext.video import Added
+from incontext.video.predictor import Added
 
 
 def clips(folder: Path, split: str) -> dict[str, Callable[[], Clip]]:

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from incontext.entries import read_all
+from incontext.batch.records import read_all
 from incontext.errors import InputError
 from incontext.formats import coco, cvat, geotiff, label_studio, voc, yolo
-from incontext.formats.labelled import Labelled, read_results
-from incontext.formats.ours import check_folder, mark
+from incontext.formats.overwrite_guard import check_folder, mark
+from incontext.formats.results import Labelled, read_results
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from incontext.coco import draw, encode_rle
-from incontext.color_mask import MAX_ID
 from incontext.errors import InputError, first_line
-from incontext.formats.found import Found, Size, pictures_of
-from incontext.formats.labelled import Answered, Labelled
-from incontext.formats.ours import SIGN, check_file
-from incontext.formats.outline import polygons
-from incontext.labels import UNKNOWN, IdMap
-from incontext.segmentation import write_text
+from incontext.formats.annotated_image import Found, Size, pictures_of
+from incontext.formats.overwrite_guard import SIGN, check_file
+from incontext.formats.polygons import polygons
+from incontext.formats.results import Answered, Labelled
+from incontext.inference.segmentation import write_text
+from incontext.labels.coco import draw, encode_rle
+from incontext.labels.color_mask import MAX_ID
+from incontext.labels.encodings import UNKNOWN, IdMap
 
 START = re.escape(f'{{"info": {{"description": "{SIGN}"}}, ')
 
@@ -101,8 +101,10 @@ write_outlines = partial(write, outlines=True)
 
 
 def read(path: Path, images: Path | None) -> Iterator[Found]:
-    """Every picture of a COCO file: see `incontext.coco.draw`. A picture without annotations is
-    all background; where categories begin at 0, which is the background here, ids are one more.
+    """Read every picture of a COCO file, see `incontext.labels.coco.draw`.
+
+    A picture without annotations is all background; where categories begin at 0, which is the
+    background here, ids are one more.
 
     Raises:
         InputError: no COCO file, or annotations of pictures that are not in it.

@@ -9,14 +9,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from incontext.coco import decode_rle, layered
-from incontext.color_mask import Rgb
 from incontext.errors import InputError, first_line
-from incontext.formats.found import Found, Size, numbered, once, pictures_of, rgb_of
-from incontext.formats.labelled import Labelled
-from incontext.formats.ours import SIGN, check_file
-from incontext.labels import IdMap
-from incontext.segmentation import write_text
+from incontext.formats.annotated_image import Found, Size, numbered, once, pictures_of, rgb_of
+from incontext.formats.overwrite_guard import SIGN, check_file
+from incontext.formats.results import Labelled
+from incontext.inference.segmentation import write_text
+from incontext.labels.coco import decode_rle, layered
+from incontext.labels.color_mask import Rgb
+from incontext.labels.encodings import IdMap
 
 START = f'<?xml version="1.0" encoding="utf-8"?>\n<!-- {SIGN} -->\n'
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from incontext.color_mask import MAX_ID
+from incontext.data.pictures import IGNORE, describe, read_pairs
 from incontext.errors import InputError
-from incontext.example import Example
-from incontext.formats import coco, cvat, geotiff, label_studio, labelled, voc, yolo
-from incontext.formats.found import Found, given
-from incontext.image import read_image
-from incontext.labels import UNKNOWN, Labels
-from incontext.partial import mark
-from incontext.pictures import IGNORE, describe, read_pairs
+from incontext.formats import coco, cvat, geotiff, label_studio, results, voc, yolo
+from incontext.formats.annotated_image import Found, given
+from incontext.images.image import read_image
+from incontext.inference.example import Example
+from incontext.labels.color_mask import MAX_ID
+from incontext.labels.encodings import UNKNOWN, Labels
+from incontext.labels.partial import mark
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def _pairs(path: Path, images: Path | None) -> Iterator[Found]:
 
 READERS = {
     "results": Reader(
-        labelled.read, lambda p: (p / "results.json").is_file(), "what `incontext segment` wrote"
+        results.read, lambda p: (p / "results.json").is_file(), "what `incontext segment` wrote"
     ),
     "yolo": Reader(
         yolo.read,

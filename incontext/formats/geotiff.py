@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from incontext.errors import InputError, first_line
-from incontext.formats.found import Folder, Found, Size
-from incontext.formats.labelled import Labelled
-from incontext.labels import UNKNOWN, IdMap
+from incontext.formats.annotated_image import Folder, Found, Size
+from incontext.formats.results import Labelled
+from incontext.labels.encodings import UNKNOWN, IdMap
 
 
 def write(results: Iterable[Labelled], out: Path) -> Path:

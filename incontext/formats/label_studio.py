@@ -12,15 +12,23 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from incontext.coco import decode_rle, layered
-from incontext.color_mask import Rgb
 from incontext.errors import InputError, first_line
-from incontext.formats.brush import decode, encode
-from incontext.formats.found import Folder, Found, Size, numbered, once, pictures_of, rgb_of
-from incontext.formats.labelled import Labelled
-from incontext.formats.ours import SIGN, check_file
-from incontext.labels import IdMap
-from incontext.segmentation import write_text
+from incontext.formats.annotated_image import (
+    Folder,
+    Found,
+    Size,
+    numbered,
+    once,
+    pictures_of,
+    rgb_of,
+)
+from incontext.formats.brush_rle import decode, encode
+from incontext.formats.overwrite_guard import SIGN, check_file
+from incontext.formats.results import Labelled
+from incontext.inference.segmentation import write_text
+from incontext.labels.coco import decode_rle, layered
+from incontext.labels.color_mask import Rgb
+from incontext.labels.encodings import IdMap
 
 FROM, TO = "label", "image"  # names in the labelling configuration
 REGIONS = ("brushlabels", "polygonlabels")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from incontext.color_mask import Rgb
 from incontext.errors import InputError, first_line
-from incontext.formats.found import Folder, Found, Size
-from incontext.formats.labelled import Labelled
+from incontext.formats.annotated_image import Folder, Found, Size
 from incontext.formats.links import link
-from incontext.labels import IdMap, Labels, read_labels
-from incontext.segmentation import label_image, write_image, write_text
+from incontext.formats.results import Labelled
+from incontext.inference.segmentation import label_image, write_image, write_text
+from incontext.labels.color_mask import Rgb
+from incontext.labels.encodings import IdMap, Labels, read_labels
 
 HEAD = "# label:color_rgb:parts:actions"
 IDS = "# ids:"  # a comment for other readers: the ids of the lines below

@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from incontext.coco import decode_rle, layered
 from incontext.errors import InputError, first_line
-from incontext.formats.found import Found, Size, once
-from incontext.formats.labelled import Labelled
+from incontext.formats.annotated_image import Found, Size, once
 from incontext.formats.links import link
-from incontext.formats.outline import polygons
-from incontext.image import SUFFIXES, read_image
-from incontext.labels import IdMap
-from incontext.segmentation import write_image, write_text
+from incontext.formats.polygons import polygons
+from incontext.formats.results import Labelled
+from incontext.images.image import SUFFIXES, read_image
+from incontext.inference.segmentation import write_image, write_text
+from incontext.labels.coco import decode_rle, layered
+from incontext.labels.encodings import IdMap
 
 # What ultralytics looks for; a picture of another kind is written as PNG.
 KINDS = frozenset((".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"))

@@ -1,8 +1,8 @@
 """The masked image model: tensors in, tensors out; no files, no pictures, no numpy."""
 
 from incontext.model.config import SIZES, Config
-from incontext.model.seggpt import SegGPT, painting_loss
-from incontext.model.voting import VotingModel
+from incontext.model.tokens.seggpt import SegGPT, painting_loss
+from incontext.model.votes.voting import VotingModel
 
 Model = SegGPT | VotingModel
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from incontext.model.backbone import VARIANTS
+from incontext.model.votes.backbone import VARIANTS
 
 
 @dataclass(frozen=True)

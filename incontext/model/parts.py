@@ -1,7 +1,7 @@
 """Parts: tensors of many examples, some examples each, so that not all need to be at hand at once.
 
 A part is (M, some, …): M prompts or queries, then examples. Whoever keeps them elsewhere than in
-memory (see `incontext.spill`) brings a class with the same methods.
+memory (see `incontext.inference.offload`) brings a class with the same methods.
 """
 
 from collections.abc import Iterator

@@ -1,0 +1,1 @@
+"""Batches: folders of any size, their records and engines."""

@@ -1,0 +1,59 @@
+"""Engines: who segments the targets of a run. This process, several, or a cluster."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from incontext.batch import processes, ray_engine
+from incontext.batch.manifest import Manifest
+from incontext.batch.segment import Tell, segment_files
+from incontext.batch.targets import Target
+from incontext.batch.worker import Job
+from incontext.checkpoints.checkpoint import bundled
+from incontext.errors import InputError, check_count
+from incontext.inference.predictor import Predictor
+from incontext.inference.prompt import Prompt
+
+ENGINES = {"processes": processes.run, "ray": ray_engine.run}
+LOCAL = "local"
+
+
+def check_engine(engine: str, workers: int | None) -> None:
+    """Raise InputError unless these go together."""
+    if engine not in (LOCAL, *ENGINES):
+        raise InputError(f"--engine {engine!r}; accepted: {', '.join((LOCAL, *ENGINES))}")
+    check_count("--workers", workers)
+    if workers is not None and engine == LOCAL:
+        raise InputError(f"--workers goes with --engine {' or '.join(ENGINES)}")
+
+
+def segment_with(
+    engine: str,
+    workers: int | None,
+    predictor: Predictor,
+    prompt: Prompt,
+    targets: Sequence[Target],
+    manifest: Manifest,
+    *,
+    checkpoint: str,
+    device: str,
+    dtype: str,
+    tell: Tell,
+    **options: Any,
+) -> None:
+    """Segment targets with an engine; see `segment_files`.
+
+    Args:
+        workers: None: as many as there are GPUs, or cores.
+        checkpoint, device, dtype: what workers load, as `predictor` was.
+    """
+    if engine == LOCAL:
+        segment_files(predictor, prompt, targets, manifest, tell=tell, **options)
+        return
+    # Workers may have another working directory.
+    path = Path(checkpoint)
+    there = str(path.absolute()) if checkpoint not in bundled() and path.exists() else checkpoint
+    folder, state = manifest.folder.absolute(), manifest.state.absolute()
+    job = Job(there, device, dtype, prompt, folder, state, manifest.head, options)
+    with manifest.collecting():
+        ENGINES[engine](job, targets, workers, tell)

@@ -1,0 +1,1 @@
+"""Checkpoints: names, loading, saving, conversion, ONNX export."""

@@ -1,0 +1,1 @@
+"""Data for training: sets of pictures, plans, views, episodes."""

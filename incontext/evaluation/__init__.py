@@ -1,0 +1,1 @@
+"""Evaluation: what examples are worth, measured on labelled pictures."""

@@ -1,0 +1,1 @@
+"""Images: read, orient, resize, normalize, tile."""

@@ -1,0 +1,1 @@
+"""Inference: examples, prompts, the predictor and what it returns."""

@@ -1,0 +1,169 @@
+"""Segmentation: what a predictor answers, in the query's own size and the caller's own ids."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from incontext.errors import InputError
+from incontext.images.image import resize_nearest
+from incontext.labels.color_mask import Rgb
+from incontext.labels.encodings import IdMap
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """Labels of one picture.
+
+    `labels` (H, W) int32, 0 = background. `confidence` (H, W) float32 in 0–1: belief in the
+    pixel's label less belief in the runner-up, 0 on a border between two. `presence`: for each
+    id of the prompt how surely it is in the picture, 0–1; below 0.5 its mask is empty.
+    """
+
+    labels: IdMap = field(repr=False)
+    confidence: np.ndarray[Any, np.dtype[np.float32]] = field(repr=False)
+    presence: dict[int, float]
+    picture: Image.Image = field(repr=False)
+    paintings: tuple[Pixels, ...] = field(repr=False)
+    colors: dict[int, Rgb] = field(repr=False)
+    names: dict[int, str] = field(repr=False)
+
+    @cached_property
+    def painting(self) -> Pixels:
+        """What the model painted, (H, W, 3) uint8, pixels repeated to the query's size.
+
+        Of several passes the first; `paintings` holds all, in the model's own size (with tiles: the
+        first alone, in the picture's size).
+        """
+        return resize_nearest(self.paintings[0], self.labels.shape)
+
+    def mask(self, index: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Where an id is: (H, W) bool.
+
+        Raises:
+            InputError: an id that the prompt does not have.
+        """
+        if index not in self.presence:
+            raise InputError(f"no id {index}; the prompt has {sorted(self.presence)}")
+        return np.asarray(self.labels == index)
+
+    def overlay(self, opacity: float = 0.5) -> Image.Image:
+        """The picture with every id in its color, borders drawn at full strength."""
+        return overlay(self.picture, self.labels, self.colors, opacity)
+
+    def label_image(self) -> Image.Image:
+        """Labels as a PNG-ready picture: mode P with the ids' colors, I;16 for ids over 255."""
+        wide = max(self.presence, default=0) > 255
+        return label_image(self.labels, self.colors, wide)
+
+    def detections(self) -> Any:
+        """As `supervision.Detections`: one for each id that is there, its presence the confidence.
+
+        Raises:
+            InputError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise InputError("detections need supervision: pip install supervision") from None
+        there = [i for i in self.presence if (self.labels == i).any()]
+        masks = np.stack([self.mask(i) for i in there]) if there else None
+        if masks is None:
+            return supervision.Detections.empty()
+        return supervision.Detections(
+            xyxy=supervision.mask_to_xyxy(masks).astype(np.float32), mask=masks,
+            class_id=np.array(there), confidence=np.array([self.presence[i] for i in there]),
+            data={"class_name": np.array([self.names[i] for i in there])},
+        )  # fmt: skip
+
+    def save(self, folder: str | Path, name: str) -> dict[str, Path]:
+        """Write NAME.png (labels), NAME.confidence.png (0–255) and NAME.overlay.jpg.
+
+        Each file appears whole or not at all. Answers what was written.
+        """
+        target = Path(folder) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        confidence = Image.fromarray(np.round(self.confidence * 255).astype(np.uint8))
+        parts: dict[str, tuple[str, Callable[[], Image.Image]]] = {
+            "confidence": (".confidence.png", lambda: confidence),
+            "overlay": (".overlay.jpg", self.overlay),
+            # Last: a finished label file says that the other two are there.
+            "labels": (".png", self.label_image),
+        }
+        written = {}
+        for what, (suffix, make) in parts.items():
+            path = target.with_name(target.name + suffix)
+            write_image(make(), path)
+            written[what] = path
+        return written
+
+
+def overlay(
+    picture: Image.Image, labels: IdMap, colors: Mapping[int, Rgb], opacity: float = 0.5
+) -> Image.Image:
+    """An RGB picture with every id in its color, borders drawn at full strength."""
+    rgb = np.array(picture)
+    for index, color in colors.items():
+        mask = labels == index
+        if not mask.any():
+            continue
+        for channel, value in enumerate(color):
+            plane = rgb[..., channel]
+            # A table of the 256 results: huge pictures never become floats.
+            mixed = np.arange(256) * (1 - opacity) + value * opacity
+            plane[mask] = mixed.astype(np.uint8)[plane[mask]]
+        rgb[_border(mask)] = color
+    return Image.fromarray(rgb)
+
+
+def label_image(labels: IdMap, colors: Mapping[int, Rgb], wide: bool = False) -> Image.Image:
+    """Labels as a picture: mode P with the ids' colors; I;16 if `wide`, or for ids over 255."""
+    if wide or labels.max(initial=0) > 255:
+        return Image.fromarray(labels.astype(np.uint16))
+    image = Image.fromarray(labels.astype(np.uint8))
+    table = np.zeros((256, 3), np.uint8)
+    for index, color in colors.items():
+        table[index] = color
+    image.putpalette(table.tobytes())
+    return image
+
+
+def write_image(image: Image.Image, path: Path) -> None:
+    """Write a picture so that it appears whole or not at all; the suffix names the format."""
+    draft = path.with_name(f".{path.name}.part")
+    kind = {".jpg": "JPEG", ".png": "PNG"}[path.suffix.lower()]
+    if kind == "JPEG" and max(image.size) > 65_500:  # the format ends there
+        kind = "PNG"
+    try:
+        image.save(draft, kind, quality=90)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8 so that it appears whole or not at all."""
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def _border(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Pixels of a mask with a 4-neighbor outside it."""
+    inner = mask.copy()
+    inner[1:] &= mask[:-1]
+    inner[:-1] &= mask[1:]
+    inner[:, 1:] &= mask[:, :-1]
+    inner[:, :-1] &= mask[:, 1:]
+    return np.asarray(mask & ~inner)

@@ -1,0 +1,1 @@
+"""Labels: every encoding to ids; palettes and colorings."""

@@ -1,0 +1,92 @@
+"""Color masks: RGB pictures whose colors stand for ids."""
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from incontext.errors import InputError
+from incontext.labels.coco import is_whole
+
+Rgb: TypeAlias = tuple[int, int, int]
+
+MAX_ID = 65_535
+MAX_COLORS = 64  # a color mask with more is taken for an antialiased or lossy one
+
+
+def is_gray(values: np.ndarray[Any, Any]) -> bool:
+    """Whether the three channels of (H, W, 3) are equal everywhere."""
+    return bool((values == values[..., :1]).all())
+
+
+def ids_of_colors(
+    values: np.ndarray[Any, Any], colors: dict[int, Rgb] | None, ignore: int | str | None
+) -> tuple[np.ndarray[Any, np.dtype[np.int32]], dict[int, Rgb]]:
+    """A color mask (H, W, 3) uint8 → ids (H, W), and the color of each id.
+
+    Without a table every color that occurs is an id, in ascending (r, g, b); black is background.
+
+    Raises:
+        InputError: colors that the table lacks, or a mask that can mean something else.
+    """
+    if isinstance(ignore, int):
+        raise InputError(f"ignore={ignore} is a value of one channel, and this mask has colors")
+    if values.max() <= 1 and values.any():
+        raise InputError(
+            "a color mask whose values are 0 and 1 can be a stack of masks; pass ids (H, W), such "
+            "as its argmax over the channels, or colors in 0–255"
+        )
+    codes = (values.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(-1)
+    found, counts = np.unique(codes, return_counts=True)
+    if colors is None:
+        if is_gray(values) and not set(np.unique(values)) <= {0, 255}:
+            raise InputError(
+                "a gray picture stored as RGB can hold ids, colors or a soft mask; pass one "
+                "channel for ids, colors={id: (r, g, b)}, or threshold=128"
+            )
+        if len(found) > MAX_COLORS:
+            raise InputError(
+                f"{len(found)} different colors: an antialiased or lossy mask? pass "
+                "colors={id: (r, g, b)} after storing it with exact colors"
+            )
+        shown = [int(c) for c in found if c != 0]
+        table = {index: _rgb(code) for index, code in enumerate(shown, 1)}
+    else:
+        table = check_colors(colors)
+    lookup = {_code(rgb): index for index, rgb in table.items()}
+    lookup.setdefault(0, 0)
+    strange = [(int(n), int(c)) for c, n in zip(found, counts, strict=True) if c not in lookup]
+    if strange:
+        named = ", ".join(f"{_rgb(c)} on {n} pixels" for n, c in sorted(strange, reverse=True)[:4])
+        raise InputError(f"{len(strange)} colors that colors={{…}} does not name: {named}")
+    ids = np.array([lookup[int(c)] for c in found], np.int32)[np.searchsorted(found, codes)]
+    return ids, table
+
+
+def check_colors(colors: dict[int, Rgb]) -> dict[int, Rgb]:
+    """A table of colors with plain integers.
+
+    Raises:
+        InputError: an id or a channel out of range, one color for two ids.
+    """
+    table: dict[int, Rgb] = {}
+    if not isinstance(colors, Mapping):
+        raise InputError(f"colors is a {type(colors).__name__}; accepted: {{id: (r, g, b)}}")
+    for index, rgb in colors.items():
+        if not (isinstance(index, (int, np.integer)) and 0 <= index <= MAX_ID):
+            raise InputError(f"colors: {index!r} is no id; accepted: integers 0 … {MAX_ID}")
+        triple = list(rgb) if isinstance(rgb, (tuple, list)) or np.ndim(rgb) == 1 else []
+        if len(triple) != 3 or not all(is_whole(c) and 0 <= c <= 255 for c in triple):
+            raise InputError(f"colors: {rgb!r} of id {index} is no (r, g, b) in 0–255")
+        table[int(index)] = (int(rgb[0]), int(rgb[1]), int(rgb[2]))
+    if len(set(table.values())) < len(table):
+        raise InputError("colors: two ids have the same color")
+    return table
+
+
+def _code(rgb: Rgb) -> int:
+    return rgb[0] << 16 | rgb[1] << 8 | rgb[2]
+
+
+def _rgb(code: int) -> Rgb:
+    return (int(code) >> 16, int(code) >> 8 & 255, int(code) & 255)

@@ -1,0 +1,296 @@
+"""Label encodings: every usual way to store a mask, read as one integer map.
+
+The rule of the house: what can mean two things is refused, and the choices are named.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import ExifTags, Image
+from torch import Tensor
+
+from incontext.errors import InputError
+from incontext.images.image import decode, open_file, to_numpy
+from incontext.labels import coco
+from incontext.labels.color_mask import MAX_ID, Rgb, ids_of_colors, is_gray
+
+IdMap: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
+LabelsLike: TypeAlias = (
+    "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor | dict[str, Any] | list[Any]"
+)
+
+MANY_IDS = 64  # more in one mask draw a warning
+UNKNOWN = -1  # in an id map: ignored, neither background nor any id
+
+
+@dataclass(frozen=True)
+class Labels:
+    """An integer map of the caller's ids.
+
+    `ids` (H, W) int32: 0 = background, 1 … 65 535, -1 = unknown. `colors` are those the source
+    gave (palette or color mask). `discovered` says that ids stand for colors found in a
+    color mask without a table: they hold within this map only until `match_colors` aligns several.
+    """
+
+    ids: IdMap
+    colors: dict[int, Rgb] = field(default_factory=dict)
+    discovered: bool = False
+
+    @property
+    def present(self) -> list[int]:
+        """Ids that occur, ascending; background and unknown left out."""
+        return [int(i) for i in np.unique(self.ids) if i > 0]
+
+
+def read_labels(
+    source: LabelsLike,
+    size: tuple[int, int],
+    *,
+    colors: dict[int, Rgb] | None = None,
+    ignore: int | str | None = None,
+    threshold: int | float | None = None,
+    file_name: str | None = None,
+) -> Labels:
+    """Read labels in any of these encodings.
+
+    - bool, or mode 1: True is id 1.
+    - Integers (any dtype; modes L, P, I;16, I): {0, 1} and ids as they are; {0, 255} alone is a
+      binary mask, id 1. A map in which 255 stands beside ids other than 0 needs `ignore`. Of a
+      palette picture the indices count; a palette of other grays than the indices is refused.
+    - RGB: each color an id, black is background unless `colors` gives it an id; `colors` maps ids
+      to colors, without it the colors that occur are taken (see `match_colors`).
+    - COCO: an annotation, a list of them, or the path of a COCO .json (with the picture's
+      `file_name`): polygons, compressed or plain RLE; ids are `category_id`, 1 where there is
+      none; a smaller object lies over a larger one; iscrowd is ignored (-1).
+
+    Args:
+        size: (width, height) that the labels must have.
+        ignore: value that means "unknown"; "none": 255 is an id like any other.
+        threshold: for soft masks (antialiased, JPEG, float): at or above it is id 1.
+
+    Raises:
+        InputError: damaged, ambiguous, of another size, ids outside 0 … 65 535.
+    """
+    ignore, threshold = _check_options(ignore, threshold)
+    annotated = isinstance(source, (dict, list)) or _is_json(source)
+    given = {"colors": colors, "ignore": ignore, "threshold": threshold}
+    if annotated and any(value is not None for value in given.values()):
+        wrong = ", ".join(name for name, value in given.items() if value is not None)
+        raise InputError(f"{wrong} given, but COCO annotations say themselves what they mean")
+    if isinstance(source, (dict, list)):
+        labels = Labels(coco.draw(source, size, MAX_ID, UNKNOWN))
+    elif isinstance(source, (str, Path)) and annotated:
+        annotations = coco.annotations_of(Path(source), file_name, size)
+        labels = Labels(coco.draw(annotations, size, MAX_ID, UNKNOWN))
+    else:
+        labels = _from_pixels(source, size, colors, ignore, threshold)
+    if labels.ids.shape != (size[1], size[0]):
+        height, width = labels.ids.shape
+        raise InputError(
+            f"labels are {width}×{height}, their picture is {size[0]}×{size[1]}; they must have "
+            "the same size (a picture with EXIF rotation counts upright)"
+        )
+    return labels
+
+
+def _from_pixels(
+    source: Any,
+    size: tuple[int, int],
+    colors: dict[int, Rgb] | None,
+    ignore: int | str | None,
+    threshold: float | None,
+) -> Labels:
+    """Labels of a file, picture or array; a problem names the file."""
+    name, values, palette = _values(source, size, threshold)
+    try:
+        if values.ndim == 3 and threshold is not None:
+            values = _one_channel(values)
+        if values.ndim == 3:
+            ids, table = ids_of_colors(values, colors, ignore)
+            labels = Labels(ids, table, discovered=colors is None)
+        elif colors is not None:
+            raise InputError("colors were given, but these labels are read as one channel")
+        else:
+            labels = _from_ids(values, palette, ignore, threshold)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    return labels
+
+
+def _is_json(source: Any) -> bool:
+    return isinstance(source, (str, Path)) and Path(source).suffix.lower() == ".json"
+
+
+def _check_options(ignore: Any, threshold: Any) -> tuple[int | str | None, float | None]:
+    """Both with plain types."""
+    if isinstance(ignore, (int, np.integer)):
+        ignore = int(ignore)
+    elif ignore is not None and not (isinstance(ignore, str) and ignore == "none"):
+        raise InputError(f"ignore={ignore!r}; accepted: an integer, 'none', or nothing")
+    if threshold is None:
+        return ignore, None
+    if not isinstance(threshold, (int, float, np.number)) or not np.isfinite(threshold):
+        raise InputError(f"threshold={threshold!r}; accepted: a number")
+    return ignore, float(threshold)
+
+
+def _values(
+    source: Any, size: tuple[int, int], threshold: float | None
+) -> tuple[str, np.ndarray[Any, Any], dict[int, Rgb]]:
+    """Name for messages, (H, W) or (H, W, 3) values, palette."""
+    name = "labels"
+    if isinstance(source, (str, Path)):
+        name, source = str(source), open_file(source)
+    if not isinstance(source, Image.Image):
+        return name, _squeeze(to_numpy(source), size), {}
+    decode(source, name)
+    if source.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        raise InputError(
+            f"{name}: a mask with EXIF orientation can be meant as stored or as shown; store it "
+            "without, upright like its picture"
+        )
+    if source.format in ("JPEG", "MPO") and threshold is None:
+        raise InputError(
+            f"{name}: {source.format} is lossy, its values are not exact; pass threshold=128 "
+            "(--threshold 128) for a binary mask; ids and colors must be stored as PNG"
+        )
+    if source.mode in ("RGBA", "LA", "PA"):
+        alpha = np.asarray(source.getchannel("A"))
+        if alpha.min() < 255:
+            raise InputError(
+                f"{name}: a mask with transparency can mean the alpha or the colors; store one "
+                "of them alone"
+            )
+        source = source.convert({"RGBA": "RGB", "LA": "L", "PA": "P"}[source.mode])
+    if source.mode not in ("1", "L", "P", "RGB", "I", "F") and not source.mode.startswith("I;16"):
+        raise InputError(f"{name}: mode {source.mode}; accepted: 1, L, P, I;16, I, RGB")
+    palette = {}
+    if source.mode == "P" and threshold is not None:
+        source = source.convert("RGB")  # what is shown counts, not the indices
+    if source.mode == "P":
+        table = np.array(source.getpalette("RGB") or [], dtype=int).reshape(-1, 3)
+        palette = {i: (int(c[0]), int(c[1]), int(c[2])) for i, c in enumerate(table)}
+    return name, np.asarray(source), palette
+
+
+def _squeeze(array: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """(1, H, W) and (H, W, 1) to (H, W); (3, H, W) uint8 to (H, W, 3)."""
+    # Channels come first only where that alone fits the picture: (1, 9, 3) is a row of nine colors
+    # under a picture of 9×1, and ids under one of 3×9.
+    wanted, given = (size[1], size[0]), array.shape
+    if array.ndim == 3 and array.shape[:2] != wanted and array.shape[1:] == wanted:
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[-1] != 3):
+        raise InputError(
+            f"labels of shape {given}; accepted: (H, W) ids, (H, W, 3) colors, with the "
+            f"height {size[1]} and width {size[0]} of their picture"
+        )
+    if array.ndim == 3 and array.dtype != np.uint8:
+        raise InputError(f"a color mask of dtype {array.dtype}; accepted: uint8")
+    return array
+
+
+def _one_channel(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A gray picture stored as RGB (H, W, 3), for a threshold."""
+    if not is_gray(values):
+        raise InputError("threshold reads one channel, and this mask has colors; store it gray")
+    return values[..., 0]
+
+
+def _from_ids(
+    values: np.ndarray[Any, Any],
+    palette: dict[int, Rgb],
+    ignore: int | str | None,
+    threshold: float | None,
+) -> Labels:
+    if values.dtype == bool:
+        return Labels(values.astype(np.int32), palette)
+    floating = values.dtype.kind == "f"
+    if values.dtype.kind not in "fiu":
+        raise InputError(f"labels of dtype {values.dtype}; accepted: bool, integers, whole floats")
+    if floating and not np.isfinite(values).all():
+        raise InputError("float labels with NaN or infinite values; accepted: finite numbers")
+    if threshold is not None:
+        ids = (values >= threshold).astype(np.int32)
+        if isinstance(ignore, int):
+            ids[values == ignore] = UNKNOWN
+        return Labels(ids)
+    if floating and (values != np.round(values)).any():
+        raise InputError("float labels that are not whole numbers; pass threshold=0.5, say")
+    found = [int(v) for v in np.unique(values)]
+    if ignore is None and found in ([0, 255], [255]) and not palette:
+        return Labels((values != 0).astype(np.int32))
+    if ignore is None and 255 in found:
+        beside = [str(v) for v in found if v not in (0, 255)]
+        others = ", ".join(beside[:8]) + (" …" if len(beside) > 8 else "") or "a palette"
+        raise InputError(
+            f"255 beside {others} can mean 'ignore', an id, or the inside of a soft mask; pass "
+            "ignore=255, ignore='none' or threshold=128 (--ignore 255, --ignore none, "
+            "--threshold 128)"
+        )
+    kept = [v for v in found if v != ignore]
+    if kept and (kept[0] < 0 or kept[-1] > MAX_ID):
+        wrong = kept[0] if kept[0] < 0 else kept[-1]
+        raise InputError(f"id {wrong} is outside 0 … {MAX_ID}; pass ignore={wrong} if it is none")
+    if len(kept) > MANY_IDS:
+        warnings.warn(
+            f"{len(kept)} different ids: is this a photograph? a mask comes after its picture",
+            stacklevel=2,
+        )
+    _check_gray_palette(kept, palette)
+    if 0 in kept and palette.get(0, (0, 0, 0)) != (0, 0, 0):
+        black = next((i for i in kept if palette.get(i) == (0, 0, 0)), None)
+        if black is not None:  # GIF and optimizing writers number the colors anew
+            raise InputError(
+                f"the palette gives 0, the background, the color {palette[0]} and black to id "
+                f"{black}; store it as RGB, or with the background at index 0"
+            )
+    # Wide enough for any integer dtype that passed; uint64 values fit after the check above.
+    unknown = values == ignore if isinstance(ignore, int) else np.zeros(values.shape, bool)
+    ids = np.where(unknown, 0, values).astype(np.int32)
+    ids[unknown] = UNKNOWN
+    return Labels(ids, {i: c for i, c in palette.items() if i in kept})
+
+
+def _check_gray_palette(found: list[int], palette: dict[int, Rgb]) -> None:
+    """Refuse a palette of grays other than the indices: GIF renumbers the grays it is given."""
+    grays = [palette[i][0] for i in found if i in palette and len(set(palette[i])) == 1]
+    if len(set(grays)) < len(found):  # colors, or grays that were never meant to tell ids apart
+        return
+    binary = [g // 255 for g in grays] if set(grays) <= {0, 255} else grays
+    if found not in (grays, binary):
+        raise InputError(
+            f"a palette of grays: ids can be the indices {found[:8]} or the grays {grays[:8]}; "
+            "store it as gray or with a colored palette"
+        )
+
+
+def match_colors(maps: list[Labels]) -> list[Labels]:
+    """Give the same color the same id in several color masks whose colors were discovered.
+
+    Ids follow the colors in ascending (r, g, b) over all maps.
+
+    Raises:
+        InputError: discovered colors and plain ids in one prompt: which is which is unknown.
+    """
+    if not any(m.discovered for m in maps):
+        return maps
+    if not all(m.discovered for m in maps):
+        raise InputError(
+            "some examples have color masks, others ids: pass colors={id: (r, g, b)} to the "
+            "color masks"
+        )
+    order = sorted({rgb for m in maps for rgb in m.colors.values()})
+    matched = []
+    for m in maps:
+        table = np.zeros(max(m.colors, default=0) + 1, np.int32)
+        for index, rgb in m.colors.items():
+            table[index] = order.index(rgb) + 1
+        ids = np.where(m.ids < 0, m.ids, table[np.maximum(m.ids, 0)]).astype(np.int32)
+        matched.append(Labels(ids, {order.index(c) + 1: c for c in m.colors.values()}, True))
+    return matched

@@ -1,0 +1,1 @@
+"""The model of tokens: SegGPT with its encoder, ensemble and decoder."""

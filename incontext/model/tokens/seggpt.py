@@ -1,0 +1,303 @@
+"""The model: its assembly, its forward pass, and the loss beside it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from incontext.model.config import Config
+from incontext.model.layers import Block, PatchEmbedding
+from incontext.model.parts import Parts
+from incontext.model.stem import CopyPath, Stem
+from incontext.model.tokens.decoder import PixelDecoder, SkipDecoder
+from incontext.model.tokens.encoder import Encoded, Encoder, Seen, Shown
+from incontext.model.votes.voting import Look, check_pictures
+
+
+class SegGPT(nn.Module):
+    """In-context coloring: paint the query's target as the examples' targets are painted."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        dim, eps, side = config.embed_dim, config.layer_norm_eps, config.image_size
+        rows = side // config.patch_size
+        grid = (2 * rows, rows) if config.relative_position else None
+        blocks = [
+            Block(dim, config.num_heads, config.mlp_ratio, grid, eps) for _ in range(config.depth)
+        ]
+        stem = copy_path = None
+        if config.stem:
+            stem = Stem(config.stem, config.stem_blocks, dim)
+        if config.copy_heads:
+            copy_path = CopyPath(config.stem, config.copy_heads, config.copy_dim, dim)
+        self.encoder = Encoder(
+            PatchEmbedding(config.patch_size, dim), blocks,
+            position_grid=config.position_grid, merge_after=config.merge_after,
+            taps=config.taps, independent=config.example_attention == "independent",
+            stem=stem, copy_path=copy_path, eps=eps,
+            background=tuple(-m / s for m, s in zip(config.mean, config.std, strict=True)),
+        )  # fmt: skip
+        count = len(config.taps)
+        self.decoder: PixelDecoder | SkipDecoder
+        if config.stem:
+            copied = config.copy_heads * config.copy_dim
+            self.decoder = SkipDecoder(config.stem, dim, count, config.decoder_dim, copied)
+        else:
+            self.decoder = PixelDecoder(config.patch_size, dim, count, config.decoder_dim, eps)
+        if self.encoder.position.is_meta:
+            return  # nothing to fill yet, and `normal_` would import torch's compiler
+        self.apply(_initialize)
+        for name, parameter in self.encoder.named_parameters():
+            if (parameter.dim() == 1 and "token" in name) or name.startswith(("seg", "type")):
+                nn.init.normal_(parameter, std=0.02)
+        nn.init.trunc_normal_(self.encoder.position, std=0.02)
+
+    def encode(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        semantic: Tensor,
+        *,
+        hidden: Tensor | None = None,
+        chunk: int | None = None,
+        colors: Tensor | None = None,
+    ) -> Encoded:
+        """Examples to a prompt that any number of queries can share.
+
+        Args:
+            images: (P, N, 3, H, W) normalized RGB.
+            targets: (P, N, 3, H, W) normalized RGB, labels painted with their colors.
+            semantic: (P,) bool, True = semantic kind, False = instance kind.
+            hidden: (P, h, w) bool, True = paint; None shows the examples' targets whole.
+            chunk: examples attended at once; None: `examples_at_once`.
+            colors: of the ids; the targets say all that this model needs.
+
+        Raises:
+            ValueError: sizes that are no multiple of the patch, or shapes that do not fit.
+        """
+        pairs = self._in_chunks(images, targets, chunk)
+        return self.encode_parts(pairs, semantic, hidden=hidden, chunk=chunk)
+
+    def encode_parts(
+        self,
+        examples: Iterable[Shown | tuple[Tensor, ...]],
+        semantic: Tensor,
+        *,
+        hidden: Tensor | None = None,
+        chunk: int | None = None,
+        parts: Parts | None = None,
+        settle: bool = True,
+        share: float = 1.0,
+        start: int = 0,
+        colors: Tensor | None = None,
+    ) -> Encoded:
+        """`encode` for examples that come some at a time, images and targets (P, some, 3, H, W).
+
+        A third tensor (P, some, H, W) bool, in all parts or in none, says which pixels of a target
+        are known: patches without any are hidden; with independent examples queries do not look at
+        them at all.
+
+        Args:
+            parts: where joint attention keeps their tokens, None: in memory. Together with
+                examples that are made as they are asked for, memory need not grow with N.
+            settle: also compute what of the query's target stream is the same for all queries
+                whose target is hidden whole.
+            share: of the keys and values of each example to keep; independent attention only.
+            start: number of the first of these examples, see `Encoder.encode`.
+            colors: of the ids; the targets say all that this model needs.
+
+        Raises:
+            ValueError: see `encode`; no example.
+        """
+        encoded = self.encoder.encode(
+            self._checked(examples), semantic, hidden=hidden, chunk=chunk, parts=parts,
+            settle=settle, share=share, start=start,
+        )  # fmt: skip
+        if not encoded.count:
+            raise ValueError("a prompt needs one example or more")
+        return encoded
+
+    def _in_chunks(
+        self, images: Tensor, targets: Tensor, chunk: int | None
+    ) -> Iterable[tuple[Tensor, Tensor]]:
+        """Examples as many at a time as go through the model together."""
+        self._check_examples(images, targets)
+        if torch.is_grad_enabled():  # one part: gradients keep everything anyway
+            return [(images, targets)]
+        some = chunk or self.examples_at_once
+        return zip(images.split(some, 1), targets.split(some, 1), strict=True)
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """Blocks of tokens, which can be compiled, and quantized."""
+        return self.encoder.blocks
+
+    @property
+    def examples_at_once(self) -> int:
+        """Examples that attend together unless a call says how many.
+
+        On CPU the canvases of joint attention should stay in the caches, and one of a ViT-L fills
+        them; a GPU wants more at once.
+        """
+        config = self.config
+        if config.example_attention == "independent" or not self.encoder.mask_token.is_cpu:
+            return 16
+        half = (config.image_size // config.patch_size) ** 2 * config.embed_dim
+        return max(1, min(16, 2**20 // half))
+
+    def see(self, pictures: Tensor) -> Seen:
+        """Pictures (M, 3, H, W), normalized, by themselves: what no prompt changes.
+
+        Raises:
+            ValueError: sizes that are no multiple of the patch.
+        """
+        self._check("pictures", pictures, 4)
+        return self.encoder.see(pictures)
+
+    def describe(self, seen: Seen | Look) -> Tensor:
+        """Features (M, D) whose cosine says how alike pictures are, see `Encoder.describe`."""
+        assert isinstance(seen, Seen)
+        return self.encoder.describe(seen)
+
+    def paint(
+        self, queries: Tensor | Seen | Look, encoded: Encoded, *, chunk: int | None = None
+    ) -> Tensor:
+        """Queries (B, 3, H, W), normalized → painting of the query half (B, 3, H, W), normalized.
+
+        The prompt has P = 1, or P = B with a prompt for each query. Queries that several prompts
+        are to paint are given as `see` answers them.
+        """
+        return self.paint_and_copy(queries, encoded, chunk=chunk)[0]
+
+    def paint_and_copy(
+        self, queries: Tensor | Seen | Look, encoded: Encoded, *, chunk: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`paint`, and the colors that the copy path brought, see `forward`."""
+        pictures = queries if isinstance(queries, Tensor) else queries.picture
+        self._fit(pictures, encoded)
+        seen = self.encoder.see(queries) if isinstance(queries, Tensor) else queries
+        assert isinstance(seen, Seen)
+        features = self.encoder(seen, encoded, chunk=chunk, above=self.decoder.rows_above)
+        painting = self.decoder(features)
+        return painting[..., painting.shape[-2] - pictures.shape[-2] :, :], features.colors
+
+    def forward(
+        self,
+        queries: Tensor,
+        images: Tensor,
+        targets: Tensor,
+        semantic: Tensor,
+        *,
+        query_targets: Tensor | None = None,
+        hidden: Tensor | None = None,
+        chunk: int | None = None,
+        whole: bool = False,
+        with_copied: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
+        """Examples and queries to paintings, with gradients: `encode` and `paint` in one.
+
+        Args:
+            queries: (B, 3, H, W) normalized RGB.
+            images, targets, semantic: see `encode`; P is 1 or B.
+            query_targets: (B, 3, H, W), with `hidden`: what of it is not hidden is shown.
+            hidden: (B, 2h, w) bool over the canvas, True = paint; None: the query half.
+            chunk: examples attended at once; None: `examples_at_once`, with gradients all.
+            whole: paint the whole canvas of the first example, (B, 3, 2H, W).
+            with_copied: also answer the colors that the copy path brought, (B, 3, H/4, W/4), None
+                without one: training judges them too.
+        """
+        if (query_targets is None) != (hidden is None):
+            raise ValueError("query_targets and hidden are given together or not at all")
+        if whole and (self.config.example_attention == "independent" or self.config.stem):
+            raise ValueError("whole canvases are painted by joint models without a stem only")
+        rows = queries.shape[-2] // self.config.patch_size
+        upper, lower = (None, None) if hidden is None else hidden.split([rows, rows], 1)
+        if upper is not None and len(upper) > len(images) == 1:  # what is hidden differs by query
+            images, targets = (x.expand(len(upper), -1, -1, -1, -1) for x in (images, targets))
+            semantic = semantic.expand(len(upper))
+        encoded = self.encode_parts(
+            self._in_chunks(images, targets, chunk), semantic, hidden=upper, chunk=chunk,
+            settle=query_targets is None,
+        )  # fmt: skip
+        self._fit(queries, encoded)
+        seen = self.encoder.see(queries)
+        above = rows if whole else self.decoder.rows_above
+        features = self.encoder(seen, encoded, query_targets, lower, chunk, above)
+        painting = self.decoder(features)
+        if not whole:
+            painting = painting[..., painting.shape[-2] - queries.shape[-2] :, :]
+        return (painting, features.colors) if with_copied else painting
+
+    def _check_examples(self, images: Tensor, targets: Tensor) -> None:
+        """Raise ValueError unless examples are whole patches, each image with a target."""
+        self._check("example images", images, 5)
+        if not images.shape[1]:
+            raise ValueError("a prompt needs one example or more")
+        if images.shape != targets.shape:
+            raise ValueError(
+                f"example images {tuple(images.shape)} and targets {tuple(targets.shape)} differ"
+            )
+
+    def _checked(self, examples: Iterable[Shown | tuple[Tensor, ...]]) -> Iterator[Shown]:
+        """The same, each part checked as it comes."""
+        for part in examples:
+            shown = Shown(*part)
+            self._check_examples(shown.images, shown.targets)
+            yield shown
+
+    def _check(self, what: str, x: Tensor, dims: int) -> None:
+        """Raise ValueError unless `x` has so many dimensions and a size of whole patches."""
+        check_pictures(what, x, dims, self.config.patch_size)
+
+    def _fit(self, queries: Tensor, encoded: Encoded) -> None:
+        """Raise ValueError unless the queries can share the prompt's canvas.
+
+        Independent examples are on none: what is kept of them serves queries of any size.
+        """
+        self._check("queries", queries, 4)
+        joint = self.config.example_attention == "joint"
+        if joint and tuple(queries.shape[-2:]) != encoded.size:
+            raise ValueError(
+                f"queries are {tuple(queries.shape[-2:])}, the examples {encoded.size}; both "
+                "halves of a canvas have the same height and width"
+            )
+        if encoded.semantic.shape[0] not in (1, queries.shape[0]):
+            raise ValueError(
+                f"{len(encoded.semantic)} prompts for {len(queries)} queries; accepted: one, or "
+                "one for each query"
+            )
+
+
+def _initialize(module: nn.Module) -> None:
+    """Truncated normal for linear maps (ViT), He for convolutions (they keep PyTorch's own)."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+def painting_loss(
+    painting: Tensor, target: Tensor, hidden: Tensor, valid: Tensor, beta: float = 0.01
+) -> Tensor:
+    """Smooth L1 on normalized RGB, averaged over hidden × valid pixels (SegGPT §3.1, official
+    `forward_loss`).
+
+    Args:
+        painting, target: (B, 3, H, W).
+        hidden: (B, h, w) bool patches, True = painted by the model and so judged; H is a multiple
+            of h and W of w.
+        valid: broadcastable to (B, 3, H, W), 0 where a pixel is not judged; other values weigh.
+        beta: where the loss turns from square to linear.
+
+    Returns:
+        Scalar; 0 (with gradient 0) when nothing is judged.
+    """
+    scale = (target.shape[-2] // hidden.shape[-2], target.shape[-1] // hidden.shape[-1])
+    # Sums over a picture overflow float16.
+    painting, target = painting.float(), target.float()
+    judged = hidden.to(painting.dtype).repeat_interleave(scale[0], 1)
+    judged = judged.repeat_interleave(scale[1], 2)[:, None]
+    weight = (judged * valid).expand_as(painting)
+    loss = F.smooth_l1_loss(painting, target, reduction="none", beta=beta)
+    return (loss * weight).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)

@@ -1,0 +1,1 @@
+"""Training: recipe, objective, trainer, finetuning, validation."""

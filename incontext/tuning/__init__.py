@@ -1,0 +1,1 @@
+"""Tuning: a prompt is learned while the model stays frozen."""

@@ -1,0 +1,1 @@
+"""Video: frames in and out, memory and its policies, the video predictor."""

@@ -1,0 +1,242 @@
+"""Movie: video files through PyAV, read from any frame on, and written with an overlay."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from incontext.errors import InputError, first_line
+from incontext.images.image import MAX_PIXELS
+from incontext.video.frames import Frames
+
+if TYPE_CHECKING:
+    import av
+
+SQUARE = Fraction(1)  # pixels
+CHUNK = 24  # frames held at once when a file is read backwards
+TURNS: dict[int, Image.Transpose] = {
+    90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_270,
+}  # fmt: skip
+
+
+def check_writing() -> Any:
+    """PyAV.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise InputError(
+            "video files need PyAV: pip install 'incontext-seg[video]'; folders of pictures do not"
+        ) from None
+    av.logging.set_level(None)  # decoders talk to stderr about what is said in one sentence here
+    return av
+
+
+class Movie(Frames):
+    """Frames of a video file, turned as its display matrix says.
+
+    `rate` frames a second on average; `pts` of the frame read last, in units of `time_base`; None
+    where the file says no times. `aspect`: width of a pixel over its height, as stored.
+
+    Raises:
+        InputError: PyAV is missing, or the file holds no video.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._opened() as (_, stream):
+            if stream.codec_context is None:
+                raise InputError(f"{path}: a video of a kind that cannot be decoded here")
+            self.total = self._announced = stream.frames or None
+            self.aspect = Fraction(stream.sample_aspect_ratio or 1)
+            self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)
+            self.time_base = Fraction(stream.time_base or 1 / self.rate)
+            wide = stream.codec_context.width * stream.codec_context.height
+        if wide > MAX_PIXELS:
+            raise InputError(f"{path}: frames of {wide // 10**6} megapixels are too large")
+        self.pts: int | None = None
+        self.notes: list[str] = []
+        self._places: list[int] = []  # pts of every frame, once they were asked for
+        self._keys: list[int] = []
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, Any]]:
+        """The file and its first video stream."""
+        av = check_writing()
+        try:
+            container = av.open(str(self.path))
+        except (av.error.FFmpegError, OSError) as error:
+            problem = "an empty file" if not self.path.stat().st_size else "not a video, or damaged"
+            raise InputError(f"{self.path}: {problem} ({_said(error)})") from None
+        with container:
+            if not container.streams.video:
+                raise InputError(f"{self.path}: no video in this file")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            yield container, stream
+
+    def _decoded(self, container: Any, stream: Any) -> Iterator["av.VideoFrame"]:
+        """Frames from where the file stands; what is damaged is left out, with a warning."""
+        av, bad = check_writing(), 0
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                break
+            except av.error.FFmpegError as error:
+                self._note(f"ends early, damaged ({_said(error)})")
+                break
+            try:
+                yield from packet.decode()
+            except av.error.FFmpegError:
+                bad += 1
+        if bad:
+            self._note(f"{bad} damaged pieces are left out")
+
+    def _note(self, text: str) -> None:
+        """Say once what is damaged."""
+        said = f"{self.path}: {text}"
+        if said not in self.notes:
+            self.notes.append(said)
+            warnings.warn(said, stacklevel=3)
+
+    def _counted(self, count: int) -> None:
+        """All frames were read.
+
+        Raises:
+            InputError: there were none.
+        """
+        if not count:
+            raise InputError(f"{self.path}: no frame can be read; the file is damaged or empty")
+        if self._announced and count < self._announced:
+            self._note(f"ends after {count} of {self._announced} frames; it is cut off or damaged")
+        self.total = count
+
+    def forward(self, start: int = 0) -> Iterator[tuple[int, Image.Image]]:
+        """See `Frames`."""
+        if start:
+            yield from self._between(start, len(self._index()))
+            return
+        index = -1
+        with self._opened() as (container, stream):
+            for index, frame in enumerate(self._decoded(container, stream)):
+                self.pts = frame.pts
+                yield index, _upright(frame)
+        self._counted(index + 1)
+
+    def last(self) -> int:
+        """See `Frames`; the whole file is decoded for it once."""
+        return len(self._index()) - 1
+
+    def backward(self, start: int) -> Iterator[tuple[int, Image.Image]]:
+        """See `Frames`; some are decoded at a time, from the key frame before them on."""
+        for end in range(min(start, len(self._index()) - 1) + 1, 0, -CHUNK):
+            yield from reversed(list(self._between(max(0, end - CHUNK), end)))
+
+    def _index(self) -> list[int]:
+        """pts of every frame; the whole file is decoded for it once."""
+        if not self._places:
+            with self._opened() as (container, stream):
+                for index, frame in enumerate(self._decoded(container, stream)):
+                    self._places.append(-1 if frame.pts is None else frame.pts)
+                    self._keys += [index] if frame.key_frame else []
+            self._counted(len(self._places))
+        return self._places
+
+    def _between(self, start: int, end: int) -> Iterator[tuple[int, Image.Image]]:
+        """Frames start … end - 1."""
+        places = self._index()
+        number = {pts: index for index, pts in enumerate(places)}
+        with self._opened() as (container, stream):
+            key = max((k for k in self._keys if k <= start), default=0)
+            exact = len(number) == len(places) and places == sorted(places)
+            if exact and key:
+                container.seek(places[key], stream=stream)
+            for index, frame in enumerate(self._decoded(container, stream)):
+                # Without times every frame is counted from the first one on.
+                at = number.get(frame.pts or 0, -1) if exact else index
+                if start <= at < end:
+                    self.pts = frame.pts
+                    yield at, _upright(frame)
+                if at >= end - 1:
+                    return
+
+
+def _said(error: Exception) -> str:
+    return first_line(error).rpartition("] ")[2]
+
+
+def _upright(frame: Any) -> Image.Image:
+    """A frame as RGB, turned as it is to be shown."""
+    picture = frame.to_image()
+    turn = TURNS.get(frame.rotation % 360)  # counterclockwise
+    return picture if turn is None else picture.transpose(turn)
+
+
+@contextmanager
+def writer(
+    path: Path,
+    size: tuple[int, int],
+    rate: Fraction,
+    time_base: Fraction | None = None,
+    aspect: Fraction = SQUARE,
+) -> Iterator[Callable[[Image.Image, int | None], None]]:
+    """Write an H.264 MP4 that appears whole or not at all.
+
+    H.264 in its common form has even sides: an odd one gets one more column or row.
+
+    Args:
+        size: (width, height).
+        rate: frames a second.
+        time_base: of the `pts` that frames come with; None: they follow each other at `rate`. A
+            frame whose pts is None, or not after the one before, follows at `rate` as well.
+        aspect: width of a pixel over its height.
+
+    Yields:
+        What takes a picture of that size and its pts.
+    """
+    av = check_writing()
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    width, height = size
+    even = (width + width % 2, height + height % 2)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(draft), "w", format="mp4", options={"movflags": "faststart"}) as container:
+            stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
+            stream.width, stream.height = even
+            stream.pix_fmt = "yuv420p"
+            base = time_base or 1 / rate
+            stream.codec_context.time_base = base
+            stream.codec_context.sample_aspect_ratio = aspect
+            step, last = max(1, round(1 / (rate * base))), -1
+
+            def write(picture: Image.Image, pts: int | None = None) -> None:
+                nonlocal last
+                if picture.size != size:
+                    picture = picture.resize(size)
+                pad = ((0, height % 2), (0, width % 2), (0, 0))
+                pixels = np.pad(np.asarray(picture), pad, "edge")
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                after = 0 if last < 0 else last + step
+                last = pts if time_base and pts is not None and pts > last else after
+                frame.pts, frame.time_base = last, base
+                container.mux(stream.encode(frame))
+
+            yield write
+            container.mux(stream.encode(None))
+        os.replace(draft, path)
+    except av.error.FFmpegError as error:
+        raise OSError(getattr(error, "errno", None), _said(error), str(path)) from None
+    finally:
+        draft.unlink(missing_ok=True)

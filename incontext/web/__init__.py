@@ -1,0 +1,1 @@
+"""Web: page and server, on public names only."""

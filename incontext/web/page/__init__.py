@@ -1,0 +1,1 @@
+"""The page: paint examples in the browser, see results."""

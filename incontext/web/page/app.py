@@ -1,0 +1,130 @@
+"""The demo: one page with four tabs, on public names only, offline with the bundled checkpoint."""
+
+import signal
+import threading
+import warnings
+from typing import Any
+
+import gradio as gr
+import torch
+
+from incontext import InputError
+from incontext.web.jobs import Jobs
+from incontext.web.limits import AGE, QUEUE, UPLOAD, workplace
+from incontext.web.models import Models
+from incontext.web.page import doctor, endpoints, images, tuning, videos
+from incontext.web.page.picking import Sam
+from incontext.web.page.session import Desk
+
+TITLE = "incontext: show a few masks, get the rest"
+INTRO = """# incontext
+Paint what you mean in one picture; get it in all the others. No training, no text prompts; nothing
+leaves this machine."""
+CSS = """
+.gradio-container {
+  width: 100% !important; max-width: 1280px !important; margin: 0 auto !important;
+}
+footer { opacity: .8; }
+#verdict textarea { font-family: ui-monospace, monospace; white-space: pre-wrap; }
+@media (max-width: 480px) {
+  .gradio-container { padding: 8px !important; }
+  h1 { font-size: 1.4em; }
+  .tab-container button { padding: 0 10px !important; }
+}
+"""
+# Every picture says what it is, also those that Gradio draws without a word.
+HEAD = """<script>
+new MutationObserver(() => {
+  for (const img of document.querySelectorAll("img:not([alt]), img[alt='']")) {
+    const block = img.closest("[id]"), label = block && block.querySelector("label, .label");
+    img.alt = (img.title || (label && label.textContent) || "picture").trim();
+  }
+}).observe(document, {childList: true, subtree: true});
+// A reload begins anew: ask before work is lost.
+addEventListener("pointerdown", () => {
+  addEventListener("beforeunload", (event) => event.preventDefault());
+}, {once: true});
+</script>"""
+
+
+def build(models: Models, jobs: Jobs, sam: str | None = None) -> gr.Blocks:
+    """The page."""
+    checkpoints = models.names
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(AGE // 6, AGE)) as app:
+        endpoints.build(models, jobs)  # first: the plain names of endpoints are theirs
+        gr.Markdown(INTRO)
+        desk = gr.State(None, time_to_live=AGE, delete_callback=_leave)
+        checkpoint = gr.Dropdown(
+            checkpoints, value=checkpoints[0], label="Checkpoint", elem_id="checkpoint",
+            visible=len(checkpoints) > 1,
+        )  # fmt: skip
+        with gr.Tabs():
+            with gr.Tab("Images", id="images"):
+                first = images.build(models, jobs, desk, checkpoint, sam)
+            with gr.Tab("Video", id="video", render_children=True):
+                second = videos.build(models, jobs, desk, checkpoint)
+            with gr.Tab("Tune", id="tune", render_children=True):
+                tuning.build(models, jobs, desk, checkpoint, [first, second])
+            with gr.Tab("Doctor", id="doctor", render_children=True):
+                doctor.build(models, jobs, desk, checkpoint)
+        with gr.Accordion("Use it from Python, or by agents", open=False):
+            gr.Markdown(endpoints.SNIPPET)
+        app.unload(jobs.stop)
+    app.queue(max_size=16 * QUEUE, default_concurrency_limit=4)
+    return app
+
+
+def _leave(desk: Desk | None) -> None:
+    if desk is not None:
+        desk.close()
+
+
+def serve(
+    checkpoints: list[str], host: str = "127.0.0.1", port: int | None = None, *,
+    mcp: bool = False, sam: str | None = None, threads: int | None = None,
+) -> None:  # fmt: skip
+    """Serve the page until the process is stopped.
+
+    Args:
+        checkpoints: to choose from; the first is the default.
+        host: the address to listen at; "0.0.0.0" for all of this machine's.
+        port: None: the first free one from 7860 on.
+        mcp: serve the endpoints as tools of the Model Context Protocol too.
+        sam: a SAM checkpoint of transformers for clicks and boxes, if it is on this machine.
+        threads: of the processor for each job; None: all.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    if sam and Sam.cached(sam) is None:
+        raise InputError(f"--sam {sam}: not on this machine, or transformers is not installed")
+    with workplace():
+        options: dict[str, Any] = {
+            **look(), "server_name": host, "server_port": port, "mcp_server": mcp, "share": False,
+            "quiet": True, "max_threads": 40, "prevent_thread_lock": True,
+            "state_session_capacity": 1000,
+        }  # fmt: skip
+        app = build(Models(checkpoints), Jobs(), sam)
+        # `kill` ends it as Ctrl+C does: files are removed.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            _, address, _ = app.launch(**options)
+        except OSError as error:
+            if "empty port" not in str(error):
+                raise
+            where = f"port {port} is" if port else "all ports from 7860 on are"
+            raise InputError(f"{where} in use; choose another --port") from None
+        print(f"{address.rstrip('/')} (Ctrl+C ends it)", flush=True)
+        app.block_thread()
+
+
+def look() -> dict[str, Any]:
+    """What the page looks like and lets in, wherever it is served; fonts are the visitor's own."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="gradio")
+    mono = ["ui-monospace", "monospace"]
+    theme = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=mono)
+    return {
+        "max_file_size": UPLOAD, "theme": theme, "css": CSS, "head": HEAD, "run_history": False,
+        "footer_links": ["api", "settings"], "ssr_mode": False, "pwa": False,
+        "enable_monitoring": False,
+    }  # fmt: skip

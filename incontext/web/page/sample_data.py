@@ -1,0 +1,144 @@
+"""Ready-made examples: drawn here, or photographs that scikit-image ships; all offline."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import cache, wraps
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from demos import photographs
+from incontext.web.limits import root
+
+Array = np.ndarray[Any, Any]
+SCENES = {
+    "Cat's eye": photographs.eyes, "Coins": photographs.coins, "Galaxies": photographs.galaxies,
+}  # fmt: skip
+CLIP = (240, 320, 36)  # height, width, frames
+CELLS = 12  # pictures of the set for tuning and the doctor
+
+
+@cache
+def scene(name: str) -> photographs.Scene:
+    """One of `SCENES`."""
+    return SCENES[name]()
+
+
+_lock = Lock()
+
+
+def _alone(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Files are made once, and no one sees half of one."""
+
+    @wraps(make)
+    def locked(*arguments: Any) -> Any:
+        with _lock:
+            return make(*arguments)
+
+    return locked
+
+
+@_alone
+def target(name: str) -> Path:
+    """The picture to segment, as a file."""
+    path = _folder() / f"{name.lower().replace(chr(39), '').replace(' ', '-')}.png"
+    if not path.is_file():
+        Image.fromarray(scene(name).query).convert("RGB").save(path)
+    return path
+
+
+@_alone
+def clip() -> Path:
+    """A video of a red disc and a blue square that move over a rough ground."""
+    path = _folder() / "disc-and-square.mp4"
+    if not path.is_file():
+        _write_clip(path)
+    return path
+
+
+def clip_ids(index: int) -> Array:
+    """Ids of a frame of `clip`: 1 the disc, 2 the square."""
+    canvas = Image.new("L", (CLIP[1], CLIP[0]))
+    pen = ImageDraw.Draw(canvas)
+    pen.ellipse(_disc(index), fill=1)
+    pen.rectangle(_square(index), fill=2)
+    return np.asarray(canvas)
+
+
+@_alone
+def cells() -> tuple[list[Path], list[Path]]:
+    """Pictures of drawn cells, and a mask of each; the last mask is wrong, for the doctor."""
+    pictures = [_folder() / "cells" / f"cells-{n:02d}.png" for n in range(CELLS)]
+    masks = [_folder() / "masks" / path.name for path in pictures]
+    if not masks[-1].is_file():
+        for folder in (pictures[0].parent, masks[0].parent):
+            folder.mkdir(exist_ok=True)
+        for number, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
+            drawn, ids = _cells(np.random.default_rng(number))
+            wrong = number == CELLS - 1
+            Image.fromarray(drawn).save(picture)
+            Image.fromarray(np.roll(1 - ids, 40, 0) if wrong else ids).save(mask)
+    return pictures, masks
+
+
+def _folder() -> Path:
+    path = root() / "ready"  # no dash in it: it is not swept
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def _disc(index: int) -> tuple[int, int, int, int]:
+    x, y = 30 + 5 * index, round(90 + 45 * np.sin(index / 6))
+    return x, y, x + 64, y + 64
+
+
+def _square(index: int) -> tuple[int, int, int, int]:
+    x, y = 240 - 4 * index, round(150 + 20 * np.cos(index / 5))
+    return x, y, x + 50, y + 50
+
+
+def _ground(rng: np.random.Generator, size: tuple[int, int], around: tuple[int, ...]) -> Array:
+    """Clouds of a color, (height, width, 3)."""
+    light = rng.integers(-22, 22, (size[0] // 16 + 1, size[1] // 16 + 1, 1))
+    coarse = light + np.array(around)
+    image = Image.fromarray(coarse.clip(0, 255).astype(np.uint8))
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def _write_clip(path: Path) -> None:
+    import av
+
+    ground = Image.fromarray(_ground(np.random.default_rng(3), CLIP[:2], (95, 110, 85)))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(12), options={"crf": "18"})
+        stream.height, stream.width, stream.pix_fmt = CLIP[0], CLIP[1], "yuv420p"
+        for index in range(CLIP[2]):
+            picture = ground.copy()
+            pen = ImageDraw.Draw(picture)
+            pen.ellipse(_disc(index), fill=(205, 60, 50), outline=(130, 25, 30), width=3)
+            pen.rectangle(_square(index), fill=(50, 90, 190), outline=(20, 40, 110), width=3)
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode(None))
+
+
+def _cells(rng: np.random.Generator) -> tuple[Array, Array]:
+    """A picture of cells (240, 320, 3) and which pixels are cells."""
+    height, width = 240, 320
+    picture = Image.fromarray(_ground(rng, (height, width), (215, 190, 205)))
+    mask = Image.new("L", (width, height))
+    pen, shape = ImageDraw.Draw(picture), ImageDraw.Draw(mask)
+    for _ in range(int(rng.integers(5, 10))):
+        x, y = rng.integers(20, width - 20), rng.integers(20, height - 20)
+        a, b = rng.integers(14, 34, 2)
+        box = (int(x - a), int(y - b), int(x + a), int(y + b))
+        stain = tuple((rng.integers(-15, 15, 3) + np.array([140, 85, 150])).tolist())
+        pen.ellipse(box, fill=stain, outline=(110, 60, 120), width=2)
+        core = (int(x - a / 3), int(y - b / 3), int(x + a / 3), int(y + b / 3))
+        pen.ellipse(core, fill=(80, 40, 110))
+        shape.ellipse(box, fill=1)
+    blurred = np.asarray(picture.filter(ImageFilter.GaussianBlur(1))).astype(int)
+    noisy = blurred + rng.integers(-8, 9, blurred.shape)
+    return noisy.clip(0, 255).astype(np.uint8), np.asarray(mask)

@@ -1,0 +1,287 @@
+"""ONNX graphs paint what the model paints, for any number of examples and queries."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from incontext import Example, InputError, Predictor
+from incontext.checkpoints.checkpoint import fingerprint, load, save
+from incontext.checkpoints.onnx_export import LIMIT, Sessions, check_input, compare, place, write
+from incontext.checkpoints.onnx_graphs import whole
+from incontext.cli.app import app
+from incontext.model import SIZES, Model, SegGPT
+from tests.model.test_model import INDEPENDENT, randomized
+from tests.model.test_voting import CONFIG as VOTES
+from tests.model.test_voting import assembled
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime (onnx extra)")
+pytest.importorskip("onnxscript", reason="needs onnxscript (onnx extra)")
+
+# Tracing takes seconds a block: two are enough for what differs between blocks, and one worker
+# makes the graphs for all tests.
+pytestmark = pytest.mark.xdist_group("onnx")
+TWO = {"depth": 2, "merge_after": 0, "taps": (0, 1)}
+CONFIGS = {
+    "independent": replace(INDEPENDENT, **TWO),
+    "joint": replace(SIZES["tiny"], **TWO),
+    "votes": VOTES,
+}
+
+
+def model_of(name: str, seed: int = 0) -> Model:
+    """Random, and such that its paintings of the two kinds differ if it tells them apart."""
+    if name == "votes":
+        return assembled(VOTES)
+    model = randomized(CONFIGS[name], seed)
+    with torch.no_grad():
+        model.encoder.type_instance.copy_(3 * torch.randn_like(model.encoder.type_instance))
+    return model
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict[str, tuple[Model, Path, str]]:
+    """Of each config the model, its graphs as the command wrote them, and what it said."""
+    torch.set_num_threads(1)
+    found = {}
+    for name in CONFIGS:
+        model, folder = model_of(name), tmp_path_factory.mktemp(name)
+        save(model, folder / "checkpoint")
+        said = CliRunner().invoke(
+            app,
+            ["export", "onnx", "--checkpoint", str(folder / "checkpoint"),
+             "--out", str(folder / "graphs")],
+            catch_exceptions=False,
+        )  # fmt: skip
+        assert said.exit_code == 0, said.output
+        found[name] = model, folder / "graphs", said.output
+    return found
+
+
+@cache
+def sessions_of(folder: Path) -> Sessions:
+    """Loaded once."""
+    return Sessions(folder)
+
+
+def pictures(count: int) -> torch.Tensor:
+    return torch.randn(count, 3, 32, 32)
+
+
+@pytest.mark.parametrize("kind", ["semantic", "instance"])
+@pytest.mark.parametrize("queries", [1, 3])
+@pytest.mark.parametrize("examples", [1, 2, 5])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_graphs_paint_what_the_model_paints(made, name, examples, queries, kind):
+    model, folder, _ = made[name]
+    torch.manual_seed(examples)
+    query, images, targets = pictures(queries), pictures(examples), pictures(examples)
+    semantic, palette = torch.tensor([kind == "semantic"]), torch.randn(examples, 3)
+    with torch.inference_mode():
+        expected, other = (
+            model.paint(query, model.encode(images[None], targets[None], k, colors=palette[None]))
+            for k in (semantic, ~semantic)
+        )
+    painting = sessions_of(folder).paint(query, images, targets, semantic, palette)
+    torch.testing.assert_close(painting, expected, atol=1e-4, rtol=0)
+    if name != "votes":
+        assert (painting - other).abs().max() > 5e-4, "the kind makes no difference"
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7])
+@pytest.mark.parametrize("name", ["independent", "votes"])
+def test_prompts_made_in_python_go_into_the_graph(made, name, share):
+    """Thinned ones, with unknown pixels, and several joined whose numbers of tokens differ."""
+    model, folder, _ = made[name]
+    torch.manual_seed(0)
+    query, semantic = pictures(2), torch.tensor([True])
+    images, targets = pictures(3)[None], pictures(3)[None]
+    known = torch.ones(1, 3, 32, 32, dtype=torch.bool)
+    known[:, 1, :16] = False
+    colors = torch.randn(1, 2, 3)
+    with torch.inference_mode():
+        thin = model.encode_parts([(images, targets)], semantic, share=share, colors=colors)
+        partly = model.encode_parts([(images, targets, known)], semantic, colors=colors)
+        for encoded in (thin, partly, type(thin).joined([thin, partly])):
+            expected = model.paint(query, encoded)
+            found = sessions_of(folder).run("query", query=query, **whole(encoded))["painting"]
+            torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["independent", "votes"])
+def test_the_prompt_graph_answers_a_prompt(made, name):
+    model, folder, _ = made[name]
+    images, targets, semantic = pictures(2), pictures(2), torch.tensor([False])
+    given, palette = {"images": images, "targets": targets, "kind": semantic}, torch.randn(3, 3)
+    with torch.inference_mode():
+        encoded = model.encode(images[None], targets[None], semantic, colors=palette[None])
+        expected = whole(encoded)
+    if name == "votes":
+        given["palette"] = palette
+    found = sessions_of(folder).run("prompt", **given)
+    assert list(found) == list(expected)
+    mine = encoded.tensors()
+    assert set(found) - set(mine) <= {"known.weight", "matches.weight"}
+    assert set(mine) <= set(found)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(torch.from_numpy(found[name]), tensor, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_description_says_what_the_graphs_take(made, name):
+    model, folder, said = made[name]
+    about = json.loads((folder / "incontext.json").read_text(encoding="utf-8"))
+    assert about["fingerprint"] == fingerprint(model)
+    assert (about["size"], about["mean"]) == (32, list(model.config.mean))
+    assert list(about["graphs"]) == (["joint"] if name == "joint" else ["prompt", "query"])
+    for graph in about["graphs"].values():
+        session = onnxruntime.InferenceSession(str(folder / graph["file"]))
+        for ends, told in ((session.get_inputs(), "inputs"), (session.get_outputs(), "outputs")):
+            assert [(e.name, e.shape) for e in ends] == [
+                (t["name"], t["shape"]) for t in graph[told]
+            ]
+            types = {"tensor(bool)": "bool", "tensor(float)": "float32"}
+            assert [types[e.type] for e in ends] == [t["dtype"] for t in graph[told]]
+    axes = {tuple(t["shape"][:1]) for t in graph["inputs"] if t["name"] in ("query", "images")}
+    assert axes <= {("queries",), ("examples",)}
+    differences = about["difference_from_pytorch"]
+    assert 0 < max(differences.values()) <= LIMIT
+    assert f"3 examples: paintings at most {differences['3']:.1e} from PyTorch's" in said
+    files = {"incontext.json", *(graph["file"] for graph in about["graphs"].values())}
+    assert {path.name for path in folder.iterdir()} == files
+
+
+def drafted(folder: Path, *names: str) -> Path:
+    """An export of tiny graphs whose weights are in files beside."""
+    from onnx import TensorProto, helper, numpy_helper, save_model
+
+    folder.mkdir()
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("given", "made")]
+    for name in names:
+        weight = numpy_helper.from_array(np.arange(4, dtype=np.float32), "weight")
+        node = helper.make_node("Add", ["given", "weight"], ["made"])
+        graph = helper.make_graph([node], name, ends[:1], ends[1:], [weight])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+        save_model(model, str(folder / f"{name}.onnx"), save_as_external_data=True,
+                   location=f"{name}.onnx.data", size_threshold=0)  # fmt: skip
+    said = {n: {"file": f"{n}.onnx", "weights": [f"{n}.onnx.data"]} for n in names}
+    about = {"format": "incontext graphs", "graphs": said}
+    (folder / "incontext.json").write_text(json.dumps(about))
+    return folder
+
+
+def test_weights_beside_graphs_go_along_and_old_graphs_away(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    for number, names in enumerate((["joint"], ["prompt", "query"], ["joint"])):
+        check_input(out)
+        files = place(drafted(tmp_path / f"draft{number}", *names), out)
+        assert sorted([*files, "notes.txt"]) == sorted(path.name for path in out.iterdir())
+        assert len(files) == 2 * len(names) + 1
+        sessions = Sessions(out)
+        assert set(sessions.sessions) == set(names)
+        made = sessions.run(names[0], given=np.ones(4, np.float32))["made"]
+        assert made.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("there", ["joint.onnx", "query.onnx.data", "incontext.json"])
+def test_graphs_of_somebody_else_are_refused(tmp_path, there):
+    (tmp_path / there).write_text("{}")
+    with pytest.raises(InputError, match=f"holds {there}, not of .*; choose another --out"):
+        write(model_of("joint"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [there]
+
+
+def test_graphs_of_another_model_are_found_out(made):
+    with pytest.raises(InputError, match="paint something else than the model"):
+        compare(model_of("independent", seed=1), made["independent"][1])
+
+
+@pytest.mark.parametrize("name", ["independent", "votes"])
+def test_the_program_of_the_page_runs(made, tmp_path, name):
+    """It needs nothing of this package, and reads the colors back."""
+    shutil.copytree(made[name][1], tmp_path / "graphs")
+    rng = np.random.default_rng(0)
+    for file in ("photo.jpg", "a.jpg"):
+        Image.fromarray(rng.integers(0, 255, (48, 64, 3), np.uint8)).save(tmp_path / file)
+    ids = np.zeros((48, 64), np.uint8)
+    ids[10:30, 20:50], ids[30:, :10] = 1, 7
+    Image.fromarray(ids).save(tmp_path / "mask.png")
+    text = (Path(__file__).parents[2] / "docs/onnx.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert not re.search(r"import (torch|incontext)", code)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    labels = np.asarray(Image.open(tmp_path / "labels.png"))
+    assert labels.shape == (48, 64)
+    assert set(np.unique(labels)) <= {0, 1, 7}
+    # The same through the package: what the page does with pictures is what it does.
+    predictor = Predictor(load(made[name][1].parent / "checkpoint"))
+    example = Example(tmp_path / "photo.jpg", ids)
+    painting = predictor.paint(
+        [Image.open(tmp_path / "a.jpg")], predictor.prompt([example], thin_to=None), None
+    )[0][0]
+    table = np.array([(0, 0, 0), *predictor.prompt([example]).passes[0].coloring.colors])
+    far = np.abs(painting.permute(1, 2, 0).numpy()[:, :, None] - table).sum(-1)
+    small = np.array([0, 1, 7])[far.argmin(-1)]
+    expected = Image.fromarray(small.astype(np.uint8)).resize((64, 48), Image.Resampling.NEAREST)
+    assert (labels == np.asarray(expected)).mean() > 0.999
+
+
+def test_models_that_cannot_be_exported(tmp_path):
+    config = CONFIGS["joint"]
+    for model, text in (
+        (Predictor(SegGPT(config), dtype=torch.int8).model, "int8 weights"),
+        (SegGPT(config).half(), "float16 on cpu; accepted: torch.float32 on cpu"),
+    ):
+        with pytest.raises(InputError, match=text):
+            write(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_package_is_missing(tmp_path, incontext, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    answer = incontext("export", "onnx", "--out", tmp_path / "out")
+    assert answer.code == 2
+    assert "ONNX needs onnxscript: pip install 'incontext-seg[onnx]'" in answer.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["onnx", "--out", "file"], "--out file is a file; accepted: a folder"),
+        (["onnx", "--to", "coco", "--out", "x"], "--to is for results"),
+        (["onnx", "--checkpoint", "nothing", "--out", "x"], "no checkpoint 'nothing'"),
+        (["folder", "--checkpoint", "incontext-small", "--out", "x"], "the word onnx"),
+        (["folder", "--out", "x.json"], "no results.json"),
+    ],
+)
+def test_what_the_command_refuses(tmp_path, incontext, monkeypatch, arguments, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    answer = incontext("export", *arguments)
+    assert answer.code == 2
+    assert text in answer.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_results_in_a_folder_of_that_name_are_still_results(tmp_path, incontext, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx/results.json").write_text("{}")
+    assert "not of `incontext segment`" in incontext("export", "onnx", "--out", "x.json").err

@@ -1,0 +1,329 @@
+"""Memory: what is remembered, as what, and that nothing is encoded twice."""
+
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from incontext.errors import InputError
+from incontext.inference.example import Example
+from incontext.inference.predictor import Predictor
+from incontext.inference.segmentation import Segmentation
+from incontext.labels.coloring import Coloring
+from incontext.labels.encodings import Labels
+from incontext.model import SIZES, SegGPT
+from incontext.video.memory import Memory
+from incontext.video.policies import Judged, Official, Rule, Trusted
+from tests.model.test_voting import assembled
+
+INDEPENDENT = replace(
+    SIZES["tiny"], example_attention="independent", relative_position=False, stem=(16, 16, 32),
+    stem_blocks=1, copy_heads=2, copy_dim=8,
+)  # fmt: skip
+
+
+def made(name: str) -> Predictor:
+    if name == "votes":
+        return Predictor(assembled())
+    torch.manual_seed(0)
+    return Predictor(SegGPT(INDEPENDENT if name == "independent" else SIZES["tiny"]))
+
+
+@pytest.fixture(scope="module", params=["joint", "independent", "votes"])
+def predictor(request) -> Predictor:
+    return made(request.param)
+
+
+@pytest.fixture(scope="module", params=["independent", "votes"])
+def independent(request) -> Predictor:
+    return made(request.param)
+
+
+def frame(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def labels(*boxes: tuple[int, int]) -> Labels:
+    """Id and left side of squares."""
+    ids = np.zeros((30, 40), np.int32)
+    for index, left in boxes:
+        ids[8:20, left : left + 10] = index
+    return Labels(ids)
+
+
+def answer(ids: Labels, presence: float = 1.0, confidence: float = 0.9) -> Segmentation:
+    sure = np.full(ids.ids.shape, confidence, np.float32)
+    painting = np.where(ids.ids[..., None] > 0, 255, 0).astype(np.uint8).repeat(3, 2)
+    return Segmentation(ids.ids, sure, {1: presence}, frame(0), (painting,), {}, {})
+
+
+class All(Rule):
+    """Remembers everything as it was answered."""
+
+    def judge(self, picture, result, memory):
+        return Judged(result, result.labels)
+
+
+def filled(predictor: Predictor, rule: Rule) -> Memory:
+    memory = Memory(predictor, rule, "instance")
+    memory.annotate(0, Example.of(frame(0), labels((1, 5))))
+    memory.prompt()
+    return memory
+
+
+def test_official_rule_is_its_definition(independent):
+    """First frame and a FIFO of K; a painting is white where the mean of RGB is over 128."""
+    rng = np.random.default_rng(0)
+    memory = filled(independent, Official(3))
+    side = independent.size
+    fifo: deque[np.ndarray] = deque(maxlen=3)
+    for index in range(1, 8):
+        painting = rng.integers(0, 256, (side, side, 3), np.uint8)
+        painting[0, 0], painting[0, 1] = (128, 128, 128), (128, 128, 129)
+        result = replace(answer(labels((1, 5))), paintings=(painting,))
+        memory.observe(index, frame(index), result)
+        memory.prompt()
+        white = np.zeros((side, side, 3), np.uint8)
+        white[painting.astype(float).mean(-1) > 128] = 255
+        fifo.append(white)
+        kept = [Coloring((1,), ((255, 255, 255),)).paint(k.example.labels.ids)
+                for k in memory.recent]  # fmt: skip
+        np.testing.assert_array_equal(kept, list(fifo))
+        assert list(memory.annotated) == [0]
+    with pytest.raises(InputError, match="one object"):
+        Official(3, per_pass=4)
+
+
+def test_official_rule_paints_one_object_at_a_time(independent):
+    memory = Memory(independent, Official(2), "instance")
+    memory.annotate(0, Example.of(frame(0), labels((1, 0), (2, 12), (5, 24))))
+    assert [part.coloring.ids for part in memory.prompt().passes] == [(1,), (2,), (5,)]
+
+
+def test_trusted_rule_refuses_what_is_unsure(independent):
+    memory = filled(independent, Trusted(4, back=0))
+    seen = labels((1, 5))
+    memory.observe(1, frame(1), answer(seen, presence=0.6))
+    memory.observe(2, frame(2), answer(seen, confidence=0.3))
+    memory.observe(3, frame(3), answer(labels(), presence=0.0))
+    memory.observe(4, frame(4), answer(seen))
+    assert [k.index for k in memory.recent] == [4]
+
+
+def test_trusted_rule_asks_frames_back():
+    """A frame with its own labels gives the annotated one back; with labels astray it does not."""
+    predictor = Predictor.from_pretrained()
+    memory = Memory(predictor, Trusted(4), "instance")
+    picture = np.full((60, 80, 3), (40, 90, 40), np.uint8)
+    picture[20:40, 20:40] = (220, 60, 60)
+    moved = np.roll(picture, 12, 1)
+    here, there = (np.all(p == (220, 60, 60), -1).astype(np.int32) for p in (picture, moved))
+    memory.annotate(0, Example.of(Image.fromarray(picture), Labels(here)))
+    memory.prompt()
+    good, bad = answer(Labels(there)), answer(Labels(np.roll(there, 25, 0)))
+    kept = memory.observe(1, Image.fromarray(moved), good)
+    assert kept.trust[1] > 0.9
+    assert kept.labels is not None
+    refused = memory.observe(2, Image.fromarray(moved), bad)
+    assert refused.trust[1] < 0.2
+    assert refused.labels is None
+    assert not refused.result.labels.any()  # what brings nothing back is no object
+    assert refused.result.presence[1] < 0.2
+    assert [k.index for k in memory.recent] == [1]
+
+
+def test_prompt_equals_that_of_examples(predictor):
+    """Frames encoded one by one are the prompt that all of them as examples would be."""
+    memory = filled(predictor, All(2))
+    shown = [Example.of(frame(0), labels((1, 5)))]
+    for index in (1, 2, 3):
+        memory.observe(index, frame(index), answer(labels((1, index))))
+    shown += [Example.of(frame(i), labels((1, i))) for i in (2, 3)]
+    query = frame(9)
+    whole = predictor.prompt(shown, kind="instance", thin_to=None)
+    ours = predictor.predict(query, memory.prompt())
+    theirs = predictor.predict(query, whole)
+    np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-4)
+    assert memory.prompt().examples == 3
+
+
+def test_without_memory_it_is_the_image_prompt(predictor):
+    memory = Memory(predictor, All(0), "instance")
+    examples = [Example.of(frame(i), labels((1, i), (2, 20))) for i in (0, 1)]
+    for index, example in enumerate(examples):
+        memory.annotate(index, example)
+    assert memory.observe(2, frame(2), answer(labels((1, 3)))).labels is None
+    ours = memory.prompt().passes[0].encoded.tensors()
+    theirs = predictor.prompt(examples, kind="instance").passes[0].encoded.tensors()
+    assert ours.keys() == theirs.keys()
+    for name, x in ours.items():
+        assert torch.equal(x, theirs[name]), name
+
+
+def test_every_frame_is_encoded_once(independent):
+    """Also where it is asked back first; the one more is the annotated frame alone."""
+    for rule, more in ((All(3), 0), (Trusted(3, sure=0, back=1e-9, absent=0), 1)):
+        memory = filled(independent, rule)
+        for index in range(1, 21):
+            memory.observe(index, frame(index), answer(labels((1, index % 20))))
+            memory.prompt()
+        assert memory.encodings == 21 + more
+
+
+def test_size_does_not_grow(independent):
+    memory = filled(independent, All(3))
+    sizes = []
+    for index in range(1, 12):
+        memory.observe(index, frame(index), answer(labels((1, index))))
+        sizes.append(memory.prompt().nbytes)
+    assert len(set(sizes[3:])) == 1
+
+
+def test_objects_come_and_go(independent):
+    memory = filled(independent, All(2))
+    memory.observe(1, frame(1), answer(labels((1, 6))))
+    memory.annotate(2, Example.of(frame(2), labels((1, 7), (3, 25))))
+    assert memory.prompt().ids == (1, 3)
+    memory.remove(1)
+    prompt = memory.prompt()
+    assert prompt.ids == (3,)
+    assert not any((k.example.labels.ids == 1).any() for k in memory.recent)
+    with pytest.raises(InputError, match="no id 1"):
+        memory.remove(1)
+    with pytest.raises(InputError, match="all there is to look for"):
+        memory.remove(3)
+
+
+def test_frames_are_asked_back_after_an_object_went(independent):
+    memory = Memory(independent, Trusted(2, back=1e-9, absent=0), "instance")
+    memory.annotate(0, Example.of(frame(0), labels((1, 5), (2, 22))))
+    memory.prompt()
+    assert memory.ask_back(frame(1), labels((1, 5), (2, 22)).ids).keys() <= {1, 2}
+    memory.remove(2)
+    memory.prompt()
+    assert memory.ask_back(frame(1), labels((1, 5)).ids).keys() <= {1}
+
+
+def test_prompt_of_other_pictures_goes_along(independent):
+    others = [Example.of(frame(20), labels((7, 5)))]
+    base = independent.prompt(others, kind="instance")
+    memory = Memory(independent, All(2), "instance", base)
+    assert memory.prompt().ids == (7,)
+    memory.annotate(0, Example.of(frame(0), labels((1, 5), (7, 22))))
+    memory.observe(1, frame(1), answer(labels((1, 6), (7, 22))))
+    prompt = memory.prompt()
+    assert prompt.ids == (1, 7)
+    assert [part.coloring.ids for part in prompt.passes] == [(7,), (1,)]
+    assert independent.predict(frame(2), prompt).presence.keys() == {1, 7}
+    with pytest.raises(InputError, match="one of the prompt's"):
+        memory.remove(7)
+    as_examples = Memory(independent, All(2), "instance", examples=others)
+    assert as_examples.prompt().ids == (7,)
+
+
+def test_prompts_that_no_frame_can_join(independent):
+    several = [Example.of(frame(i), labels((1, 5), (2, 20))) for i in range(3)]
+    with pytest.raises(InputError, match="nearest"):
+        Memory(independent, All(2), "instance", independent.prompt(several, nearest=2))
+    with pytest.raises(InputError, match="one object a painting, in white"):
+        Memory(independent, Official(2), "instance", independent.prompt(several))
+    torch.manual_seed(0)
+    joint = Predictor(SegGPT(SIZES["tiny"]))
+    with pytest.raises(InputError, match="joint attention"):
+        Memory(joint, All(2), "instance", joint.prompt(several))
+
+
+def test_state_brings_it_back(independent):
+    memory = filled(independent, All(3))
+    for index in range(1, 6):
+        memory.observe(index, frame(index), answer(labels((1, index))))
+    again = filled(independent, All(3))
+    again.restore(memory.state())
+    ours, theirs = (m.prompt().passes[0].encoded.tensors() for m in (memory, again))
+    for name, x in ours.items():
+        assert torch.equal(x, theirs[name]), name
+
+
+@pytest.mark.parametrize("keep", [-1, 1.5, True])
+def test_bad_keep(keep):
+    with pytest.raises(InputError, match="keep is"):
+        Trusted(keep)
+
+
+def test_objects_too_small_for_the_model_keep_their_ids(independent):
+    """As in a prompt of the image predictor."""
+    ids = np.zeros((300, 400), np.int32)
+    ids[80:200, 50:150] = 1
+    ids[7, 7] = 2
+    shown = Example.of(frame(0, (400, 300)), Labels(ids))
+    memory = Memory(independent, All(0), "instance")
+    memory.annotate(0, shown)
+    assert memory.prompt().ids == independent.prompt([shown]).ids == (1, 2)
+
+
+def test_the_kind_is_the_prompts(independent):
+    base = independent.prompt([Example.of(frame(20), labels((7, 5)))], kind="semantic")
+    memory = Memory(independent, All(2), "instance", base)
+    memory.annotate(0, Example.of(frame(0), labels((1, 5))))
+    prompt = memory.prompt()
+    assert prompt.kind == "semantic"
+    assert all(part.encoded.semantic.all() for part in prompt.passes)
+
+
+def test_colors_stay_and_differ(independent):
+    base = independent.prompt([Example.of(frame(20), labels((7, 5)))], kind="instance")
+    memory = Memory(independent, All(2), "instance", base)
+    memory.annotate(0, Example.of(frame(0), labels((1, 5), (2, 22))))
+    before = memory.colors
+    assert len(set(before.values())) == 3
+    memory.remove(1)
+    assert memory.colors == {i: before[i] for i in (2, 7)}
+
+
+def test_what_is_unknown_is_not_held_against_a_frame(independent):
+    """Asked back, only known pixels of the annotated frame are judged."""
+    known = labels((1, 5)).ids
+    partly = np.where(known > 0, known, -1)
+    for ids in (known, partly):
+        memory = Memory(independent, Trusted(2, absent=0), "instance")
+        memory.annotate(0, Example.of(frame(0), Labels(ids)))
+        memory.prompt()
+        memory.ask_back(frame(0), known)
+        truth = memory.annotated[0].labels.ids == 1
+        answer = independent.predict(memory.annotated[0].image, memory.prompt()).labels == 1
+        if ids is partly:
+            assert memory._itself[0][1] >= (answer & truth).sum() / truth.sum() - 1e-9
+
+
+def test_each_object_is_asked_of_the_nearest_frame_that_shows_it(independent):
+    memory = Memory(independent, Trusted(2, absent=0), "instance")
+    memory.annotate(0, Example.of(frame(0), labels((1, 5))))
+    memory.annotate(90, Example.of(frame(90), labels((1, 9), (2, 22))))
+    memory.prompt()
+    memory._index = 5
+    memory.ask_back(frame(5), labels((1, 5)).ids)
+    assert set(memory._itself) == {0}
+    memory.ask_back(frame(5), labels((1, 5), (2, 22)).ids)
+    assert set(memory._itself) == {0, 90}
+    memory.annotate(40, Example.of(frame(40), labels((3, 9))))  # other paintings from here on
+    assert not memory._itself
+
+
+def test_earlier_labels_may_show_what_is_new_where_they_are_blank(independent):
+    memory = Memory(independent, All(2), "instance")
+    memory.annotate(0, Example.of(frame(0), labels((1, 5))))
+    memory.prompt()
+    memory.observe(1, frame(1), answer(labels((1, 6))))
+    memory.annotate(2, Example.of(frame(2), labels((1, 7), (3, 25))), news=[3])
+    assert not memory.recent
+    first, second = memory._known_to([1, 3])
+    assert set(np.unique(first.labels.ids)) == {-1, 1}
+    assert set(np.unique(second.labels.ids)) == {0, 1, 3}
+    assert set(np.unique(memory._known_to([1])[0].labels.ids)) == {0, 1}
+    # Ids that are looked for already are no news.
+    memory.annotate(3, Example.of(frame(3), labels((1, 7))), news=[1])
+    assert set(np.unique(memory._known_to([1])[0].labels.ids)) == {0, 1}
