@@ -78,8 +78,12 @@ class Sampler:
         self.weights = np.array(weights) / sum(weights) if weights else np.zeros(0)
         self.offsets = np.cumsum([0, *(len(s) for s in self.sets)])
         if self.sets:
-            self.labels = torch.cat([s.labels for s in self.sets]).numpy()
+            labels = torch.cat([s.labels for s in self.sets])
             self.pictures = torch.cat([s.images for s in self.sets])
+            # From here on the sets are views, so that gigabytes of pictures are held once.
+            for data, start, end in zip(self.sets, self.offsets, self.offsets[1:], strict=False):
+                data.images, data.labels = self.pictures[start:end], labels[start:end]
+            self.labels = labels.numpy()
             self.bank = self.pictures.to(self.device)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -247,3 +247,14 @@ def test_scenes():
         if number == 0:
             assert (labels[-1] == 0).all()
     assert 0.05 < np.mean(shares) < 0.7
+
+
+def test_pictures_are_held_once(folder):
+    """Gigabytes of them: the sets become views of what the sampler holds."""
+    sets = [load_set(folder, 16), load_set(folder, 16)]
+    before = [s.images.clone() for s in sets]
+    sampler = Sampler(sets, Mixture())
+    for data, images in zip(sets, before, strict=True):
+        assert torch.equal(data.images, images)
+        storage = data.images.untyped_storage().data_ptr()
+        assert storage == sampler.pictures.untyped_storage().data_ptr()
