@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test quick lint clean
 
 # Segment real photographs by example with the bundled checkpoint, offline.
 demo: .venv/demo
@@ -11,6 +11,11 @@ demo: .venv/demo
 # Lint, types, tests.
 test: lint
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+# The tests that take a second: no page, server or cluster.
+quick: .venv/dev
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup \
+		-m "not slow and not browser and not server and not ray"
 
 lint: .venv/dev
 	$(BIN)/ruff check .
