@@ -1,21 +1,69 @@
-"""Lock: one run at a time in a folder; files that tell whether their writer lives."""
+"""Files: written whole or not at all, locked while in use, and the settings they were made with."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from incontext.errors import InputError
 
 LOCK = ".lock"
-TRIES = 1000  # at a folder that others remove where it is empty: no error that stays is hidden
+TRIES = 1000  # to lock a folder that other runs remove when empty; then the error is raised
 
 
-def hold(file: IO[Any]) -> bool:
-    """Lock an open file for as long as it is open; False where another process holds it.
+def draft_path(path: Path) -> Path:
+    """Return where `atomic` writes a file before it takes its place."""
+    return path.with_name(f".{path.name}.part")
 
-    Where the system or the file system has no locks it is as if nobody held any.
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield the path of a draft that replaces `path` at the end of the block.
+
+    The file appears whole or not at all: after an error the draft is removed and the old file
+    stays. The folder is created if necessary.
+
+    Raises:
+        OSError: the folder cannot be created, or the draft cannot take the file's place.
+    """
+    path = Path(path)
+    draft = draft_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        # Also after success: replacing a file by a hard link to itself leaves both names.
+        with suppress(OSError):
+            draft.unlink()
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the names of settings that differ or are in one of the two only, sorted."""
+    return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+
+
+def check_same_settings(
+    before: Mapping[str, Any], now: Mapping[str, Any], where: str | Path, remedy: str
+) -> None:
+    """Raise InputError if a folder holds a run with other settings.
+
+    Args:
+        where: the folder.
+        remedy: what the user can do about it, the end of the message.
+    """
+    changed = changed_settings(before, now)
+    if changed:
+        raise InputError(
+            f"{where} holds a run made with other settings ({', '.join(changed)}); {remedy}"
+        )
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Lock an open file until it is closed; return False if another process holds the lock.
+
+    Where the system or the file system has no locks, every attempt succeeds.
     """
     try:
         import fcntl
@@ -28,43 +76,43 @@ def hold(file: IO[Any]) -> bool:
     return True
 
 
-def held(path: Path) -> bool:
-    """Whether a process holds this file."""
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock of a file."""
     try:
         with path.open("r+b") as file:  # network file systems lock only what may be written
-            return not hold(file)
+            return not try_lock(file)
     except OSError:
         return False
 
 
 @contextmanager
-def alone_in(folder: str | Path | None) -> Iterator[None]:
-    """One run at a time in a folder, where the system has file locks.
+def exclusive(folder: str | Path | None) -> Iterator[None]:
+    """Allow one run at a time in a folder, where the system has file locks; None: no folder.
 
     Raises:
-        InputError: another run is using it.
+        InputError: another run is using the folder.
     """
     if folder is None:
         yield
         return
-    with _locked(Path(folder)):
+    with _lock_folder(Path(folder)):
         yield
 
 
-def _locked(folder: Path) -> IO[str]:
-    tries = 0
+def _lock_folder(folder: Path) -> IO[str]:
+    attempts = 0
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = (folder / LOCK).open("w")
         except (FileNotFoundError, FileExistsError):  # another run removed a folder just now
-            tries += 1
-            if tries == TRIES:
+            attempts += 1
+            if attempts == TRIES:
                 raise
             continue
-        if not hold(file):
+        if not try_lock(file):
             file.close()
             raise InputError(f"another run is using {folder}; wait for it, or stop it")
         if os.name != "posix" or os.fstat(file.fileno()).st_nlink:
             return file
-        file.close()  # removed by the run before, between our opening and its end
+        file.close()  # the run before removed it between our opening and locking it

@@ -18,6 +18,7 @@ from eval.core.setting import Setting
 from eval.core.shared_work import Part, complete
 from incontext import Predictor, VideoPredictor
 from incontext.errors import InputError
+from incontext.files import atomic
 from incontext.inference.segmentation import label_image, write_image
 from incontext.labels.coloring import PALETTE
 from incontext.video.policies import Official, Rule, Trusted
@@ -64,10 +65,8 @@ def run(
 
     def save() -> None:
         if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(".part")
-            draft.write_text(json.dumps(kept, indent=1))
-            draft.replace(path)
+            with atomic(path) as draft:
+                draft.write_text(json.dumps(kept, indent=1))
 
     print(
         "| rule | K | J | F | J&F | clips | frames/s |\n|---|---|---|---|---|---|---|", flush=True

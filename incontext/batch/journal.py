@@ -11,7 +11,7 @@ from typing import Any
 
 from incontext.batch.targets import Target
 from incontext.errors import InputError
-from incontext.files import hold
+from incontext.files import try_lock
 
 SUFFIX = ".jsonl"
 
@@ -30,7 +30,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{uuid.uuid4().hex}{SUFFIX}"
         self.file = self.path.open("xb")
-        hold(self.file)
+        try_lock(self.file)
         self._write(head)
 
     def begin(self, targets: Sequence[Target]) -> None:

@@ -5,7 +5,6 @@ the one after a kill, they are folded into OUT/results.json, or OUT/results.I-of
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,7 +17,6 @@ from incontext.batch.records import (
     RESULTS,
     STATE,
     Entries,
-    changed,
     count,
     counts,
     journals,
@@ -28,7 +26,14 @@ from incontext.batch.records import (
 )
 from incontext.batch.targets import WHOLE, Shard, Target, fingerprint
 from incontext.errors import InputError
-from incontext.files import LOCK, alone_in, held
+from incontext.files import (
+    LOCK,
+    atomic,
+    check_same_settings,
+    draft_path,
+    exclusive,
+    is_locked,
+)
 from incontext.inference.prompt import Prompt
 
 PATIENCE = 30.0  # seconds that workers of a killed run get to end
@@ -91,11 +96,8 @@ class Manifest:
             # Entries of other settings bind nobody where there are none, or where they may go.
             same = record.settings == self.settings
             if not same and not self.overwrite and any(record.entries.values()):
-                raise InputError(
-                    f"{self.folder} holds results made with other settings "
-                    f"({', '.join(changed(record.settings, self.settings))}); pass overwrite "
-                    "(--overwrite), or another folder"
-                )
+                remedy = "pass overwrite (--overwrite), or another folder"
+                check_same_settings(record.settings, self.settings, self.folder, remedy)
             if same:
                 records.append(record)
             # A shard leaves alone what other shards may have to read.
@@ -157,7 +159,7 @@ class Manifest:
             self.failed |= self.results.take(records, self.shard)
             for record in records:
                 _sweep(self.folder, record)
-            self.spent = [path for path in written if not held(path)]
+            self.spent = [path for path in written if not is_locked(path)]
             self.save()
 
     def journal(self) -> Journal:
@@ -166,30 +168,27 @@ class Manifest:
 
     def save(self) -> None:
         """Write all entries, a line each, by name; the file appears whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.folder / f".{self.path.name}.part"
         head = json.dumps(self.head, indent=1).removesuffix("\n}")
-        with draft.open("w", encoding="utf-8") as file:
+        with atomic(self.path) as draft, draft.open("w", encoding="utf-8") as file:
             file.write(f'{head},\n "results": {{')
             for number, name in enumerate(sorted(self.results.texts)):
                 comma = "," if number else ""
                 file.write(f"{comma}\n  {json.dumps(name)}: {self.results.texts[name]}")
             failed = json.dumps(self.failed, indent=1, sort_keys=True)
             file.write(f'\n }},\n "failed": {failed}\n}}\n')
-        os.replace(draft, self.path)
         while self.spent:
             self.spent.pop().unlink(missing_ok=True)
         _tidy(self.folder)
 
 
 @contextmanager
-def alone(folder: Path, shard: Shard = WHOLE) -> Iterator[None]:
+def exclusive_run(folder: Path, shard: Shard = WHOLE) -> Iterator[None]:
     """One run at a time in a folder, or several of different shards of the same number.
 
     Raises:
         InputError: a run, or workers that a killed one left, might do the same pictures.
     """
-    with alone_in(folder / STATE / shard.label):
+    with exclusive(folder / STATE / shard.label):
         try:
             _check_others(folder, shard)
             yield
@@ -202,7 +201,7 @@ def alone(folder: Path, shard: Shard = WHOLE) -> Iterator[None]:
 def _check_others(folder: Path, shard: Shard) -> None:
     others = [state for state in states(folder) if count(state.name) != shard.of]
     for state in others:
-        if held(state / LOCK):
+        if is_locked(state / LOCK):
             raise InputError(
                 f"another run ({state.name} of all pictures) is using {folder}; wait for "
                 "it, or stop it"
@@ -218,7 +217,7 @@ def _check_others(folder: Path, shard: Shard) -> None:
 def _wait_for(journals: Sequence[Path], seconds: float) -> bool:
     """Whether the writers of these have ended, within so many seconds."""
     end = time.monotonic() + seconds
-    while any(held(path) for path in journals):
+    while any(is_locked(path) for path in journals):
         if time.monotonic() > end:
             return False
         time.sleep(0.05)
@@ -231,7 +230,7 @@ def _sweep(folder: Path, record: Record) -> None:
         path = folder / name
         for suffix in PARTS:
             with suppress(OSError):
-                path.with_name(f".{path.name}{suffix}.part").unlink()
+                draft_path(path.with_name(path.name + suffix)).unlink()
 
 
 def _tidy(folder: Path) -> None:

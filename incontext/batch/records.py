@@ -13,6 +13,7 @@ from typing import Any
 from incontext.batch.journal import SUFFIX, Record, read_journal
 from incontext.batch.targets import WHOLE, Shard
 from incontext.errors import InputError
+from incontext.files import changed_settings
 
 RESULTS, STATE = "results.json", ".run"
 
@@ -120,7 +121,7 @@ def _read_all(folder: Path) -> tuple[dict[str, Any], Entries]:
             if not any(record.entries.values()):  # binds nobody
                 continue
             if head.entries and record.settings != head.settings:
-                keys = ", ".join(changed(record.settings, head.settings))
+                keys = ", ".join(changed_settings(record.settings, head.settings))
                 raise InputError(f"{folder} holds results of different settings ({keys})")
             head = record
         entries.take([r for r in records if not head.entries or r.settings == head.settings])
@@ -131,11 +132,6 @@ def _packed(found: dict[str, Any]) -> Any:
     source = found.get("source")
     entry = isinstance(source, dict) and "path" in source and "files" in found
     return json.dumps(found) if entry else found
-
-
-def changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Settings that differ."""
-    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
 
 
 def journals(state: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from incontext.checkpoints import convert, hub
 from incontext.errors import InputError, first_line
+from incontext.files import atomic
 from incontext.model import Config, Model, assemble
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -238,18 +238,13 @@ def save(
     state = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in state.items()}
     target = Path(target)
     if layout == "official":
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(target.name + ".part")
-        torch.save({"model": state}, draft)
-        os.replace(draft, target)
+        with atomic(target) as draft:
+            torch.save({"model": state}, draft)
         return target
-    target.mkdir(parents=True, exist_ok=True)
-    config = target / f"{CONFIG}.part"
-    config.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    draft = target / f"{WEIGHTS}.part"
-    draft.write_bytes(serialize(state, metadata={"format": "pt"}))
-    os.replace(config, target / CONFIG)
-    os.replace(draft, target / WEIGHTS)
+    # The weights take their place last: a folder is a checkpoint once they are there.
+    with atomic(target / WEIGHTS) as draft, atomic(target / CONFIG) as config:
+        config.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        draft.write_bytes(serialize(state, metadata={"format": "pt"}))
     return target / WEIGHTS
 
 

@@ -1,4 +1,4 @@
-"""What `incontext segment` does once all is read: segment what is not finished, print a summary."""
+"""The command that segments folders of images."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -7,57 +7,141 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from incontext.cli.common import PrecisionOptions, check_out_folder, option_groups
+from incontext.cli.examples import PromptOptions, check_prompt_file
+from incontext.errors import InputError, check_count
+
 if TYPE_CHECKING:
     from incontext.batch.segment import Tell
     from incontext.batch.targets import Shard, Target
     from incontext.inference.predictor import Predictor
     from incontext.inference.prompt import Prompt
 
-Engine = Annotated[
-    str, typer.Option(help="local: this process; processes: several; ray: Ray, also a cluster.")
+Chunk = Annotated[
+    int | None, typer.Option(help="Examples attended at once; fewer need less memory.")
 ]
-Workers = Annotated[
-    int | None, typer.Option(help="Processes; by default one for each GPU, or core.")
-]
-Part = Annotated[
-    str | None,
-    typer.Option(help="One of several jobs, 0/8 … 7/8; all may write to one --out.", metavar="I/N"),
-]
-
-SHOWN_IDS = 20  # lines of the summary
+MAX_LINES = 20  # ids in the summary
 
 
-def segment_found(
+@option_groups
+def segment(
+    ctx: typer.Context,
+    targets: Annotated[list[str], typer.Argument(help="Images, folders, or glob patterns.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    example_options: PromptOptions,
+    model: PrecisionOptions,
+    prompt: Annotated[
+        Path | None,
+        typer.Option(help="Prompt file of `incontext prompt` or `tune`, instead of examples."),
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Cut images into overlapping tiles of this many pixels.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Images in one pass.")] = 8,
+    chunk: Chunk = None,
+    overwrite: Annotated[
+        bool, typer.Option(help="Segment images again that are finished already.")
+    ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(help="Who computes: local (this process), processes, or ray (a cluster too)."),
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Number of processes; by default one for each GPU, or else each core."),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Part of a job array, 0/8 … 7/8; all may share one --out.", metavar="I/N"
+        ),
+    ] = None,
+) -> None:
+    """Segment images by example.
+
+    Writes for each image its labels (PNG), confidence (PNG) and overlay (JPEG), and one
+    results.json. Finished files are skipped, so that a run can be resumed. Exit code: 0 all done,
+    1 some images failed, 2 the input was wrong.
+    """
+    from incontext.batch.engines import check_engine
+    from incontext.batch.targets import WHOLE, Shard, file_hash, find_targets
+    from incontext.checkpoints.checkpoint import locate
+
+    _check_options(out, tile, batch_size, chunk)
+    check_engine(engine, workers)
+    part = Shard.parse(shard) if shard else WHOLE
+    files = example_options.files()
+    if not files and not prompt:
+        raise InputError(
+            "what to look for: --examples-from PATH, --example IMAGE MASK (repeated), or "
+            "--prompt FILE"
+        )
+    if prompt:
+        check_prompt_file(prompt, ctx)
+    examples = files.read()
+    chosen_targets = [target for target in find_targets(targets, out) if part.holds(target.name)]
+    weights = locate(model.checkpoint)
+    predictor = model.open(weights, model.dtype)
+    encoded_prompt = (
+        predictor.load_prompt(prompt)
+        if prompt
+        else files.encode(predictor, examples, chunk=chunk, spill=example_options.spill)
+    )
+    settings = {
+        "checkpoint": model.checkpoint, "weights": file_hash(weights), "tile": tile,
+        "dtype": model.dtype,
+        **({"prompt": file_hash(prompt)} if prompt else files.settings()),
+    }  # fmt: skip
+    _segment_targets(
+        engine, workers, predictor, encoded_prompt, chosen_targets, out, part, settings, overwrite,
+        checkpoint=model.checkpoint, device=model.device, dtype=model.dtype,
+        batch_size=batch_size, tile=tile, chunk=chunk,
+    )  # fmt: skip
+
+
+def _check_options(out: Path, tile: int | None, batch_size: int, chunk: int | None) -> None:
+    """Raise InputError for what is wrong, before any work."""
+    from incontext.images.tiles import Tiling
+
+    check_out_folder(out)
+    check_count("--batch-size", batch_size)
+    check_count("--chunk", chunk)
+    if tile is not None:
+        Tiling(1, 1, tile)
+
+
+def _segment_targets(
     engine: str, workers: int | None, predictor: "Predictor", prompt: "Prompt",
-    found: "list[Target]", out: Path, shard: "Shard", settings: dict[str, Any], overwrite: bool,
+    targets: "list[Target]", out: Path, shard: "Shard", settings: dict[str, Any], overwrite: bool,
     **options: Any,
 ) -> None:  # fmt: skip
     """Segment what is not finished, print a summary of all; exit with 1 where some failed."""
     from incontext.batch.engines import segment_with
-    from incontext.batch.manifest import Manifest, alone
+    from incontext.batch.manifest import Manifest, exclusive_run
 
-    with alone(out, shard):
+    with exclusive_run(out, shard):
         manifest = Manifest.open(out, settings, prompt, overwrite, shard)
-        todo = [t for t in found if not manifest.finished(t)]
-        if len(todo) < len(found):
-            typer.echo(f"{len(found) - len(todo)} of {len(found)} pictures are finished already")
+        unfinished = [target for target in targets if not manifest.finished(target)]
+        if len(unfinished) < len(targets):
+            finished_count = len(targets) - len(unfinished)
+            typer.echo(f"{finished_count} of {len(targets)} pictures are finished already")
         failures = _run(
             lambda tell: segment_with(
-                engine, workers, predictor, prompt, todo, manifest, tell=tell, **options
+                engine, workers, predictor, prompt, unfinished, manifest, tell=tell, **options
             ),
-            len(todo),
+            len(unfinished),
         )
     results = manifest.results
-    done = ((t.name, results[t.name]) for t in found if t.name in results)
-    _summary(prompt, done, manifest.path)
+    entries = ((t.name, results[t.name]) for t in targets if t.name in results)
+    _print_summary(prompt, entries, manifest.path)
     if failures:
-        text = f"{failures} of {len(found)} pictures failed; see {manifest.path}"
+        text = f"{failures} of {len(targets)} pictures failed; see {manifest.path}"
         typer.echo(text, err=True)
         raise typer.Exit(1)
 
 
 def _run(work: "Callable[[Tell], None]", total: int) -> int:
-    """Do `work(tell)` behind a progress bar; the number of failures that were told."""
+    """Do `work(tell)` behind a progress bar; return the number of failures that it told."""
     from tqdm import tqdm
 
     failures = 0
@@ -78,21 +162,23 @@ def _run(work: "Callable[[Tell], None]", total: int) -> int:
     return failures
 
 
-def _summary(prompt: "Prompt", results: Iterable[tuple[str, dict[str, Any]]], path: Path) -> None:
-    """One line for each id: in how many pictures it was found."""
-    shown = prompt.ids[:SHOWN_IDS]
-    found, count, notes = dict.fromkeys(shown, 0), 0, []
-    for name, entry in results:
-        count += 1
-        for index in shown:
-            found[index] += entry["ids"][str(index)]["pixels"] > 0
+def _print_summary(
+    prompt: "Prompt", entries: Iterable[tuple[str, dict[str, Any]]], path: Path
+) -> None:
+    """Print for each id in how many images it was found, then the notes on images."""
+    ids = prompt.ids[:MAX_LINES]
+    image_counts, total, notes = dict.fromkeys(ids, 0), 0, []
+    for name, entry in entries:
+        total += 1
+        for index in ids:
+            image_counts[index] += entry["ids"][str(index)]["pixels"] > 0
         notes += [f"note on {name}: {note}" for note in entry.get("notes", [])]
-    for index in shown:
+    for index in ids:
         color = "#{:02x}{:02x}{:02x}".format(*prompt.colors[index])
-        where = f"in {found[index]} of {count} pictures"
-        typer.echo(f"id {index} ({prompt.names[index]}, {color}): {where}")
-    if len(prompt.ids) > SHOWN_IDS:
-        typer.echo(f"… and {len(prompt.ids) - SHOWN_IDS} more ids, see {path.name}")
+        counts = f"in {image_counts[index]} of {total} pictures"
+        typer.echo(f"id {index} ({prompt.names[index]}, {color}): {counts}")
+    if len(prompt.ids) > MAX_LINES:
+        typer.echo(f"… and {len(prompt.ids) - MAX_LINES} more ids, see {path.name}")
     for note in notes:
         typer.echo(note)
     typer.echo(f"results: {path}")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from incontext.errors import InputError, first_line
+from incontext.files import atomic
 from incontext.formats.annotated_image import Folder, Found, Size
 from incontext.formats.results import Labelled
 from incontext.labels.encodings import UNKNOWN, IdMap
@@ -34,21 +35,15 @@ def write(results: Iterable[Labelled], out: Path) -> Path:
                 "crs": source.crs, "transform": source.transform,
             }  # fmt: skip
             (points, system), rational = source.gcps, source.rpcs
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.part")
-        try:
-            with rasterio.open(draft, "w", **profile) as target:
-                if points:
-                    target.gcps = (points, system)
-                if rational:
-                    target.rpcs = rational
-                target.write(values, 1)
-                if not wide:
-                    target.write_colormap(1, {i: (*rgb, 255) for i, rgb in one.colors.items()})
-                target.update_tags(1, **{f"class_{i}": n for i, n in one.names.items()})
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        with atomic(path) as draft, rasterio.open(draft, "w", **profile) as target:
+            if points:
+                target.gcps = (points, system)
+            if rational:
+                target.rpcs = rational
+            target.write(values, 1)
+            if not wide:
+                target.write_colormap(1, {i: (*rgb, 255) for i, rgb in one.colors.items()})
+            target.update_tags(1, **{f"class_{i}": n for i, n in one.names.items()})
     return out
 
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from incontext.errors import InputError
+from incontext.files import atomic
 
 
 def link(source: Path, target: Path) -> Path:
@@ -16,10 +17,8 @@ def link(source: Path, target: Path) -> Path:
     """
     if not source.is_file():
         raise InputError(f"{source}: the picture is gone, and the format keeps pictures too")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}.part")
-    draft.unlink(missing_ok=True)
-    try:
+    with atomic(target) as draft:
+        draft.unlink(missing_ok=True)  # of a writer that was killed
         try:
             os.link(source, draft)
         except OSError:  # another device, or a file system without links
@@ -27,7 +26,4 @@ def link(source: Path, target: Path) -> Path:
                 draft.symlink_to(source.resolve(strict=True))
             except (OSError, NotImplementedError):
                 shutil.copyfile(source, draft)
-        os.replace(draft, target)
-    finally:
-        draft.unlink(missing_ok=True)  # replacing a link of the same file leaves both
     return target

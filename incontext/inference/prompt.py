@@ -1,9 +1,7 @@
 """Prompt: examples in a model's own terms, made once for any number of queries."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from incontext.errors import InputError, first_line
+from incontext.files import atomic
 from incontext.images.tiles import Tiling
 from incontext.inference.example import Example
 from incontext.inference.retrieval import Gallery
@@ -21,7 +20,7 @@ from incontext.inference.thumbnail import Thumbnail
 from incontext.labels.color_mask import MAX_ID, Rgb, check_colors
 from incontext.labels.coloring import PALETTE, Coloring
 from incontext.labels.encodings import Labels, match_colors
-from incontext.model.tokens.encoder import Encoded
+from incontext.model.tokens.encoder import EncodedPrompt
 
 KINDS = ("instance", "semantic")
 KEY, VERSION = "incontext.prompt", 1  # of the metadata of a prompt file
@@ -34,7 +33,7 @@ class Pass:
     """Some of a prompt's ids under one coloring, encoded."""
 
     coloring: Coloring
-    encoded: Encoded = field(repr=False)
+    encoded: EncodedPrompt = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,18 +113,13 @@ class Prompt:
         tensors = {name: x.detach().cpu().contiguous() for name, x in self._tensors().items()}
         # A file holds each tensor by itself; some here are views of a larger one.
         tensors = {n: x.clone() if x._is_view() else x for n, x in tensors.items()}
-        draft = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, draft, metadata={KEY: json.dumps(about)})
-            os.replace(draft, path)
+            with atomic(path) as draft:
+                save_file(tensors, draft, metadata={KEY: json.dumps(about)})
         except SafetensorError as error:  # what safetensors makes of an OSError
             raise OSError(None, first_line(error), str(path)) from None
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
-        finally:
-            with suppress(OSError):
-                draft.unlink()
         return path
 
     @classmethod
@@ -177,7 +171,7 @@ class Prompt:
             start = f"pass.{number}."
             own = {n.removeprefix(start): x for n, x in tensors.items() if n.startswith(start)}
             coloring = Coloring(tuple(said["ids"]), tuple(tuple(c) for c in said["colors"]))
-            passes.append(Pass(coloring, Encoded.checked(own, said["count"], said["size"])))
+            passes.append(Pass(coloring, EncodedPrompt.parse(own, said["count"], said["size"])))
         if not passes:
             raise ValueError("it has no passes")
         gallery, small = None, tensors.get("thumbnail")

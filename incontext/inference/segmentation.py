@@ -1,6 +1,5 @@
 """Segmentation: what a predictor answers, in the query's own size and the caller's own ids."""
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,11 +10,13 @@ import numpy as np
 from PIL import Image
 
 from incontext.errors import InputError
+from incontext.files import atomic
 from incontext.images.image import resize_nearest
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+JPEG_MAX_SIDE = 65_500  # pixels; the format ends there, a larger picture is written as PNG
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,26 +137,18 @@ def label_image(labels: IdMap, colors: Mapping[int, Rgb], wide: bool = False) ->
 
 
 def write_image(image: Image.Image, path: Path) -> None:
-    """Write a picture so that it appears whole or not at all; the suffix names the format."""
-    draft = path.with_name(f".{path.name}.part")
-    kind = {".jpg": "JPEG", ".png": "PNG"}[path.suffix.lower()]
-    if kind == "JPEG" and max(image.size) > 65_500:  # the format ends there
-        kind = "PNG"
-    try:
-        image.save(draft, kind, quality=90)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    """Write an image so that it appears whole or not at all; the suffix names the format."""
+    file_format = {".jpg": "JPEG", ".png": "PNG"}[path.suffix.lower()]
+    if file_format == "JPEG" and max(image.size) > JPEG_MAX_SIDE:
+        file_format = "PNG"
+    with atomic(path) as draft:
+        image.save(draft, file_format, quality=90)
 
 
 def write_text(path: Path, text: str) -> Path:
     """Write UTF-8 so that it appears whole or not at all."""
-    draft = path.with_name(f".{path.name}.part")
-    try:
+    with atomic(path) as draft:
         draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
     return path
 
 

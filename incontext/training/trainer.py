@@ -1,11 +1,12 @@
 """Training by in-context coloring: the loop, exact resume, several processes."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from incontext.data.episodes import Batch, Sampler
 from incontext.data.pictures import PictureSet, check_labelled, load_set
 from incontext.data.plan import Plan
 from incontext.errors import InputError, first_line
+from incontext.files import atomic, check_same_settings
 from incontext.model import Config, Model, SegGPT, VotingModel, assemble
 from incontext.model.low_rank import merge
 from incontext.training.objective import objective, voting_objective
@@ -107,27 +109,9 @@ class Trainer:
             raise InputError(
                 f"{path}: a damaged state ({first_line(error)}); pass another folder"
             ) from None
-        now = {"config": asdict(self.raw.config), "recipe": asdict(self.recipe)}
-        # A longer or shorter schedule is a decision; anything else would be another run.
-        changed = [
-            f"{part}.{name}"
-            for part, values in now.items()
-            for name, value in values.items()
-            if name != "steps" and state[part].get(name) != value
-        ]
-        shapes, held = (
-            {k: v.shape for k, v in tensors.items()}
-            for tensors in (self.raw.state_dict(), state["model"])
-        )
-        if shapes != held:  # the config is the same
-            changed.append("the rank of low-rank updates")
-        if state["pictures"] != self.pictures:
-            changed.append("the pictures")
-        if changed:
-            raise InputError(
-                f"{self.folder} holds a run with other settings ({', '.join(changed)}); pass "
-                "another folder"
-            )
+        now = _settings(self._state())
+        before = {name: value for name, value in _settings(state).items() if name in now}
+        check_same_settings(before, now, self.folder, "pass another folder")
         self.raw.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema = {k: v.to(self.ema[k].device) for k, v in state["ema"].items()}
@@ -143,16 +127,16 @@ class Trainer:
         """Write `state.pt`: all at once or not at all."""
         if not self.accelerator.is_main_process:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        state = {
+        with atomic(self.folder / "state.pt") as draft:
+            torch.save(self._state(), draft)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "model": self.raw.state_dict(), "optimizer": self.optimizer.state_dict(),
             "ema": self.ema, "step": self.step,
             "recipe": asdict(self.recipe), "config": asdict(self.raw.config),
             "pictures": self.pictures,
         }  # fmt: skip
-        draft = self.folder / "state.pt.part"
-        torch.save(state, draft)
-        draft.replace(self.folder / "state.pt")
 
     def plans(self, last: int) -> Iterator[Plan]:
         """The plans of the steps from here to `last`."""
@@ -298,6 +282,23 @@ def start(config: Config, init: str | None = None) -> Model:
             raise InputError(f"--init {init}: {'; '.join(problems)}")
         model.load_state_dict(state)
     return model
+
+
+def _settings(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must stay the same when a run is resumed.
+
+    The number of steps is left out: a longer or shorter schedule is a decision, not another run.
+    """
+    settings = {
+        f"{part}.{name}": value
+        for part in ("config", "recipe")
+        for name, value in state[part].items()
+        if name != "steps"
+    }
+    # With the same config only the rank of low-rank updates changes shapes.
+    settings["the rank of low-rank updates"] = {k: v.shape for k, v in state["model"].items()}
+    settings["the pictures"] = state["pictures"]
+    return settings
 
 
 def train_from_file(

@@ -1,6 +1,5 @@
 """Tuning: from a pool of labelled pictures to a prompt, and a verdict on whether it pays."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from incontext.evaluation.confusion import Counts, miou
 from incontext.evaluation.episodes import judge
 from incontext.evaluation.labelled_set import Pool
 from incontext.evaluation.subsets import cover
-from incontext.files import alone_in
+from incontext.files import atomic, check_same_settings, exclusive
 from incontext.inference.example import Example
 from incontext.inference.predictor import Predictor
 from incontext.inference.prompt import KINDS, Prompt
@@ -106,7 +105,7 @@ def tune(
         raise InputError("tuning computes in float32; load the checkpoint with that dtype")
     pool = Pool.gather(examples, predictor.size, names)
     pool = pool.subset(_usable(pool))
-    with frozen(predictor), alone_in(folder):
+    with frozen(predictor), exclusive(folder):
         return _Run(predictor, pool, kind, settings, folder, tell).outcome(thumbnail)
 
 
@@ -194,22 +193,16 @@ class _Run:
             raise InputError(
                 f"{path}: a damaged state ({first_line(error)}); pass another folder"
             ) from None
-        changed = [name for name, value in self._about().items() if before.get(name) != value]
-        if changed:
-            raise InputError(
-                f"{path.parent} holds a run with other settings ({', '.join(changed)}); pass "
-                "another folder (--run), or delete it"
-            )
+        remedy = "pass another folder (--run), or delete it"
+        check_same_settings(before, self._about(), path.parent, remedy)
         return done
 
     def _save(self, **stages: Any) -> None:
         self.done |= stages
         if not self.path:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{STATE}.{os.getpid()}.part")
-        torch.save(self.done, draft)
-        draft.replace(self.path)
+        with atomic(self.path) as draft:
+            torch.save(self.done, draft)
 
     def outcome(self, thumbnail: bool) -> Outcome:
         """All stages, those that are done already from the state."""

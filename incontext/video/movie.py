@@ -1,6 +1,5 @@
 """Movie: video files through PyAV, read from any frame on, and written with an overlay."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from incontext.errors import InputError, first_line
+from incontext.files import atomic
 from incontext.images.image import MAX_PIXELS
 from incontext.video.frames import Frames
 
@@ -207,12 +207,14 @@ def writer(
         What takes a picture of that size and its pts.
     """
     av = check_writing()
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     width, height = size
     even = (width + width % 2, height + height % 2)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(draft), "w", format="mp4", options={"movflags": "faststart"}) as container:
+        options = {"movflags": "faststart"}
+        with (
+            atomic(path) as draft,
+            av.open(str(draft), "w", format="mp4", options=options) as container,
+        ):
             stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
             stream.width, stream.height = even
             stream.pix_fmt = "yuv420p"
@@ -235,8 +237,5 @@ def writer(
 
             yield write
             container.mux(stream.encode(None))
-        os.replace(draft, path)
     except av.error.FFmpegError as error:
         raise OSError(getattr(error, "errno", None), _said(error), str(path)) from None
-    finally:
-        draft.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from incontext.errors import InputError
-from incontext.files import alone_in
+from incontext.files import atomic, check_same_settings, exclusive
 from incontext.inference.segmentation import Segmentation, write_image, write_text
 from incontext.labels.coco import encode_rle
 from incontext.labels.color_mask import Rgb
@@ -63,13 +63,9 @@ class VideoRun:
         self.done = 0
         for path in () if overwrite else (self.state / "settings.json", out / RESULTS):
             before = _settings(path)
-            if before is not None and before != self.settings:
-                keys = self.settings.keys() | before.keys()
-                changed = [k for k in sorted(keys) if before.get(k) != self.settings.get(k)]
-                raise InputError(
-                    f"{out} holds results made with other settings ({', '.join(changed)}); pass "
-                    "--overwrite, or another folder"
-                )
+            if before is not None:
+                remedy = "pass --overwrite, or another folder"
+                check_same_settings(before, self.settings, out, remedy)
 
     @property
     def finished(self) -> bool:
@@ -91,7 +87,7 @@ class VideoRun:
             for path in (self.out / RESULTS, self.out / OVERLAY, *self.folder.glob("*.png")):
                 path.unlink(missing_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with alone_in(self.state):
+        with exclusive(self.state):
             write_text(self.state / "settings.json", json.dumps({"settings": self.settings}))
             self.done = self._go_on(track)
             with warnings.catch_warnings(record=True) as caught:
@@ -196,17 +192,16 @@ class VideoRun:
             "ids": {str(i): {"name": names[i], "color": prompt.colors[i]} for i in prompt.ids},
             "worth_a_look": {str(frame): text for frame, text in look.items()},
         }  # fmt: skip
-        draft = self.out / f".{RESULTS}.part"
-        try:
-            with draft.open("w", encoding="utf-8") as file, self.lines.open("rb") as lines:
-                file.write(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "frames": [')
-                for number, (_, at) in enumerate(sorted(order)):
-                    lines.seek(at)
-                    file.write((",\n  " if number else "\n  ") + lines.readline().decode().strip())
-                file.write("\n ]\n}\n")
-            os.replace(draft, self.out / RESULTS)
-        finally:
-            draft.unlink(missing_ok=True)
+        with (
+            atomic(self.out / RESULTS) as draft,
+            draft.open("w", encoding="utf-8") as file,
+            self.lines.open("rb") as lines,
+        ):
+            file.write(json.dumps(head, indent=1).removesuffix("\n}") + ',\n "frames": [')
+            for number, (_, at) in enumerate(sorted(order)):
+                lines.seek(at)
+                file.write((",\n  " if number else "\n  ") + lines.readline().decode().strip())
+            file.write("\n ]\n}\n")
         return Summary(len(order), findings.found, names, look, notes)
 
     def draw(
@@ -275,10 +270,5 @@ def _settings(path: Path) -> dict[str, Any] | None:
 
 
 def _save_memory(path: Path, track: Track, finished: int) -> None:
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        with draft.open("wb") as file:
-            np.savez(file, finished=finished, **track.memory.state())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with atomic(path) as draft, draft.open("wb") as file:
+        np.savez(file, finished=finished, **track.memory.state())

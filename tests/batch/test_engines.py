@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from incontext import Example, InputError, Predictor
-from incontext.batch.manifest import Manifest, alone
+from incontext.batch.manifest import Manifest, exclusive_run
 from incontext.batch.processes import run
 from incontext.batch.ray_engine import shares
 from incontext.batch.targets import find_targets
@@ -224,7 +224,7 @@ def test_refused(incontext, arguments, tmp_path, options, wanted):
 
 
 def test_one_run_at_a_time(incontext, arguments, tmp_path):
-    with alone(tmp_path / "out"):
+    with exclusive_run(tmp_path / "out"):
         answer = incontext(*arguments, "--out", tmp_path / "out", "--shard", "0/2")
     assert answer.code == 2
     assert "another run (0-of-1 of all pictures) is using" in answer.err

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from incontext import InputError
 from incontext.batch.journal import read_journal
-from incontext.batch.manifest import Manifest, alone
+from incontext.batch.manifest import Manifest, exclusive_run
 from incontext.batch.records import read_all
 from incontext.batch.targets import WHOLE, Shard, Target
-from incontext.files import held
+from incontext.files import is_locked
 from incontext.inference.prompt import Prompt
 
 SETTINGS = {"a": 1}
@@ -196,16 +196,16 @@ class TestShards:
         assert len(read_all(tmp_path)[1]) == 8
 
     def test_who_may_run_beside_whom(self, tmp_path):
-        with alone(tmp_path, Shard(0, 2)):
-            with alone(tmp_path, Shard(1, 2)):
+        with exclusive_run(tmp_path, Shard(0, 2)):
+            with exclusive_run(tmp_path, Shard(1, 2)):
                 pass
             for other in (Shard(0, 2), Shard(0, 3), WHOLE):
                 with (
                     pytest.raises(InputError, match=r"another run .*; wait for it"),
-                    alone(tmp_path, other),
+                    exclusive_run(tmp_path, other),
                 ):
                     pass
-        with alone(tmp_path):
+        with exclusive_run(tmp_path):
             pass
         assert not list(tmp_path.iterdir())
 
@@ -217,14 +217,14 @@ class TestShards:
         journal = opened(tmp_path, left).journal()
         with monkeypatch.context() as patch:
             patch.setattr("incontext.batch.manifest.PATIENCE", 0)
-            with pytest.raises(InputError, match="are still writing"), alone(tmp_path, shard):
+            with pytest.raises(InputError, match="are still writing"), exclusive_run(tmp_path, shard):
                 pass
         threading.Timer(0.2, journal.file.close).start()
-        with alone(tmp_path, shard):
+        with exclusive_run(tmp_path, shard):
             assert journal.file.closed
 
     def test_workers_of_other_shards_are_not_waited_for(self, tmp_path):
-        with opened(tmp_path, Shard(1, 2)).journal() as journal, alone(tmp_path, Shard(0, 2)):
+        with opened(tmp_path, Shard(1, 2)).journal() as journal, exclusive_run(tmp_path, Shard(0, 2)):
             assert not journal.file.closed
 
 
@@ -235,7 +235,7 @@ def test_shards_that_begin_and_end_at_once(tmp_path):
     def again(shard: Shard) -> None:
         try:
             for _ in range(150):
-                with alone(tmp_path, shard):
+                with exclusive_run(tmp_path, shard):
                     pass
         except Exception as error:
             problems.append(error)
@@ -252,7 +252,7 @@ def test_folder_that_cannot_be_made(tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    with pytest.raises(FileNotFoundError), alone(Path("out")):
+    with pytest.raises(FileNotFoundError), exclusive_run(Path("out")):
         pass
     monkeypatch.chdir(tmp_path)
 
@@ -282,9 +282,9 @@ def test_writer_that_is_killed(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout.readline() == "there\n"
         (path,) = tmp_path.glob(".run/*/*.jsonl")
-        assert held(path)
+        assert is_locked(path)
         os.kill(writer.pid, signal.SIGKILL)
-    assert not held(path)
+    assert not is_locked(path)
     (tmp_path / ".p99999.png.part").write_text("of a picture that was begun")
     with opened(tmp_path).journal() as journal:
         journal.begin([target("p99999")])

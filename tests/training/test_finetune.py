@@ -190,7 +190,7 @@ def test_command(small, squares, tmp_path, incontext):
         (("--rank", 0), "rank is 0"), (("--size", 33), "no multiple of the patch"),
         (("--pictures", 11), "two or more to hold out"),
         (("--checkpoint", "none"), "no checkpoint 'none'"), (("--precision", "x"), "accepted: no"),
-        (("--rank", 2), "holds a run with other settings"),
+        (("--rank", 2), "holds a run made with other settings"),
     ):  # fmt: skip
         wrong = incontext(*command, *options)
         assert wrong.code == 2

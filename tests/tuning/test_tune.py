@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
     heard = []
     tune(predictor, pool, tmp_path, settings=QUICK, tell=lambda *a: heard.append(a))
     assert not heard
-    with pytest.raises(InputError, match=r"other settings \(steps, rate\)"):
+    with pytest.raises(InputError, match=r"other settings \(rate, steps\)"):
         tune(predictor, pool, tmp_path, settings=replace(QUICK, steps=8, rate=0.5))
     (tmp_path / "state.pt").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(InputError, match="damaged state"):

@@ -1,0 +1,93 @@
+"""Files: written whole or not at all, one run at a time, runs of other settings refused."""
+
+import pytest
+
+from incontext import InputError
+from incontext.files import atomic, check_same_settings, exclusive, is_locked, try_lock
+
+
+class TestAtomic:
+    def test_replaces_the_file_at_the_end(self, tmp_path):
+        path = tmp_path / "a.json"
+        path.write_text("before")
+        with atomic(path) as draft:
+            draft.write_text("after")
+            assert path.read_text() == "before"
+            assert draft == tmp_path / ".a.json.part"
+        assert path.read_text() == "after"
+        assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+    def test_failure_leaves_the_old_file_and_no_draft(self, tmp_path):
+        path = tmp_path / "a.json"
+        path.write_text("before")
+
+        def write() -> None:
+            with atomic(path) as draft:
+                draft.write_text("half of it")
+                raise RuntimeError("stopped")
+
+        with pytest.raises(RuntimeError, match="stopped"):
+            write()
+        assert path.read_text() == "before"
+        assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+    def test_failure_without_a_draft(self, tmp_path):
+        with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "a.json"):
+            raise KeyboardInterrupt
+        assert not list(tmp_path.iterdir())
+
+    def test_failure_to_replace_leaves_no_draft(self, tmp_path):
+        (tmp_path / "a").mkdir()
+        with pytest.raises(OSError, match="a"), atomic(tmp_path / "a") as draft:
+            draft.write_text("text")
+        assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+    def test_makes_the_folder(self, tmp_path):
+        with atomic(tmp_path / "deep/er/a.txt") as draft:
+            draft.write_text("text")
+        assert (tmp_path / "deep/er/a.txt").read_text() == "text"
+
+    def test_folder_that_is_a_file(self, tmp_path):
+        (tmp_path / "file").write_text("text")
+        with pytest.raises(OSError, match="file"), atomic(tmp_path / "file/a.txt"):
+            pass
+
+    def test_draft_of_a_killed_writer_is_replaced(self, tmp_path):
+        (tmp_path / ".a.txt.part").write_text("a longer text of a writer that was killed")
+        with atomic(tmp_path / "a.txt") as draft:
+            draft.write_text("text")
+        assert (tmp_path / "a.txt").read_text() == "text"
+        assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+class TestSameSettings:
+    def test_same(self):
+        check_same_settings({"a": 1, "b": [2]}, {"b": [2], "a": 1}, "out", "pass another folder")
+
+    def test_differences_are_named(self):
+        text = r"^out holds a run made with other settings \(a, c, d\); pass --x$"
+        before, now = {"a": 1, "b": 2, "c": 3}, {"a": 4, "b": 2, "d": 5}
+        with pytest.raises(InputError, match=text):
+            check_same_settings(before, now, "out", "pass --x")
+
+
+def test_one_run_at_a_time(tmp_path):
+    with exclusive(tmp_path / "run"):
+        assert is_locked(tmp_path / "run/.lock")
+        with pytest.raises(InputError, match="another run is using"), exclusive(tmp_path / "run"):
+            pass
+    assert not is_locked(tmp_path / "run/.lock")
+    with exclusive(tmp_path / "run"):
+        pass
+
+
+def test_no_folder_needs_no_lock():
+    with exclusive(None):
+        pass
+
+
+def test_lock_lasts_as_long_as_its_file_is_open(tmp_path):
+    with (tmp_path / "a").open("w") as first, (tmp_path / "a").open("w") as second:
+        assert try_lock(first)
+        assert not try_lock(second)
+    assert not is_locked(tmp_path / "a")
