@@ -61,7 +61,7 @@ def passes(
     episodes: int = 40,
 ) -> None:
     """How many classes one painting separates well."""
-    from eval.studies.passes import run
+    from eval.studies.classes_per_pass import run
 
     run(data, checkpoint, [int(n) for n in limits.split(",")], episodes)
 
@@ -74,7 +74,7 @@ def absent(
     episodes: Annotated[int, typer.Option(help="Pairs of queries a set.")] = 100,
 ) -> None:
     """What is painted when the query does not show the object."""
-    from eval.studies.absent import run
+    from eval.studies.absence import run
 
     run(data, checkpoint, sets.split(","), episodes)
 
@@ -87,7 +87,7 @@ def matters(
     episodes: Annotated[int, typer.Option(help="Episodes a set.")] = 50,
 ) -> None:
     """Does the prompt decide: the example's mask erased, and another class's mask."""
-    from eval.studies.matters import run
+    from eval.studies.ablate_prompt import run
 
     run(data, checkpoint, [s for s in sets.split(",") if s], episodes)
 
@@ -208,7 +208,7 @@ def look(
     seed: int = 0,
 ) -> None:
     """Results on pictures picked before looking, on one sheet for the eye."""
-    from eval.studies.look import run
+    from eval.studies.contact_sheet import run
 
     run(data, checkpoint, count, examples, out, seed)
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from incontext.data.pictures import describe, read_pairs
+from incontext.data.pictures import read_metadata, read_pairs
 from incontext.errors import InputError
 
 Array = np.ndarray[Any, Any]
@@ -137,7 +137,7 @@ def of_set(path: Path) -> Iterator[Clip]:
     groups: dict[str, list[str]] = {}
     for item in json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["items"]:
         groups.setdefault(item["group"], []).append(item["id"])
-    if describe(path).get("kind") != "video":
+    if read_metadata(path).get("kind") != "video":
         raise InputError(f"{path}: not a set of clips")
     read = {name: (image, labels) for name, image, labels in read_pairs(path)}
     for name, ids in groups.items():

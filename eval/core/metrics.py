@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from incontext.evaluation.confusion import Interval, Numbers, around, resamples
+from incontext.evaluation.confusion import Interval, Numbers, interval_around, resamples
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Maps = np.ndarray[Any, np.dtype[Any]]
@@ -72,7 +72,7 @@ class FewShotIoU:
 
     def interval(self) -> Interval:
         """mIoU with its 90 % interval, which holds for these classes."""
-        return around(self.miou(), self.drawn(), len(self.rows))
+        return interval_around(self.miou(), self.drawn(), len(self.rows))
 
 
 class JandF:

@@ -15,7 +15,7 @@ from eval.core.report import Row, write
 from eval.core.setting import Setting, known
 from eval.core.shared_work import Part, complete
 from incontext.errors import InputError
-from incontext.evaluation.confusion import around
+from incontext.evaluation.confusion import interval_around
 
 Answer = Callable[[Sequence[Item], Image.Image], Any]  # → mask (H, W) bool
 
@@ -85,7 +85,7 @@ def _row(
     drawn = np.mean([meter.drawn(seed) for seed, meter in enumerate(meters)], 0)
     episodes = sum(len(meter.rows) for meter in meters)
     figures: dict[str, Any] = {
-        "mIoU": around(mean(FewShotIoU.miou), drawn, episodes),
+        "mIoU": interval_around(mean(FewShotIoU.miou), drawn, episodes),
         "FB-IoU": mean(FewShotIoU.fb_iou),
         "Dice": mean(FewShotIoU.dice),
     }

@@ -13,14 +13,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from eval.core.metrics import FewShotIoU
-from eval.studies import same
+from eval.studies import same_images
 from eval.studies.baselines import copy_mask, nearest_neighbor
-from eval.studies.common import LabelledSet, binary_ids, still_sets
+from eval.studies.common import ImageSet, binary_ids, still_sets
 from incontext import Example, Predictor
 from incontext.batch.targets import file_hash
 from incontext.checkpoints.checkpoint import CONFIG, locate
 from incontext.errors import InputError
-from incontext.evaluation.confusion import Interval, around
+from incontext.evaluation.confusion import Interval, interval_around
 from incontext.images.image import resize_nearest
 from incontext.inference.predictor import THIN_TO
 from incontext.inference.segmentation import write_text
@@ -29,13 +29,13 @@ from incontext.training.validation import BinaryEpisode, binary_episodes
 # New pictures of domains or classes that training has seen.
 SEEN = ("horses", "nuclei", "steel", "wounds")
 BASELINE_SIZE = 64  # pixels; the setting in which the data's own orientation figures stand
-Method = Callable[[LabelledSet, BinaryEpisode], np.ndarray[Any, np.dtype[np.bool_]]]
+Method = Callable[[ImageSet, BinaryEpisode], np.ndarray[Any, np.dtype[np.bool_]]]
 
 
 def with_model(predictor: Predictor, thin_to: int | None) -> Method:
     """Segment the query by the episode's examples, see `Predictor.prompt` for `thin_to`."""
 
-    def method(data: LabelledSet, episode: BinaryEpisode) -> Any:
+    def method(data: ImageSet, episode: BinaryEpisode) -> Any:
         *shown, query = episode.pictures
         examples = [
             Example(data.images[i], binary_ids(data.labels[i], episode.index), ignore=-1)
@@ -52,7 +52,7 @@ def with_model(predictor: Predictor, thin_to: int | None) -> Method:
 def with_baseline(rule: Callable[..., Any]) -> Method:
     """Apply a baseline at `BASELINE_SIZE`, its answer scaled to the query."""
 
-    def method(data: LabelledSet, episode: BinaryEpisode) -> Any:
+    def method(data: ImageSet, episode: BinaryEpisode) -> Any:
         size = (BASELINE_SIZE, BASELINE_SIZE)
 
         def small(i: int) -> tuple[Any, Any]:
@@ -66,7 +66,7 @@ def with_baseline(rule: Callable[..., Any]) -> Method:
     return method
 
 
-def score(data: LabelledSet, method: Method, examples: int, episodes: int) -> list[list[int]]:
+def score(data: ImageSet, method: Method, examples: int, episodes: int) -> list[list[int]]:
     """Rows of `FewShotIoU`, one an episode, of a method on one set."""
     meter = FewShotIoU()
     for episode in binary_episodes(data.holders, examples, episodes):
@@ -89,7 +89,7 @@ class Results:
             self.tables = before["tables"]
 
     def score(
-        self, table: str, data: LabelledSet, method: str, count: int, rows: Callable[[], Any]
+        self, table: str, data: ImageSet, method: str, count: int, rows: Callable[[], Any]
     ) -> None:
         """Ask for rows unless that was done before, and save."""
         row = self.tables[table].setdefault(data.name, {}).setdefault(method, {})
@@ -147,21 +147,21 @@ def run(
         "copy": with_baseline(copy_mask),
         "nearest": with_baseline(nearest_neighbor),
     }
-    wanted = list(methods) or [*known, *same.METHODS]
-    if set(wanted) - known.keys() - same.METHODS.keys():
+    wanted = list(methods) or [*known, *same_images.METHODS]
+    if set(wanted) - known.keys() - same_images.METHODS.keys():
         raise InputError(
-            f"methods {', '.join(wanted)}; accepted: {', '.join([*known, *same.METHODS])}"
+            f"methods {', '.join(wanted)}; accepted: {', '.join([*known, *same_images.METHODS])}"
         )
     about = _about(checkpoint, dtype, thin_to, episodes, counts)
     results = Results(out, {**about, "data": str(folder.resolve())})
     for path in tqdm(paths, unit="set", disable=None):
-        data = LabelledSet.read(path)
+        data = ImageSet.read(path)
         for name, count in ((n, c) for n in wanted for c in counts):
             if name in known:
                 rows = partial(score, data, known[name], count, episodes)
                 results.score("episodes", data, name, count, rows)
             elif name != "tuned" or count == max(counts):
-                rows = partial(same.score, predictor, data, name, count, max(counts))
+                rows = partial(same_images.score, predictor, data, name, count, max(counts))
                 results.score("same", data, name, count, rows)
     text = "\n\n".join(_tables(results, wanted, counts))
     print(text)
@@ -185,10 +185,10 @@ def _about(
 
 
 def _tables(results: Results, wanted: Sequence[str], counts: Sequence[int]) -> Iterator[str]:
-    here = [m for m in wanted if m not in same.METHODS]
+    here = [m for m in wanted if m not in same_images.METHODS]
     if here:
         yield results.markdown("episodes", [(m, n) for n in counts for m in here])
-    here = [m for m in wanted if m in same.METHODS]
+    here = [m for m in wanted if m in same_images.METHODS]
     if here:
         columns = [(m, n) for n in counts for m in here if m != "tuned" or n == max(counts)]
         yield results.markdown("same", columns)
@@ -213,4 +213,4 @@ def _mean(meters: Sequence[FewShotIoU]) -> str:
         return "–"
     drawn = np.mean([m.drawn(seed) for seed, m in enumerate(full)], 0)
     mean = float(np.mean([m.miou() for m in full]))
-    return _cell(around(mean, drawn, sum(len(m.rows) for m in full)))
+    return _cell(interval_around(mean, drawn, sum(len(m.rows) for m in full)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from incontext.data.pictures import IGNORE, Ids, describe, read_pairs
+from incontext.data.pictures import IGNORE_INDEX, Ids, read_metadata, read_pairs
 from incontext.errors import InputError
 
 
@@ -20,14 +20,14 @@ def still_sets(folder: Path, names: Sequence[str] = ()) -> list[Path]:
         InputError: none there.
     """
     paths = [p for p in sorted(folder.glob("*.tar")) if not names or p.stem in names]
-    still = [p for p in paths if describe(p).get("kind", "semantic") == "semantic"]
+    still = [p for p in paths if read_metadata(p).get("kind", "semantic") == "semantic"]
     if not still:
         raise InputError(f"{folder}: no validation sets (NAME.tar with NAME.json) here")
     return still
 
 
 @dataclass(frozen=True)
-class LabelledSet:
+class ImageSet:
     """Pictures with labels at their own size, and which picture holds which class."""
 
     name: str
@@ -38,7 +38,7 @@ class LabelledSet:
     classes: dict[int, str]
 
     @classmethod
-    def read(cls, path: Path) -> "LabelledSet":
+    def read(cls, path: Path) -> "ImageSet":
         """Read `NAME.tar` with the `NAME.json` beside it."""
         described = path.with_suffix(".json")
         if not described.is_file():
@@ -62,5 +62,5 @@ class LabelledSet:
 def binary_ids(labels: Ids, index: int) -> np.ndarray[Any, np.dtype[np.int16]]:
     """1 where the class is, -1 where nothing is known, 0 elsewhere."""
     ids = (labels == index).astype(np.int16)
-    ids[labels == IGNORE] = -1
+    ids[labels == IGNORE_INDEX] = -1
     return ids

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from eval.studies.common import LabelledSet, binary_ids, still_sets
+from eval.studies.common import ImageSet, binary_ids, still_sets
 from incontext import Example, Predictor
 from incontext.evaluation.confusion import miou
 from incontext.evaluation.doctor import Diagnosis, examine
-from incontext.evaluation.episodes import judge
-from incontext.evaluation.labelled_set import Pool
+from incontext.evaluation.episodes import evaluate
+from incontext.evaluation.labelled_set import LabelledSet
 from incontext.labels.encodings import IdMap, Labels
 
 GOOD = 10  # examples
@@ -47,28 +47,28 @@ def fault(kind: str, ids: IdMap, other: IdMap) -> IdMap:
     return spoiled
 
 
-def draw(data: LabelledSet, index: int, count: int, seed: int) -> list[int]:
+def draw(data: ImageSet, index: int, count: int, seed: int) -> list[int]:
     """Pictures that hold a class; fewer than asked where there are not so many."""
     held = np.random.default_rng(seed).permutation(data.holders[index]).tolist()
     shows = [i for i in held if (data.labels[i] == index).mean() > 0.002]
     return shows[:count]
 
 
-def class_of(data: LabelledSet, count: int, seed: int) -> int:
+def class_of(data: ImageSet, count: int, seed: int) -> int:
     """One of the classes that so many pictures show."""
     classes = [c for c in sorted(data.holders) if len(draw(data, c, count, seed)) >= count]
     return classes[seed % len(classes)]
 
 
-def pool_of(data: LabelledSet, index: int, chosen: Sequence[int], size: int) -> Pool:
+def pool_of(data: ImageSet, index: int, chosen: Sequence[int], size: int) -> LabelledSet:
     """One class against the rest."""
-    return Pool.of(
+    return LabelledSet.from_examples(
         (Example(data.images[i], binary_ids(data.labels[i], index), ignore=-1) for i in chosen),
         size, sources=[str(i) for i in chosen],
     )  # fmt: skip
 
 
-def planted(predictor: Predictor, data: LabelledSet, kind: str, seed: int) -> tuple[bool, bool]:
+def planted(predictor: Predictor, data: ImageSet, kind: str, seed: int) -> tuple[bool, bool]:
     """Whether the planted mask was named first, and whether it was called harmful."""
     index = class_of(data, GOOD + 2, seed)
     chosen = draw(data, index, GOOD + 2, seed)
@@ -79,20 +79,20 @@ def planted(predictor: Predictor, data: LabelledSet, kind: str, seed: int) -> tu
     spoiled = fault(kind, truth, last.example(0).labels.ids)
     examples = [pool.example(i) for i in range(len(pool))]
     examples[at] = Example.of(examples[at].image, Labels(spoiled))
-    bad = Pool.of(examples, predictor.size, sources=pool.sources)
+    bad = LabelledSet.from_examples(examples, predictor.size, sources=pool.sources)
     diagnosis = examine(predictor, bad)
     first = diagnosis.effects[0].source == pool.sources[at]
     return first, any(e.source == pool.sources[at] for e in diagnosis.bad)
 
 
-def word(predictor: Predictor, data: LabelledSet, seed: int) -> tuple[Diagnosis, float]:
+def word(predictor: Predictor, data: ImageSet, seed: int) -> tuple[Diagnosis, float]:
     """A diagnosis of ten good examples, and what they reach on other pictures."""
     index = class_of(data, GOOD + 10, seed)
     chosen = draw(data, index, GOOD + QUERIES, seed)
     pool = pool_of(data, index, chosen[:GOOD], predictor.size)
     rest = pool_of(data, index, chosen[GOOD:], predictor.size)
     prompt = predictor.prompt([pool.example(i) for i in range(len(pool))])
-    return examine(predictor, pool), float(miou(judge(predictor, prompt, rest)))
+    return examine(predictor, pool), float(miou(evaluate(predictor, prompt, rest)))
 
 
 def run(
@@ -102,7 +102,7 @@ def run(
     predictor = Predictor.from_pretrained(checkpoint)
     usable = []
     for path in still_sets(folder, sets):
-        data = LabelledSet.read(path)
+        data = ImageSet.read(path)
         if any(len(draw(data, c, 99, 0)) >= GOOD + 10 for c in data.holders):
             usable.append(data)
     found = good = 0

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from eval.core.metrics import FewShotIoU
-from eval.studies.common import LabelledSet, binary_ids, still_sets
+from eval.studies.common import ImageSet, binary_ids, still_sets
 from incontext import Example, Predictor
-from incontext.data.pictures import IGNORE
+from incontext.data.pictures import IGNORE_INDEX
 from incontext.errors import InputError
 from incontext.inference.retrieval import Gallery
 
@@ -43,7 +43,7 @@ def run(
     print("|---|---|---|---|---|")
     scores: dict[str, list[float]] = {}
     for path in still_sets(folder, sets):
-        data = LabelledSet.read(path)
+        data = ImageSet.read(path)
         meters = {name: FewShotIoU() for name in METHODS}
         sizes = [_score(predictor, data, c, k, pool, queries, meters) for c in data.holders]
         used = [size for size in sizes if size]
@@ -61,7 +61,7 @@ def run(
 
 
 def _score(
-    predictor: Predictor, data: LabelledSet, index: int, k: int, pool: int, queries: int,
+    predictor: Predictor, data: ImageSet, index: int, k: int, pool: int, queries: int,
     meters: dict[str, FewShotIoU],
 ) -> int:  # fmt: skip
     """Add one class's results; the size of its pool, 0 where there are too few pictures."""
@@ -84,5 +84,5 @@ def _score(
             asked, predictor.predict([data.images[i] for i in asked], prompt), strict=True
         ):
             truth = data.labels[query]
-            meters[name].add(index, result.mask(1), truth == index, truth == IGNORE)
+            meters[name].add(index, result.mask(1), truth == index, truth == IGNORE_INDEX)
     return len(examples)

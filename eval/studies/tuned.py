@@ -16,11 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from eval.studies.bench import SEEN
-from eval.studies.common import LabelledSet, still_sets
+from eval.studies.common import ImageSet, still_sets
 from incontext import Example, Predictor
-from incontext.data.pictures import IGNORE
-from incontext.evaluation.confusion import Counts, Interval, count, interval, miou
-from incontext.evaluation.labelled_set import Pool
+from incontext.data.pictures import IGNORE_INDEX
+from incontext.evaluation.confusion import Counts, Interval, confusion_counts, interval, miou
+from incontext.evaluation.labelled_set import LabelledSet
 from incontext.inference.prompt import Prompt
 from incontext.tuning.baselines import prompt_of
 from incontext.tuning.tune import tune
@@ -30,21 +30,21 @@ MOST_LEARNED, MOST_TESTED = 64, 40  # pictures of a set
 COMMAND = "python -m eval tuned --data ../shared/data/validation --out prompts"
 
 
-def divide(data: LabelledSet) -> tuple[list[int], list[int]]:
+def divide(data: ImageSet) -> tuple[list[int], list[int]]:
     """Pictures to learn from (two thirds, at most 64) and to test on (at most 40), by seed 0."""
     order = np.random.default_rng(0).permutation(len(data.images)).tolist()
     learned = min(MOST_LEARNED, round(len(order) * 2 / 3))
     return order[:learned], order[learned : learned + MOST_TESTED]
 
 
-def examples_of(data: LabelledSet, chosen: Sequence[int]) -> Iterator[Example]:
+def examples_of(data: ImageSet, chosen: Sequence[int]) -> Iterator[Example]:
     """Pictures with the set's own ids."""
     for index in chosen:
         ids = data.labels[index].astype(np.int32)
-        yield Example(data.images[index], ids, ignore=IGNORE)
+        yield Example(data.images[index], ids, ignore=IGNORE_INDEX)
 
 
-def test(predictor: Predictor, prompt: Prompt, data: LabelledSet, chosen: Sequence[int]) -> Counts:
+def test(predictor: Predictor, prompt: Prompt, data: ImageSet, chosen: Sequence[int]) -> Counts:
     """Confusion counts on pictures at their own size."""
     ids = sorted(data.classes)
     table = np.zeros(256, np.int64)
@@ -53,7 +53,7 @@ def test(predictor: Predictor, prompt: Prompt, data: LabelledSet, chosen: Sequen
     results = predictor.predict((data.images[i] for i in chosen), prompt)
     for index, result in zip(chosen, results, strict=True):
         truth = data.labels[index]
-        counts.append(count(table[truth], table[result.labels], len(ids), truth == IGNORE))
+        counts.append(confusion_counts(table[truth], table[result.labels], len(ids), truth == IGNORE_INDEX))
     return np.stack(counts)
 
 
@@ -65,18 +65,18 @@ def run(folder: Path, checkpoint: str, sets: Sequence[str], out: Path, state: Pa
     path = out / "figures.json"
     figures: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for source in still_sets(folder, sets):
-        data = LabelledSet.read(source)
+        data = ImageSet.read(source)
         figures[data.name] = one(predictor, data, out, state / data.name, settings)
         path.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n")
     print(table(figures))
 
 
 def one(
-    predictor: Predictor, data: LabelledSet, out: Path, state: Path, settings: Settings
+    predictor: Predictor, data: ImageSet, out: Path, state: Path, settings: Settings
 ) -> dict[str, Any]:
     """Tune on one set; its figures."""
     learned, tested = divide(data)
-    pool = Pool.of(examples_of(data, learned), predictor.size)
+    pool = LabelledSet.from_examples(examples_of(data, learned), predictor.size)
     pool = replace(pool, names={i: data.classes[i] for i in pool.ids})
     with tqdm(desc=data.name, disable=None) as bar:
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from eval.core.metrics import FewShotIoU
-from eval.studies import bench, same, unet
-from eval.studies.common import LabelledSet
+from eval.studies import bench, same_images, unet
+from eval.studies.common import ImageSet
 from incontext import Predictor, Settings
 from incontext.errors import InputError
 from incontext.evaluation.confusion import RESAMPLES, resamples
@@ -98,14 +98,14 @@ def test_unknown_pixels_teach_nothing():
 
 
 def test_draws_keep_queries_apart(data):
-    squares = LabelledSet.read(data / "squares.tar")
-    found = same.draws(squares, 4)
+    squares = ImageSet.read(data / "squares.tar")
+    found = same_images.draws(squares, 4)
     assert [draw.index for draw in found] == [1]
     for draw in found:
         assert len(draw.examples) == 4
         assert len(draw.queries) == 5
         assert not set(draw.examples) & set(draw.queries)
-    assert same.draws(squares, 6) == []  # three queries are too few
+    assert same_images.draws(squares, 6) == []  # three queries are too few
 
 
 def test_bench_goes_on(data, tiny_checkpoint, tmp_path, capsys):
@@ -132,10 +132,10 @@ def test_bench_goes_on(data, tiny_checkpoint, tmp_path, capsys):
 
 def test_tuned_and_trained_answer_for_the_same_queries(data, tiny_checkpoint):
     """The methods' parts fit together; how well they do is for the benchmark."""
-    squares = LabelledSet.read(data / "squares.tar")
+    squares = ImageSet.read(data / "squares.tar")
     predictor = Predictor.from_pretrained(tiny_checkpoint)
-    effort = same.Effort(Settings(steps=1, judged=1), training=1)
-    for method in same.METHODS:
-        rows = same.score(predictor, squares, method, 4, 4, effort)
+    effort = same_images.Effort(Settings(steps=1, judged=1), training=1)
+    for method in same_images.METHODS:
+        rows = same_images.score(predictor, squares, method, 4, 4, effort)
         assert [row[0] for row in rows] == [1] * 5
         assert all(sum(row[1:]) > 0 for row in rows)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from eval.core.metrics import FewShotIoU
-from eval.studies.common import LabelledSet, binary_ids, still_sets
+from eval.studies.common import ImageSet, binary_ids, still_sets
 from incontext import Example, Predictor, Prompt
-from incontext.data.pictures import IGNORE
+from incontext.data.pictures import IGNORE_INDEX
 from incontext.labels.encodings import Labels
 
 
@@ -30,7 +30,7 @@ def run(folder: Path, checkpoint: str, sets: Sequence[str], episodes: int) -> No
     shows, and with the other one.
     """
     predictor = Predictor.from_pretrained(checkpoint)
-    data = [LabelledSet.read(path) for path in still_sets(folder, sets)]
+    data = [ImageSet.read(path) for path in still_sets(folder, sets)]
     print("| set | area, mask shown | area, mask erased |\n|---|---|---|")
     totals = []
     for labelled in data:
@@ -44,7 +44,7 @@ def run(folder: Path, checkpoint: str, sets: Sequence[str], episodes: int) -> No
             print(f"| {labelled.name} | " + " | ".join(f"{x:.1f}" for x in scores) + " |")
 
 
-def _areas(predictor: Predictor, data: LabelledSet, episodes: int) -> tuple[float, float]:
+def _areas(predictor: Predictor, data: ImageSet, episodes: int) -> tuple[float, float]:
     """Mean area in percent with and without the mask."""
     rng = np.random.default_rng(0)
     areas = []
@@ -65,7 +65,7 @@ def _areas(predictor: Predictor, data: LabelledSet, episodes: int) -> tuple[floa
     return float(both[0]), float(both[1])
 
 
-def _swaps(predictor: Predictor, data: LabelledSet, episodes: int) -> tuple[float, ...]:
+def _swaps(predictor: Predictor, data: ImageSet, episodes: int) -> tuple[float, ...]:
     """mIoU with the class shown and with the other; nothing where no two pictures share two."""
     rng = np.random.default_rng(0)
     pairs = [(a, b) for a in data.holders for b in data.holders if a != b]
@@ -84,5 +84,5 @@ def _swaps(predictor: Predictor, data: LabelledSet, episodes: int) -> tuple[floa
         mask: Any = predictor.predict(data.images[query], prompt).mask(1)
         truth = data.labels[query]
         for meter, index in ((asked, pair[0]), (other, pair[1])):
-            meter.add(index, mask, truth == index, truth == IGNORE)
+            meter.add(index, mask, truth == index, truth == IGNORE_INDEX)
     return asked.miou(), other.miou()

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from eval.studies.common import LabelledSet, binary_ids, still_sets
+from eval.studies.common import ImageSet, binary_ids, still_sets
 from incontext import Example, Predictor
-from incontext.data.pictures import IGNORE
+from incontext.data.pictures import IGNORE_INDEX
 
 SIDE = 128  # pixels of a picture on the sheet
 
@@ -18,7 +18,7 @@ def run(folder: Path, checkpoint: str, count: int, examples: int, out: Path, see
     Sets, classes and pictures are drawn by `seed`; the IoU stands on each row.
     """
     predictor = Predictor.from_pretrained(checkpoint)
-    sets = [LabelledSet.read(path) for path in still_sets(folder)]
+    sets = [ImageSet.read(path) for path in still_sets(folder)]
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(count):
@@ -28,7 +28,7 @@ def run(folder: Path, checkpoint: str, count: int, examples: int, out: Path, see
         masks = [binary_ids(data.labels[i], index) for i in shown]
         pairs = [Example(data.images[i], m, ignore=-1) for i, m in zip(shown, masks, strict=True)]
         result = predictor.predict(data.images[query], predictor.prompt(pairs, kind="semantic"))
-        truth, known = data.labels[query] == index, data.labels[query] != IGNORE
+        truth, known = data.labels[query] == index, data.labels[query] != IGNORE_INDEX
         mask = result.mask(1) & known
         iou = 100 * (mask & truth).sum() / max(1, (mask | truth).sum())
         views = [

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from eval.core.metrics import FewShotIoU
-from eval.studies.common import LabelledSet
+from eval.studies.common import ImageSet
 from incontext import Example, Predictor
-from incontext.data.pictures import IGNORE
+from incontext.data.pictures import IGNORE_INDEX
 
 
 def run(
@@ -19,14 +19,14 @@ def run(
     The same seeded episodes for every limit: `examples` pictures with all their classes and one
     query, of a set with many classes in each picture.
     """
-    labelled = LabelledSet.read(data)
+    labelled = ImageSet.read(data)
     predictor = Predictor.from_pretrained(checkpoint)
     meters = {limit: FewShotIoU() for limit in limits}
     rng = np.random.default_rng(0)
     for _ in range(episodes):
         *shown, query = rng.choice(len(labelled.images), examples + 1, replace=False)
         pairs = [
-            Example(labelled.images[i], labelled.labels[i].astype(int), ignore=IGNORE)
+            Example(labelled.images[i], labelled.labels[i].astype(int), ignore=IGNORE_INDEX)
             for i in shown
         ]
         truth = labelled.labels[query]
@@ -34,7 +34,7 @@ def run(
             prompt = predictor.prompt(pairs, kind="semantic", classes_per_pass=limit)
             result = predictor.predict(labelled.images[query], prompt)
             for index in prompt.ids:
-                meter.add(index, result.mask(index), truth == index, truth == IGNORE)
+                meter.add(index, result.mask(index), truth == index, truth == IGNORE_INDEX)
     print("| classes in a pass | mIoU |\n|---|---|")
     for limit, meter in meters.items():
         print(f"| {limit} | {meter.miou():.1f} |")

@@ -12,9 +12,9 @@ import numpy as np
 
 from eval.core.metrics import FewShotIoU, Mask
 from eval.studies import unet
-from eval.studies.common import LabelledSet, binary_ids
+from eval.studies.common import ImageSet, binary_ids
 from incontext import Example, Predictor, Settings, tune
-from incontext.data.pictures import IGNORE
+from incontext.data.pictures import IGNORE_INDEX
 
 QUERIES = 20  # of a class, at most
 FEWEST = 4  # queries of a class that counts
@@ -40,10 +40,10 @@ class Effort:
 
 DEFAULT = Effort()
 Answers = Iterator[Mask]
-Method = Callable[[Predictor, LabelledSet, Draw, int, Effort], Answers]
+Method = Callable[[Predictor, ImageSet, Draw, int, Effort], Answers]
 
 
-def draws(data: LabelledSet, most: int) -> list[Draw]:
+def draws(data: ImageSet, most: int) -> list[Draw]:
     """One of each class with enough pictures for `most` examples, the first such class."""
     found: list[Draw] = []
     for index, holders in sorted(data.holders.items()):
@@ -54,7 +54,7 @@ def draws(data: LabelledSet, most: int) -> list[Draw]:
     return found
 
 
-def _examples(data: LabelledSet, draw: Draw, count: int) -> list[Example]:
+def _examples(data: ImageSet, draw: Draw, count: int) -> list[Example]:
     shown = draw.examples[:count]
     listed = [
         Example(data.images[i], binary_ids(data.labels[i], draw.index), ignore=-1) for i in shown
@@ -62,13 +62,13 @@ def _examples(data: LabelledSet, draw: Draw, count: int) -> list[Example]:
     return [e for e in listed if e.labels.present]
 
 
-def _with_prompt(predictor: Predictor, data: LabelledSet, draw: Draw, prompt: Any) -> Answers:
+def _with_prompt(predictor: Predictor, data: ImageSet, draw: Draw, prompt: Any) -> Answers:
     for result in predictor.predict((data.images[i] for i in draw.queries), prompt):
         yield result.mask(1)
 
 
 def as_they_are(
-    predictor: Predictor, data: LabelledSet, draw: Draw, count: int, effort: Effort
+    predictor: Predictor, data: ImageSet, draw: Draw, count: int, effort: Effort
 ) -> Answers:
     """A prompt of the examples."""
     prompt = predictor.prompt(_examples(data, draw, count), thumbnail=False)
@@ -76,7 +76,7 @@ def as_they_are(
 
 
 def tuned(
-    predictor: Predictor, data: LabelledSet, draw: Draw, count: int, effort: Effort
+    predictor: Predictor, data: ImageSet, draw: Draw, count: int, effort: Effort
 ) -> Answers:
     """A prompt learned from the examples, whatever its verdict."""
     examples = _examples(data, draw, count)
@@ -85,7 +85,7 @@ def tuned(
 
 
 def trained(
-    predictor: Predictor, data: LabelledSet, draw: Draw, count: int, effort: Effort
+    predictor: Predictor, data: ImageSet, draw: Draw, count: int, effort: Effort
 ) -> Answers:
     """A small U-Net trained on the examples, see `eval.studies.unet`."""
     shown = [(data.images[i], binary_ids(data.labels[i], draw.index)) for i in draw.examples]
@@ -98,7 +98,7 @@ METHODS: dict[str, Method] = {"examples": as_they_are, "tuned": tuned, "U-Net": 
 
 
 def score(
-    predictor: Predictor, data: LabelledSet, method: str, count: int, most: int,
+    predictor: Predictor, data: ImageSet, method: str, count: int, most: int,
     effort: Effort = DEFAULT,
 ) -> list[list[int]]:  # fmt: skip
     """Rows of `FewShotIoU` over all queries of all draws."""
@@ -107,5 +107,5 @@ def score(
         answers = METHODS[method](predictor, data, draw, count, effort)
         for query, found in zip(draw.queries, answers, strict=True):
             truth = data.labels[query]
-            meter.add(draw.index, found, truth == draw.index, truth == IGNORE)
+            meter.add(draw.index, found, truth == draw.index, truth == IGNORE_INDEX)
     return meter.rows

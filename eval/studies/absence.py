@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.studies.common import LabelledSet, binary_ids
+from eval.studies.common import ImageSet, binary_ids
 from incontext import Example, Predictor
 
 
@@ -19,7 +19,7 @@ def run(folder: Path, checkpoint: str, sets: Sequence[str], episodes: int) -> No
     print("| set | empty, present | empty, absent | area, present | area, absent | AUC |")
     print("|---|---|---|---|---|---|")
     for name in sets:
-        data = LabelledSet.read(folder / f"{name}.tar")
+        data = ImageSet.read(folder / f"{name}.tar")
         rng = np.random.default_rng(0)
         rows = []
         for _ in range(episodes):
