@@ -47,7 +47,7 @@ def main() -> None:
             # As the predictor keeps them: the tokens of four examples at the most.
             parts = zip(images.split(8, 1), targets.split(8, 1), strict=True)
             share = min(1.0, 4 / count)
-            prompts.append(model.encode_parts(parts, semantic, share=share, colors=colors))
+            prompts.append(model.encode_batches(parts, semantic, keep_ratio=share, colors=colors))
         for batch in numbers(options.batches):
             x = torch.randn(batch, 3, side, side, device=device, dtype=dtype)
             works = {str(n): partial(model.paint, x, p) for n, p in enumerate(prompts)}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common import environment, heading, in_own_process, numbers, peak, row
-from incontext.inference.offload import Spilled
+from incontext.inference.offload import DiskChunks
 from incontext.model import SIZES, SegGPT
 
 
@@ -47,8 +47,8 @@ def measure(who: str, count: int, quick: bool, threads: int) -> dict[str, float]
         else:
             model = SegGPT(config).eval()
             base, start = peak(), time.perf_counter()
-            parts = Spilled() if who == "spilled" else None
-            encoded = model.encode_parts(examples(), torch.tensor([False]), parts=parts)
+            parts = DiskChunks() if who == "spilled" else None
+            encoded = model.encode_batches(examples(), torch.tensor([False]), storage=parts)
             painting = model.paint(query, encoded)
     if not painting.isfinite().all():
         raise RuntimeError("the painting is not finite")

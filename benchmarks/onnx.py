@@ -14,7 +14,7 @@ import torch
 from benchmarks.common import CHECKPOINT, Work, alternate, environment, heading, numbers, ratio, row
 from incontext.checkpoints.checkpoint import load
 from incontext.checkpoints.onnx_export import ABOUT, Sessions, write
-from incontext.checkpoints.onnx_graphs import whole
+from incontext.checkpoints.onnx_graphs import prompt_tensors
 from incontext.model import Model, SegGPT
 
 
@@ -57,7 +57,7 @@ def _rows(model: Model, sessions: Sessions, count: int, options: argparse.Namesp
     encode = partial(model.encode, images[None], targets[None], shown["kind"], colors=palette[None])
     _row(count, "the prompt", options.rounds, encode, partial(sessions.run, "prompt", **taken))
     encoded = encode()
-    prompt = whole(encoded)
+    prompt = prompt_tensors(encoded)
     for batch in numbers(options.batches):
         query = torch.randn(batch, 3, side, side)
         _row(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from incontext.model import Model, SegGPT, VotingModel
-from incontext.model.tokens.encoder import Encoded
-from incontext.model.tokens.independent import IndependentKnown
+from incontext.model.tokens.encoder import EncodedPrompt
+from incontext.model.tokens.independent import KeyValueCache
 from incontext.model.votes.votes import Voters, cell_axis
 
 # The prompt tensors that say how many tokens a kept one stands for: not there where all are kept.
@@ -26,7 +26,7 @@ QUERIES, EXAMPLES, TOKENS, CELLS, IDS = (
 CELLS_AT = tuple(Dim(f"cells{stride}") for stride in (8, 16, 32, 4))
 
 
-def whole(encoded: Encoded) -> dict[str, Tensor]:
+def prompt_tensors(encoded: EncodedPrompt) -> dict[str, Tensor]:
     """A prompt's tensors by name, with weights of 0 where all tokens were kept.
 
     So a whole prompt and a thinned one have the same names, as the inputs of one graph have. All
@@ -35,9 +35,9 @@ def whole(encoded: Encoded) -> dict[str, Tensor]:
     Raises:
         ValueError: joint attention, whose prompts have no such tensors.
     """
-    if isinstance(encoded.known, Voters):
-        return replace(encoded, known=encoded.known.flat()).tensors()
-    if not isinstance(encoded.known, IndependentKnown):
+    if isinstance(encoded.cache, Voters):
+        return replace(encoded, cache=encoded.cache.flat()).tensors()
+    if not isinstance(encoded.cache, KeyValueCache):
         raise ValueError("prompts of joint attention go through the model along with a query")
     named = encoded.tensors()
     memory = named["known.merged.0"]  # (P, 2, n, N, K, d)
@@ -58,10 +58,10 @@ class PromptGraph(nn.Module):
         self, images: Tensor, targets: Tensor, kind: Tensor, palette: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Images and targets (N, 3, S, S), kind (1,) bool, where the model votes also the ids'
-        colors (K, 3) → `whole`'s tensors."""
+        colors (K, 3) → `prompt_tensors`'s tensors."""
         table = None if palette is None else palette[None]
         shown = [(images[None], targets[None])]
-        named = whole(self.model.encode_parts(shown, kind, colors=table))
+        named = prompt_tensors(self.model.encode_batches(shown, kind, colors=table))
         # A graph cannot hand out an input under another name.
         given = {"semantic": kind.clone()} | ({} if table is None else {"colors": table.clone()})
         return named | given
@@ -75,13 +75,13 @@ class QueryGraph(nn.Module):
         self.model = model
 
     def forward(self, query: Tensor, prompt: dict[str, Tensor]) -> Tensor:
-        """Queries (B, 3, S, S), `whole`'s tensors → paintings (B, 3, S, S)."""
-        encoded = Encoded.of(prompt, 1, (query.shape[-2], query.shape[-1]))
-        if not isinstance(encoded.known, IndependentKnown):
+        """Queries (B, 3, S, S), `prompt_tensors`'s tensors → paintings (B, 3, S, S)."""
+        encoded = EncodedPrompt.from_tensors(prompt, 1, (query.shape[-2], query.shape[-1]))
+        if not isinstance(encoded.cache, KeyValueCache):
             return self.model.paint(query, encoded)
         # The logarithm of N as a tensor: as a number it would be fixed in the graph.
         count = torch.ones_like(prompt[WEIGHTS[0]][0, :, 0]).sum()
-        flat = replace(encoded, known=encoded.known.flat(count.log()))
+        flat = replace(encoded, cache=encoded.cache.flat(count.log()))
         return self.model.paint(query, flat)
 
 
@@ -146,7 +146,7 @@ def graphs_of(model: Model) -> list[Graph]:
 
 
 def _free(model: Model, name: str) -> dict[int, Dim] | None:
-    """The free axes of a prompt tensor: see `IndependentKnown`, `Matches` and `Voters`."""
+    """The free axes of a prompt tensor: see `KeyValueCache`, `Matches` and `Voters`."""
     if name == "semantic":
         return None
     if isinstance(model, VotingModel):

@@ -1,4 +1,4 @@
-"""Parts in files: examples of any number in the memory of one part."""
+"""Chunks on disk: any number of examples in the memory of one chunk."""
 
 import tempfile
 from pathlib import Path
@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from incontext.model.parts import InMemory, each
+from incontext.model.chunks import MemoryChunks, iter_chunks
 
 
-class Spilled:
-    """Parts (see `incontext.model.parts`), each in a file of its own in a temporary folder.
+class DiskChunks:
+    """Tensor chunks, each in a file of its own in a temporary folder: see `model.chunks`.
 
     Read and written whole, so that only the part in use is in memory; the folder goes with the
     last user.
@@ -58,8 +58,8 @@ class Spilled:
 
     def __reduce__(self) -> Any:
         """Pickled, as for another process, they are in memory."""
-        return InMemory, (list(each(self)),)
+        return MemoryChunks, (list(iter_chunks(self)),)
 
-    def empty(self) -> "Spilled":
+    def empty(self) -> "DiskChunks":
         """A new one without parts."""
-        return Spilled(self.folder)
+        return DiskChunks(self.folder)

@@ -16,7 +16,7 @@ from incontext.errors import InputError, check_count
 from incontext.images.image import ImageLike, Normalizer, read_image
 from incontext.inference.decoding import read_tiles, read_whole
 from incontext.inference.example import Example
-from incontext.inference.offload import Spilled
+from incontext.inference.offload import DiskChunks
 from incontext.inference.prompt import (
     KINDS,
     Pass,
@@ -36,9 +36,9 @@ from incontext.labels.coloring import Coloring
 from incontext.labels.encodings import UNKNOWN, Labels
 from incontext.labels.partial import fill, shrink
 from incontext.model import Model
+from incontext.model.chunks import MemoryChunks, TensorChunks
 from incontext.model.int8 import Int8Linear
-from incontext.model.parts import InMemory, Parts
-from incontext.model.tokens.encoder import Encoded, Shown
+from incontext.model.tokens.encoder import EncodedPrompt, ExampleBatch
 
 # Ids painted in one pass. Measured on CamVid's 11 classes, see the model card.
 CLASSES_PER_PASS = 4
@@ -198,27 +198,28 @@ class Predictor:
         kind: str = "semantic",
         share: float = 1.0,
         chunk: int | None = None,
-        parts: Parts | None = None,
+        parts: TensorChunks | None = None,
         settle: bool = True,
         start: int = 0,
-    ) -> Encoded:
+    ) -> EncodedPrompt:
         """Examples under one coloring as the model keeps them: the step below `prompt`.
 
         `maps`: their labels under the same ids, None: as they are; the rest: see
-        `SegGPT.encode_parts`.
+        `SegGPT.encode_batches`.
         """
         pairs = self._pairs(list(examples), maps or [e.labels for e in examples], coloring, chunk)
         semantic = torch.tensor([kind == "semantic"], device=self.device)
         colors = self.normalizer.array(np.array([coloring.colors], np.uint8))  # (3, 1, K)
-        return self.model.encode_parts(
+        return self.model.encode_batches(
             pairs, semantic, colors=self._to_device(colors.permute(1, 2, 0)), chunk=chunk,
-            parts=parts, settle=settle, share=share, start=start,
+            storage=parts, precompute_targets=settle, keep_ratio=share,
+            start=start,
         )  # fmt: skip
 
-    def _parts(self, spill: bool | str | Path) -> Parts:
+    def _parts(self, spill: bool | str | Path) -> TensorChunks:
         """Where tokens of joint attention are kept."""
         if not spill:
-            return InMemory()
+            return MemoryChunks()
         if self.model.config.example_attention == "independent":
             raise InputError(
                 "spill is for checkpoints with joint attention; this one keeps as many tokens as "
@@ -226,7 +227,7 @@ class Predictor:
             )
         if spill is not True and not (isinstance(spill, (str, Path)) and Path(spill).is_dir()):
             raise InputError(f"spill {spill!r}; accepted: True, or a folder that exists")
-        return Spilled(None if spill is True else spill)
+        return DiskChunks(None if spill is True else spill)
 
     def load_prompt(self, path: str | Path) -> Prompt:
         """Read a prompt that `Prompt.save` wrote.
@@ -240,7 +241,7 @@ class Predictor:
 
     def _pairs(
         self, examples: list[Example], maps: list[Labels], coloring: Coloring, chunk: int | None
-    ) -> Iterator[Shown]:
+    ) -> Iterator[ExampleBatch]:
         """Images and targets in the model's numbers, (1, some, 3, size, size), some at a time;
         where anything is unknown, also what is known, (1, some, size, size)."""
         partly = any((m.ids == UNKNOWN).any() for m in maps)
@@ -254,7 +255,7 @@ class Predictor:
                     ids = fill(ids, self.model.config.patch_size)
                 targets.append(self.normalizer.array(coloring.paint(ids)))
             images = self._pictures([e.image for e in examples[at : at + some]])
-            yield Shown(
+            yield ExampleBatch(
                 images[None], self._to_device(torch.stack(targets))[None],
                 torch.stack(known).to(self.device)[None] if partly else None,
             )  # fmt: skip
@@ -268,7 +269,7 @@ class Predictor:
             return None
         some = chunk or self.model.examples_at_once
         features = [
-            self.model.describe(self.model.see(self._pictures([e.image for e in part])))
+            self.model.descriptor(self.model.embed_images(self._pictures([e.image for e in part])))
             for part in (examples[at : at + some] for at in range(0, len(examples), some))
         ]
         shows = tuple(
@@ -368,12 +369,12 @@ class Predictor:
         float32 RGB in 0–255, `size` being the model's. `shown` (pictures, k): each picture sees
         these k of the prompt's examples only.
         """
-        seen = self.model.see(self._pictures(pictures))
+        seen = self.model.embed_images(self._pictures(pictures))
         encoded = [part.encoded for part in prompt.passes]
         if shown is not None:
             encoded = [part.select(shown.to(self.device)) for part in encoded]
         elif prompt.gallery:
-            chosen = prompt.gallery.choose(self.model.describe(seen))
+            chosen = prompt.gallery.choose(self.model.descriptor(seen))
             encoded = [e.select(which) for e, which in zip(encoded, chosen, strict=True)]
         painted = [
             self.normalizer.restore(self.model.paint(seen, one, chunk=chunk)) for one in encoded

@@ -12,7 +12,7 @@ class Gallery:
     """Descriptions of N examples, searched exactly.
 
     Args:
-        features: (N, D), see `Encoder.describe`.
+        features: (N, D), see `Encoder.descriptor`.
         shows: for each of the prompt's passes, (N, ids of the pass) bool: which example shows
             which id.
         nearest: examples that a query is to see, 1 to N.

@@ -34,28 +34,28 @@ def attention(
 
 
 @dataclass(frozen=True)
-class Partial:
-    """Attention over some of the keys: what it found, and how much it weighs among the others."""
+class AttentionOutput:
+    """Attention over some of the keys, with the log-sum-exp that merging with others needs."""
 
-    found: Tensor  # (M, n, L, d)
-    weight: Tensor  # (M, n, L) float32, log of the softmax's denominator
+    out: Tensor  # (M, n, L, d)
+    lse: Tensor  # (M, n, L) float32, log-sum-exp of the scores: the softmax's denominator
 
-    def repeat(self, times: int) -> "Partial":
+    def repeat(self, times: int) -> "AttentionOutput":
         """Each of M that often in a row."""
         if times == 1:
             return self
-        return Partial(*(x.repeat_interleave(times, 0) for x in (self.found, self.weight)))
+        return AttentionOutput(*(x.repeat_interleave(times, 0) for x in (self.out, self.lse)))
 
-    def merge(self, other: "Partial", offset: float = 0.0) -> "Partial":
+    def merge(self, other: "AttentionOutput", offset: float = 0.0) -> "AttentionOutput":
         """Exactly the attention over both groups of keys; `offset` is added to the other's scores.
 
         The softmax over both is the mean of the two, weighted by their denominators (as in online
         softmax, Milakov & Gimelshein 2018, and flash attention).
         """
-        theirs = other.weight + offset
-        share = torch.sigmoid(theirs - self.weight)[..., None].to(self.found.dtype)
-        return Partial(
-            torch.lerp(self.found, other.found, share), torch.logaddexp(self.weight, theirs)
+        other_lse = other.lse + offset
+        share = torch.sigmoid(other_lse - self.lse)[..., None].to(self.out.dtype)
+        return AttentionOutput(
+            torch.lerp(self.out, other.out, share), torch.logaddexp(self.lse, other_lse)
         )
 
 
@@ -66,17 +66,17 @@ def can_merge(q: Tensor) -> bool:
 
 def partial_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None
-) -> Partial:
+) -> AttentionOutput:
     """`attention` with the denominator that merging needs.
 
     A kernel answers both where parts pay, see `can_merge`; elsewhere the matrix is written out.
     """
     if can_merge(q):
-        return Partial(*_flash_cpu(q, k, v, 0.0, False, attn_mask=bias, scale=scale))
+        return AttentionOutput(*_flash_cpu(q, k, v, 0.0, False, attn_mask=bias, scale=scale))
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
     scores = scores.float() if bias is None else scores.float() + bias
-    weight = scores.logsumexp(-1)
-    return Partial((scores - weight[..., None]).exp().to(v.dtype) @ v, weight)
+    lse = scores.logsumexp(-1)
+    return AttentionOutput((scores - lse[..., None]).exp().to(v.dtype) @ v, lse)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def grouped_attention(q: Tensor, groups: Sequence[Group], scale: float | None = 
         whole = next(parts)
         for group, part in zip(groups[1:], parts, strict=True):
             whole = whole.merge(part, group.offset - groups[0].offset)
-        return whole.found
+        return whole.out
     if len(groups) == 1 and groups[0].weight is None:
         return attention(q, groups[0].k, groups[0].v, None, scale)
     bias = []

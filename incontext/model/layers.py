@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from incontext.model.attention import Partial, attention, biased_slices, partial_attention
+from incontext.model.attention import AttentionOutput, attention, biased_slices, partial_attention
 from incontext.model.int8 import Int8Linear
 
 # Hidden elements of an MLP at once, on CPU: 14 MB. Larger pieces of new memory come from the system
@@ -104,7 +104,7 @@ class Attention(nn.Module):
         """(M, H, W, C) → queries, keys and values in one tensor (M, H, W, 3, n, d)."""
         return self.qkv(x).unflatten(-1, (3, self.heads, -1))
 
-    def project_known(self, x: Tensor) -> Tensor:
+    def project_key_value(self, x: Tensor) -> Tensor:
         """(M, H, W, C) → keys and values alone (M, H, W, 2, n, d)."""
         dim = x.shape[-1]
         if not isinstance(self.qkv, nn.Linear):  # weights that cannot be cut
@@ -130,9 +130,9 @@ class Attention(nn.Module):
             found[where] = attention(q[where], k[m, h], v[m, h], bias)
         return join_heads(found, columns)
 
-    def look(
+    def attend_rows(
         self, q: Tensor, known: Tensor, grid: tuple[int, int], asked: slice, shown: slice
-    ) -> Partial:
+    ) -> AttentionOutput:
         """Some rows of a canvas attend to others of its rows; for inference.
 
         Args:
@@ -145,11 +145,13 @@ class Attention(nn.Module):
             return partial_attention(q, k, v)
         tall, wide = self._offsets(q, grid, asked, shown)
         found = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
-        whole = Partial(found.transpose(1, 2), q.new_empty(q.shape[:3], dtype=torch.float32))
+        whole = AttentionOutput(
+            found.transpose(1, 2), q.new_empty(q.shape[:3], dtype=torch.float32)
+        )
         for where, bias in biased_slices(q, tall, wide):
             m, h, _ = where
             part = partial_attention(q[where], k[m, h], v[m, h], bias)
-            whole.found[where], whole.weight[where] = part.found, part.weight
+            whole.out[where], whole.lse[where] = part.out, part.lse
         return whole
 
     def _offsets(
@@ -210,9 +212,9 @@ class Block(nn.Module):
         """(M, H, W, C) → normalized queries, keys, values (M, H, W, 3, n, d)."""
         return self.attn.project(self.norm1(x))
 
-    def project_known(self, x: Tensor) -> Tensor:
+    def project_key_value(self, x: Tensor) -> Tensor:
         """(M, H, W, C) → normalized keys and values alone (M, H, W, 2, n, d)."""
-        return self.attn.project_known(self.norm1(x))
+        return self.attn.project_key_value(self.norm1(x))
 
     def quantize(self) -> None:
         """Give the linear layers int8 weights, for inference on CPU: see `Int8Linear`."""

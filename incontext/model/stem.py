@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from incontext.model.attention import Group, grouped_attention
-from incontext.model.parts import moved
-from incontext.model.thinning import Kept, joined_weights
+from incontext.model.chunks import moved
+from incontext.model.thinning import TokenSelection, concat_weights
 
 COPY_STRIDE = 4
 
@@ -77,7 +77,7 @@ class Matches:
         return {"keys": self.keys, "values": self.values, **weight}
 
     @classmethod
-    def joined(cls, several: "Sequence[Matches]") -> "Matches":
+    def concat(cls, several: "Sequence[Matches]") -> "Matches":
         """Those of several prompts as one; N grows where all keep as many cells of an example,
         otherwise all cells become those of one."""
         shapes = [(len(m.keys), *m.keys.shape[2:4]) for m in several]
@@ -92,13 +92,13 @@ class Matches:
                       2 if even else 3)
             for same in ([m.keys for m in several], [m.values for m in several])
         )  # fmt: skip
-        return cls(keys, values, joined_weights(weights, shapes, 1 if even else 2))
+        return cls(keys, values, concat_weights(weights, shapes, 1 if even else 2))
 
-    def thinned(self, kept: Kept | None) -> "Matches":
+    def prune(self, kept: TokenSelection | None) -> "Matches":
         """Only the cells that are kept, None: all."""
         if kept is None:
             return self
-        return Matches(kept.of(self.keys), kept.of(self.values), kept.weight)
+        return Matches(kept.gather(self.keys), kept.gather(self.values), kept.weight)
 
     def select(self, which: Tensor) -> "Matches":
         """Other examples for each query: `which` (B, k) of the N; P must be 1."""
@@ -136,7 +136,7 @@ class CopyPath(nn.Module):
         # The fused kernels want the channels of a head side by side.
         return F.normalize(features.transpose(2, 3), dim=-1).contiguous()
 
-    def remember(self, skips: list[Tensor], targets: Tensor) -> "Matches":
+    def cache_examples(self, skips: list[Tensor], targets: Tensor) -> "Matches":
         """Skips of P·N pictures, targets (P, N, 3, …) → what queries are matched with."""
         count = targets.shape[:2]
         cells = F.pixel_unshuffle(targets.flatten(0, 1), COPY_STRIDE)  # (P·N, 3·16, H, W)

@@ -19,19 +19,21 @@ NOTHING = -1e4
 
 
 @dataclass(frozen=True)
-class Kept:
+class TokenSelection:
     """Tokens chosen to stand for all tokens of their example."""
 
     where: Tensor  # (P, N, K), ascending indices into the flattened grid
     weight: Tensor  # (P, N, K), log of how many tokens each stands for
 
-    def of(self, x: Tensor) -> Tensor:
+    def gather(self, x: Tensor) -> Tensor:
         """Those of tokens (P, …, N, L, d): (P, …, N, K, d)."""
         where = self.where.view(len(x), *[1] * (x.dim() - 4), *self.where.shape[1:], 1)
         return x.gather(-2, where.expand(*x.shape[:-2], -1, x.shape[-1]))
 
 
-def choose(marked: Tensor, share: float, start: int, known: Tensor | None = None) -> Kept | None:
+def select_tokens(
+    marked: Tensor, share: float, start: int, known: Tensor | None = None
+) -> TokenSelection | None:
     """Spread over each example; half of what is kept is for marked tokens, if there are so many.
 
     Marked are those with an object: a small one would be thinned away. A token's weight is the
@@ -51,8 +53,8 @@ def choose(marked: Tensor, share: float, start: int, known: Tensor | None = None
     return _choose_known(marked, share, start, torch.ones_like(marked))
 
 
-def _choose_known(marked: Tensor, share: float, start: int, known: Tensor) -> Kept:
-    """`choose` among three sorts of tokens: marked, other known ones, unknown ones."""
+def _choose_known(marked: Tensor, share: float, start: int, known: Tensor) -> TokenSelection:
+    """`select_tokens` among three sorts of tokens: marked, other known ones, unknown ones."""
     rows, columns = (torch.arange(n, dtype=torch.float64) for n in marked.shape[2:])
     steps = (rows[:, None] * DOWN + columns * ACROSS).flatten()
     shift = torch.arange(start, start + marked.shape[1], dtype=torch.float64) * NEXT
@@ -74,10 +76,10 @@ def _choose_known(marked: Tensor, share: float, start: int, known: Tensor) -> Ke
     where = place.argsort(2)[:, :, :wanted]
     each = torch.where(flat, many / taken, few / rest).log().masked_fill(~sure, NOTHING)
     weight = each.gather(2, where).float()
-    return Kept(where.to(marked.device), weight.to(marked.device))
+    return TokenSelection(where.to(marked.device), weight.to(marked.device))
 
 
-def joined_weights(
+def concat_weights(
     several: Sequence[Tensor | None], shapes: Sequence[tuple[int, int, int]], dim: int
 ) -> Tensor | None:
     """Weights of several prompts side by side along `dim`: those of whole examples are 0.
@@ -91,15 +93,15 @@ def joined_weights(
     return torch.cat([given.new_zeros(shape) if w is None else w for w, shape in pairs], dim)
 
 
-def with_objects(targets: Tensor, background: tuple[float, ...], grid: tuple[int, int]) -> Tensor:
+def object_cells(targets: Tensor, background: tuple[float, ...], grid: tuple[int, int]) -> Tensor:
     """Tokens whose part of the target is not all background: (P, N, 3, …) → (P, N, h, w) bool.
 
     `background`: its normalized RGB; what is nearer to it than 0.1 is taken for it.
     """
     plain = targets.new_tensor(background).view(3, 1, 1)
-    return any_of(((targets - plain).abs() > 0.1).any(2), grid)
+    return any_pixel(((targets - plain).abs() > 0.1).any(2), grid)
 
 
-def any_of(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+def any_pixel(pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     """Cells of a grid in which some pixel is True: (P, N, height, width) → (P, N, h, w) bool."""
     return F.adaptive_max_pool2d(pixels.float(), grid) > 0

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from incontext.data.episodes import Batch
-from incontext.data.pictures import IGNORE
+from incontext.data.pictures import IGNORE_INDEX
 from incontext.model import Model, VotingModel, painting_loss
-from incontext.model.tokens.encoder import Encoded
+from incontext.model.tokens.encoder import EncodedPrompt
 from incontext.model.votes.votes import Voters
-from incontext.model.votes.voting import asked_of
+from incontext.model.votes.voting import ids_of_other_views
 
 SMOOTH = 20.0  # pixels in Dice's fraction, so that tiny objects do not rule the loss
 
@@ -36,7 +36,7 @@ def balance(labels: Tensor, classes: int, judged: Tensor | None = None) -> Tenso
     is 1, 0 if nothing in it is judged.
     """
     known = F.one_hot(labels.clamp(max=classes).long(), classes + 1)
-    valid = labels != IGNORE
+    valid = labels != IGNORE_INDEX
     if judged is not None:
         valid = valid & judged
     known = known * valid[..., None]
@@ -65,7 +65,7 @@ def overlap_loss(
     distance = (painting[:, None] - colors[..., None, None]).abs().mean(2)  # (B, K + 1, H, W)
     classes = colors.shape[1]
     present = F.one_hot(labels.clamp(max=classes - 1).long(), classes).permute(0, 3, 1, 2)
-    valid = labels != IGNORE
+    valid = labels != IGNORE_INDEX
     if judged is not None:
         valid = valid & judged
     present = present * valid[:, None]
@@ -104,19 +104,19 @@ def objective(
     )  # fmt: skip
     judged = None if hidden is None else _pixels(hidden, labels)
     colors = (batch.colors - mean.view(3)) / std.view(3)
-    return judge(painting, copied, truth, labels, colors, batch.asked(), weights, judged)
+    return judge(painting, copied, truth, labels, colors, batch.shown_classes(), weights, judged)
 
 
 def voting_objective(
     model: torch.nn.Module, mean: Tensor, std: Tensor, batch: Batch
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of a batch for a voting model, and its parts by name; every view is a query once."""
-    used = int(torch.where(batch.labels == IGNORE, 0, batch.labels).max())
+    used = int(torch.where(batch.labels == IGNORE_INDEX, 0, batch.labels).max())
     ids = torch.arange(1, max(1, used) + 1, device=batch.labels.device)
     labels = (batch.labels[:, :, None] == ids.view(-1, 1, 1)).to(batch.images.dtype)
-    known = batch.labels != IGNORE
+    known = batch.labels != IGNORE_INDEX
     logits, guess = model((batch.images - mean) / std, labels, known)
-    asked = asked_of(labels).flatten(0, 1)
+    asked = ids_of_other_views(labels).flatten(0, 1)
     truth = labels.flatten(0, 1) * asked[..., None, None]  # what nobody shows is ground
     return judge_votes(logits, guess, truth, known.flatten(0, 1), asked)
 
@@ -163,7 +163,7 @@ def judge_votes(
 
 
 def judge_prompt(
-    model: Model, encoded: Encoded, queries: Tensor, labels: Tensor, colors: Tensor
+    model: Model, encoded: EncodedPrompt, queries: Tensor, labels: Tensor, colors: Tensor
 ) -> Tensor:
     """What one prompt costs on queries whose labels are known: `judge_votes`, or `judge`.
 
@@ -174,14 +174,14 @@ def judge_prompt(
     """
     ids = len(colors) - 1
     if isinstance(model, VotingModel):
-        assert isinstance(encoded.known, Voters)
-        logits, guess = model.vote(model.see(queries), encoded.known)
+        assert isinstance(encoded.cache, Voters)
+        logits, guess = model.vote(model.embed_images(queries), encoded.cache)
         numbers = torch.arange(1, ids + 1, device=labels.device).view(-1, 1, 1)
         truth = (labels[:, None] == numbers).to(queries.dtype)
         asked = torch.ones(truth.shape[:2], dtype=torch.bool, device=labels.device)
-        return judge_votes(logits, guess, truth, labels != IGNORE, asked)[0]
+        return judge_votes(logits, guess, truth, labels != IGNORE_INDEX, asked)[0]
     painting, copied = model.paint_and_copy(queries, encoded)
-    known = torch.where(labels == IGNORE, 0, labels).long()
+    known = torch.where(labels == IGNORE_INDEX, 0, labels).long()
     truth = colors[known].permute(0, 3, 1, 2)
     asked = torch.ones(1, ids + 1, dtype=torch.bool, device=labels.device)
     return judge(painting, copied, truth, labels, colors[None], asked, Weights())[0]

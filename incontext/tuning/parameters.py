@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from incontext.evaluation.labelled_set import Pool
+from incontext.evaluation.labelled_set import LabelledSet
 from incontext.inference.predictor import Predictor
 from incontext.labels.coloring import Coloring, separated_colors
 from incontext.labels.encodings import UNKNOWN
 from incontext.model import Model, VotingModel
-from incontext.model.tokens.encoder import Encoded, Shown
+from incontext.model.tokens.encoder import EncodedPrompt, ExampleBatch
 
 COLORINGS = 8  # random ones that examples are encoded under, `Tokens`
 SURE = 6.0  # logit of the labels that soft targets start from
@@ -35,7 +35,7 @@ class Learned(nn.Module, ABC):
         """A coloring to learn under: the default in one of three steps."""
 
     @abstractmethod
-    def encode(self, coloring: Coloring) -> Encoded:
+    def encode(self, coloring: Coloring) -> EncodedPrompt:
         """The prompt under any coloring of its ids, with gradients."""
 
 
@@ -53,11 +53,11 @@ class Tokens(Learned):
 
     Args:
         coloring: the default one.
-        share: of each example's tokens to keep, see `SegGPT.encode_parts`.
+        share: of each example's tokens to keep, see `SegGPT.encode_batches`.
     """
 
     def __init__(
-        self, predictor: Predictor, pool: Pool, coloring: Coloring, kind: str, share: float,
+        self, predictor: Predictor, pool: LabelledSet, coloring: Coloring, kind: str, share: float,
         seed: int,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -80,14 +80,14 @@ class Tokens(Learned):
         default = len(several) == 1 or rng.random() < 1 / 3
         return several[0] if default else several[int(rng.integers(1, len(several)))]
 
-    def encode(self, coloring: Coloring) -> Encoded:
+    def encode(self, coloring: Coloring) -> EncodedPrompt:
         """See `Learned`."""
         base = self.bases.get(coloring) or self.base(coloring)
         tensors = base.tensors()
         for name, unit in self.units.items():
             offset = self.offsets[name.replace(".", "/")]
             tensors[name] = tensors[name] + unit * offset
-        return Encoded.of(tensors, base.count, base.size)
+        return EncodedPrompt.from_tensors(tensors, base.count, base.size)
 
 
 def _learns(name: str) -> bool:
@@ -106,7 +106,7 @@ class Pixels(Learned):
     """
 
     def __init__(
-        self, predictor: Predictor, pool: Pool, coloring: Coloring, kind: str, share: float,
+        self, predictor: Predictor, pool: LabelledSet, coloring: Coloring, kind: str, share: float,
         seed: int,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -132,15 +132,15 @@ class Pixels(Learned):
         """See `Learned`; else any."""
         return self.default if rng.random() < 1 / 3 else random_coloring(rng, self.default.ids)
 
-    def encode(self, coloring: Coloring) -> Encoded:
+    def encode(self, coloring: Coloring) -> EncodedPrompt:
         """See `Learned`."""
         colors = torch.tensor([(0, 0, 0), *coloring.colors], device=self.images.device) / 255
         painted = torch.einsum("nkhw,kc->nchw", self.logits.softmax(1), colors)
         targets = (painted - self.mean) / self.std
         soft = self.logits.softmax(1)[None, :, 1:]  # what a model that votes reads
-        part = Shown(self.images[None], targets[None], self.known, soft)
-        return self.model.encode_parts(
-            [part], self.semantic, settle=False, share=self.share,
+        part = ExampleBatch(self.images[None], targets[None], self.known, soft)
+        return self.model.encode_batches(
+            [part], self.semantic, precompute_targets=False, keep_ratio=self.share,
             colors=((colors[1:] - self.mean.view(3)) / self.std.view(3))[None],
         )  # fmt: skip
 

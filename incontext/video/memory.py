@@ -18,7 +18,7 @@ from incontext.labels.color_mask import Rgb
 from incontext.labels.coloring import PALETTE, Coloring
 from incontext.labels.encodings import UNKNOWN, IdMap, Labels
 from incontext.labels.partial import shrink
-from incontext.model.tokens.encoder import Encoded
+from incontext.model.tokens.encoder import EncodedPrompt
 from incontext.video.policies import Judged, Official, Rule
 
 EXAMPLES = -1  # stands for the examples of other pictures among numbers of frames
@@ -30,7 +30,7 @@ class _Kept:
 
     index: int
     example: Example
-    encoded: list[Encoded]
+    encoded: list[EncodedPrompt]
 
 
 class Memory:
@@ -72,7 +72,7 @@ class Memory:
         self.recent: deque[_Kept] = deque(maxlen=rule.keep)
         self.changes = 0  # of the predicted frames
         self.encodings = 0  # of frames, in one pass each
-        self._fixed: list[Encoded] | None = None  # of annotated frames; None: to be made anew
+        self._fixed: list[EncodedPrompt] | None = None  # of annotated frames; None: to be made anew
         self.colorings: list[Coloring] = []  # of the passes
         self._itself: dict[int, dict[int, float]] = {}  # what annotated frames give of themselves
         self._asked: _Kept | None = None  # the frame asked back last
@@ -236,7 +236,7 @@ class Memory:
             parts = [part.encoded for part in own[number : number + 1]]
             parts += self._fixed[number : number + 1]
             parts += [kept.encoded[number] for kept in self.recent]
-            passes.append(Pass(coloring, Encoded.joined(parts)))
+            passes.append(Pass(coloring, EncodedPrompt.concat(parts)))
         others = self.base.examples if self.base else 0
         return self._prompt_of(tuple(passes), len(self._shown) + len(self.recent) + others)
 
@@ -274,7 +274,7 @@ class Memory:
             known.append(shown)
         return known
 
-    def _encode(self, examples: Sequence[Example], coloring: Coloring, start: int) -> Encoded:
+    def _encode(self, examples: Sequence[Example], coloring: Coloring, start: int) -> EncodedPrompt:
         self.encodings += len(examples)
         most = len(self._shown) + self.rule.keep
         alone = not self.rule.keep and not self.base

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from incontext import Example, InputError, Predictor
 from incontext.checkpoints.checkpoint import fingerprint, load, save
 from incontext.checkpoints.onnx_export import LIMIT, Sessions, check_input, compare, place, write
-from incontext.checkpoints.onnx_graphs import whole
+from incontext.checkpoints.onnx_graphs import prompt_tensors
 from incontext.cli.app import app
 from incontext.model import SIZES, Model, SegGPT
 from tests.model.test_model import INDEPENDENT, randomized
@@ -110,11 +110,13 @@ def test_prompts_made_in_python_go_into_the_graph(made, name, share):
     known[:, 1, :16] = False
     colors = torch.randn(1, 2, 3)
     with torch.inference_mode():
-        thin = model.encode_parts([(images, targets)], semantic, share=share, colors=colors)
-        partly = model.encode_parts([(images, targets, known)], semantic, colors=colors)
-        for encoded in (thin, partly, type(thin).joined([thin, partly])):
+        thin = model.encode_batches([(images, targets)], semantic, keep_ratio=share, colors=colors)
+        partly = model.encode_batches([(images, targets, known)], semantic, colors=colors)
+        for encoded in (thin, partly, type(thin).concat([thin, partly])):
             expected = model.paint(query, encoded)
-            found = sessions_of(folder).run("query", query=query, **whole(encoded))["painting"]
+            found = sessions_of(folder).run("query", query=query, **prompt_tensors(encoded))[
+                "painting"
+            ]
             torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-4, rtol=0)
 
 
@@ -125,7 +127,7 @@ def test_the_prompt_graph_answers_a_prompt(made, name):
     given, palette = {"images": images, "targets": targets, "kind": semantic}, torch.randn(3, 3)
     with torch.inference_mode():
         encoded = model.encode(images[None], targets[None], semantic, colors=palette[None])
-        expected = whole(encoded)
+        expected = prompt_tensors(encoded)
     if name == "votes":
         given["palette"] = palette
     found = sessions_of(folder).run("prompt", **given)

@@ -7,29 +7,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from incontext.inference.offload import Spilled
-from incontext.model.parts import InMemory, each, pick
+from incontext.inference.offload import DiskChunks
+from incontext.model.chunks import MemoryChunks, gather_examples, iter_chunks
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_parts_come_back(tmp_path, dtype):
-    parts, kept = Spilled(tmp_path), InMemory()
+    parts, kept = DiskChunks(tmp_path), MemoryChunks()
     for n in range(3):
         part = torch.randn(2, n + 1, 4, 5).to(dtype).transpose(2, 3)
         parts.append(part)
         kept.append(part)
     parts[1] = kept[1] = torch.randn(1, 7).to(dtype)
     assert len(parts) == 3
-    for one, other in zip(each(parts), kept, strict=True):
+    for one, other in zip(iter_chunks(parts), kept, strict=True):
         assert torch.equal(one, other)
         assert one.dtype == dtype
     assert len(list(tmp_path.rglob("*"))) == 4  # its folder, and a file a part
-    assert isinstance(pickle.loads(pickle.dumps(parts)), InMemory)
+    assert isinstance(pickle.loads(pickle.dumps(parts)), MemoryChunks)
     assert len(parts.empty()) == 0
 
 
 def test_files_go_with_their_user(tmp_path):
-    parts = Spilled(tmp_path)
+    parts = DiskChunks(tmp_path)
     parts.append(torch.ones(3))
     folder = Path(parts.space.name)
     assert folder.is_dir()
@@ -39,7 +39,7 @@ def test_files_go_with_their_user(tmp_path):
 
 
 def test_sizes_are_known_without_reading(tmp_path):
-    parts = Spilled(tmp_path)
+    parts = DiskChunks(tmp_path)
     for n in range(3):
         parts.append(torch.ones(1, n + 1, 4))
     for path in Path(parts.space.name).iterdir():
@@ -49,12 +49,12 @@ def test_sizes_are_known_without_reading(tmp_path):
 
 
 def test_picked_examples_are_read_once(tmp_path, monkeypatch):
-    parts, everything = Spilled(tmp_path), torch.randn(1, 9, 4)
+    parts, everything = DiskChunks(tmp_path), torch.randn(1, 9, 4)
     for part in everything.split([2, 3, 4], 1):
         parts.append(part)
     read = []
-    get = Spilled.__getitem__
-    monkeypatch.setattr(Spilled, "__getitem__", lambda s, i: read.append(i) or get(s, i))
+    get = DiskChunks.__getitem__
+    monkeypatch.setattr(DiskChunks, "__getitem__", lambda s, i: read.append(i) or get(s, i))
     numbers = torch.tensor([8, 1, 8, 0, 5])
-    assert torch.equal(pick(parts, numbers), everything[0, numbers][:, None])
+    assert torch.equal(gather_examples(parts, numbers), everything[0, numbers][:, None])
     assert sorted(read) == [0, 2]

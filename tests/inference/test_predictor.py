@@ -141,8 +141,10 @@ def test_one_list_or_stream(tiny):
 
 def test_prompt_is_encoded_once(tiny, monkeypatch):
     calls = []
-    encode = SegGPT.encode_parts
-    monkeypatch.setattr(SegGPT, "encode_parts", lambda *a, **k: calls.append(1) or encode(*a, **k))
+    encode = SegGPT.encode_batches
+    monkeypatch.setattr(
+        SegGPT, "encode_batches", lambda *a, **k: calls.append(1) or encode(*a, **k)
+    )
     picture, labels = scene((40, 60), [((20, 30), 10, RED)])
     prompt = tiny.prompt([Example(picture, labels)] * 3)
     list(tiny.predict((picture for _ in range(10)), prompt))
@@ -314,8 +316,8 @@ def test_nearest_is_a_prompt_of_those_alone(which, request):
     ]
     whole = predictor.prompt(examples, nearest=2, chunk=4)
     queries = [e.image for e in examples[::-1]]
-    seen = predictor.model.see(predictor._pictures(queries))
-    [chosen] = whole.gallery.choose(predictor.model.describe(seen))
+    seen = predictor.model.embed_images(predictor._pictures(queries))
+    [chosen] = whole.gallery.choose(predictor.model.descriptor(seen))
     together = predictor.paint(queries, whole)
     for row, query, painted in zip(chosen, queries, together, strict=True):
         assert examples[[e.image for e in examples].index(query)] in [examples[i] for i in row]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from incontext.model.attention import (
+    AttentionOutput,
     Group,
-    Partial,
     biased_slices,
     can_merge,
     grouped_attention,
@@ -36,8 +36,8 @@ def test_partial_attention(queries, keys, traced):
     with torch.set_grad_enabled(traced):
         part = partial_attention(q, k, v, bias)
     found, weight = written_out(q, k, v, bias)
-    close(part.found, found)
-    close(part.weight, weight)
+    close(part.out, found)
+    close(part.lse, weight)
 
 
 @pytest.mark.parametrize("offset", [0.0, -math.log(5)])
@@ -52,15 +52,15 @@ def test_parts_merge_to_the_whole(offset):
     bias = torch.zeros(50)
     bias[cut:] = offset
     found, weight = written_out(q, k, v, bias)
-    close(whole.found, found)
-    close(whole.weight, weight)
+    close(whole.out, found)
+    close(whole.lse, weight)
 
 
 def test_repeated_parts():
-    part = Partial(torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4))
+    part = AttentionOutput(torch.randn(2, 3, 4, 8), torch.randn(2, 3, 4))
     twice = part.repeat(2)
-    assert torch.equal(twice.found[1], part.found[0])
-    assert torch.equal(twice.weight[2], part.weight[1])
+    assert torch.equal(twice.out[1], part.out[0])
+    assert torch.equal(twice.lse[2], part.lse[1])
 
 
 @pytest.mark.parametrize("traced", [False, True])

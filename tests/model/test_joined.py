@@ -8,8 +8,8 @@ import torch
 
 from incontext.model import SIZES, SegGPT
 from incontext.model.thinning import NOTHING
-from incontext.model.tokens.encoder import Encoded
-from incontext.model.tokens.independent import IndependentKnown
+from incontext.model.tokens.encoder import EncodedPrompt
+from incontext.model.tokens.independent import KeyValueCache
 
 SIZE = 32
 
@@ -37,8 +37,10 @@ def test_joined_equals_together(attention):
     net, kind = model(attention), torch.tensor([True])
     parts = [shown(1, 1), shown(2, 2), shown(1, 3)]
     query = torch.randn(1, 3, SIZE, SIZE)
-    together = net.encode_parts(parts, kind, settle=False)
-    joined = Encoded.joined([net.encode_parts([p], kind, settle=False) for p in parts])
+    together = net.encode_batches(parts, kind, precompute_targets=False)
+    joined = EncodedPrompt.concat(
+        [net.encode_batches([p], kind, precompute_targets=False) for p in parts]
+    )
     assert joined.count == 4
     torch.testing.assert_close(net.paint(query, joined), net.paint(query, together))
 
@@ -47,16 +49,16 @@ def test_joined_equals_together(attention):
 def test_joined_of_different_shares():
     """The naive twin pads every example to the longest with tokens that weigh nothing."""
     net, kind = model("independent"), torch.tensor([True])
-    thin = net.encode_parts([shown(3, 1)], kind, share=0.5)
-    full = net.encode_parts([shown(2, 2)], kind)
+    thin = net.encode_batches([shown(3, 1)], kind, keep_ratio=0.5)
+    full = net.encode_batches([shown(2, 2)], kind)
     query = torch.randn(1, 3, SIZE, SIZE)
     padded = _side_by_side(thin, full)
-    painted = net.paint(query, Encoded.joined([thin, full]))
+    painted = net.paint(query, EncodedPrompt.concat([thin, full]))
     torch.testing.assert_close(painted, net.paint(query, padded))
     assert not torch.equal(painted, net.paint(query, full))
 
 
-def _side_by_side(thin: Encoded, full: Encoded) -> Encoded:
+def _side_by_side(thin: EncodedPrompt, full: EncodedPrompt) -> EncodedPrompt:
     a, b = thin.tensors(), full.tensors()
     made = {"semantic": a["semantic"]}
     for name, x in b.items():
@@ -72,18 +74,18 @@ def _side_by_side(thin: Encoded, full: Encoded) -> Encoded:
         nothing = weight.new_full((1, 3, kept - weight.shape[2]), NOTHING)
         rest = weight.new_zeros(1, 2, kept)
         made[f"{part}weight"] = torch.cat([torch.cat([weight, nothing], 2), rest], 1)
-    return Encoded.of(made, 5, full.size)
+    return EncodedPrompt.from_tensors(made, 5, full.size)
 
 
 @torch.no_grad()
 def test_examples_weigh_alike_whatever_is_kept():
     """The same example twice, once thinned to itself: as if it stood there alone."""
     net, kind = model("independent"), torch.tensor([True])
-    one = net.encode_parts([shown(1, 1)], kind)
-    known = one.known
-    assert isinstance(known, IndependentKnown)
-    flat = IndependentKnown.joined([known, known.flat(math.log(1))])
+    one = net.encode_batches([shown(1, 1)], kind)
+    known = one.cache
+    assert isinstance(known, KeyValueCache)
+    flat = KeyValueCache.concat([known, known.flat(math.log(1))])
     torch.manual_seed(1)
     query = torch.randn(1, 3, SIZE, SIZE)
-    twice = replace(one, known=flat)
+    twice = replace(one, cache=flat)
     torch.testing.assert_close(net.paint(query, twice), net.paint(query, one))

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from incontext.inference.offload import Spilled
+from incontext.inference.offload import DiskChunks
 from incontext.model import SIZES, Config, SegGPT, painting_loss
 from incontext.model.attention import attention
 from incontext.model.layers import Attention, join_heads, relative_table, split_heads
@@ -118,9 +118,9 @@ def test_joint_equals_naive(batch, examples, size, tmp_path):
             for _ in range(2):  # the second query finds the prompt as it was
                 close(model.paint(query, encoded, chunk=chunk), expected)
         pairs = list(zip(images.split(2, 1), targets.split(2, 1), strict=True))
-        encoded = model.encode_parts(pairs, semantic, parts=Spilled(tmp_path))
+        encoded = model.encode_batches(pairs, semantic, storage=DiskChunks(tmp_path))
         close(model.paint(query, encoded), expected)
-        encoded = model.encode_parts(pairs, semantic, settle=False)
+        encoded = model.encode_batches(pairs, semantic, precompute_targets=False)
         close(model.paint(query, encoded), expected)
         order = torch.arange(examples).expand(batch, -1)
         close(model.paint(query, encoded.select(order)), expected)
@@ -146,7 +146,7 @@ def naive_independent(model: SegGPT, query, images, targets, semantic) -> torch.
     image, skips = encoder.stem(torch.cat([images[0], query]))
     target = encoder.embed(targets[0])
     own = [s[-1:] for s in skips]
-    matches = encoder.copy_path.remember([s[:-1] for s in skips], targets)
+    matches = encoder.copy_path.cache_examples([s[:-1] for s in skips], targets)
     copied = encoder.copy_path(own, matches)
     guess = encoder.copy_path.guess(copied).permute(0, 2, 3, 1)
     hidden = encoder.mask_token.expand_as(guess) + guess
@@ -205,7 +205,7 @@ def test_thinned_attention_equals_naive(share):
     _, images, targets, semantic = inputs(2, 3)
     pairs = [(images, targets)]
     with torch.inference_mode():
-        known = model.encode_parts(pairs, semantic, share=share).known
+        known = model.encode_batches(pairs, semantic, keep_ratio=share).cache
         kept = known.memory["image"][0]  # (1, 2, n, N, K, d)
         x = torch.randn(2, 4, 4, 32)
         got = Independent([kept], known.weight).step(block, x)
@@ -356,7 +356,7 @@ def test_no_examples(config):
     _, images, targets, semantic = inputs(1, 1)
     for make in (
         lambda: model.encode(images[:, :0], targets[:, :0], semantic),
-        lambda: model.encode_parts([], semantic),
+        lambda: model.encode_batches([], semantic),
     ):
         with pytest.raises(ValueError, match="one example or more"):
             make()

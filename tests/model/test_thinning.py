@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from incontext.model.thinning import choose, with_objects
+from incontext.model.thinning import object_cells, select_tokens
 
 
 def marked(*shares: float) -> torch.Tensor:
@@ -15,14 +15,14 @@ def marked(*shares: float) -> torch.Tensor:
 
 
 def test_all_are_kept_as_they_are():
-    assert choose(marked(0.3), 1.0, 0) is None
+    assert select_tokens(marked(0.3), 1.0, 0) is None
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.25, 0.5, 0.9])
 def test_counts_and_weights(share):
     """Every example keeps as many; their weights add up to all tokens of each sort."""
     maps = marked(0.0, 0.02, 0.3, 0.5, 0.97, 1.0)
-    kept = choose(maps, share, 0)
+    kept = select_tokens(maps, share, 0)
     wanted = max(2, round(share * 120))
     assert kept.where.shape == kept.weight.shape == (1, 6, wanted)
     for flat, where, weight in zip(maps[0].flatten(1), kept.where[0], kept.weight[0], strict=True):
@@ -39,7 +39,7 @@ def test_counts_and_weights(share):
 def test_patterns_are_even_and_differ():
     """No part of a picture is left out, and two examples keep different tokens."""
     maps = torch.zeros(1, 8, 20, 20, dtype=torch.bool)
-    kept = choose(maps, 0.25, 0)
+    kept = select_tokens(maps, 0.25, 0)
     hit = torch.zeros(8, 400)
     hit.scatter_(1, kept.where[0], 1.0)
     quarters = hit.view(8, 2, 10, 2, 10).sum((2, 4))
@@ -53,15 +53,15 @@ def test_patterns_are_even_and_differ():
 def test_start_goes_on():
     """Examples that come in several parts keep what they would keep in one."""
     maps = marked(0.1, 0.4, 0.2, 0.9)
-    whole = choose(maps, 0.3, 0)
-    later = choose(maps[:, 2:], 0.3, 2)
+    whole = select_tokens(maps, 0.3, 0)
+    later = select_tokens(maps[:, 2:], 0.3, 2)
     assert torch.equal(whole.where[:, 2:], later.where)
 
 
 def test_kept_tokens_of_a_tensor():
-    kept = choose(marked(0.1, 0.4), 0.2, 0)
+    kept = select_tokens(marked(0.1, 0.4), 0.2, 0)
     x = torch.arange(2 * 3 * 2 * 120 * 4.0).view(1, 6, 2, 120, 4)
-    some = kept.of(x)
+    some = kept.gather(x)
     assert torch.equal(some[0, 5, 1], x[0, 5, 1, kept.where[0, 1]])
 
 
@@ -72,7 +72,7 @@ def test_objects_are_what_is_painted():
     targets[0, 0, 1, 9, 3] = 1.0
     expected = torch.zeros(4, 4, dtype=torch.bool)
     expected[2, 0] = True
-    assert torch.equal(with_objects(targets, black, (4, 4))[0, 0], expected)
+    assert torch.equal(object_cells(targets, black, (4, 4))[0, 0], expected)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4, 1.0])
@@ -81,7 +81,7 @@ def test_unknown_tokens_have_no_weight(share):
     maps = marked(0.2, 0.5, 0.0)
     known = torch.ones_like(maps)
     known[0, 0, 6:], known[0, 1, :3], known[0, 2, 1:] = False, False, False
-    kept = choose(maps, share, 0, known)
+    kept = select_tokens(maps, share, 0, known)
     assert kept.where.shape == (1, 3, max(2, round(share * 120)))
     for flat, sure, where, weight in zip(
         maps[0].flatten(1), known[0].flatten(1), kept.where[0], kept.weight[0], strict=True
@@ -97,6 +97,6 @@ def test_unknown_tokens_have_no_weight(share):
 
 def test_all_known_is_as_before():
     maps = marked(0.2, 0.7)
-    one, other = choose(maps, 0.3, 0), choose(maps, 0.3, 0, torch.ones_like(maps))
+    one, other = select_tokens(maps, 0.3, 0), select_tokens(maps, 0.3, 0, torch.ones_like(maps))
     assert torch.equal(one.where, other.where)
     assert torch.equal(one.weight, other.weight)

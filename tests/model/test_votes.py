@@ -6,15 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from incontext.model.thinning import NOTHING, choose
+from incontext.model.thinning import NOTHING, select_tokens
 from incontext.model.votes.votes import (
     MAPS,
     SELF_MAPS,
     TEMPERATURES,
     Cells,
-    cast,
-    cast_own,
-    pool,
+    cast_self_votes,
+    cast_votes,
+    pool_labels,
     unit,
 )
 
@@ -52,7 +52,7 @@ def naive_cell(query: torch.Tensor, keys: list[torch.Tensor], shares: list[float
 
 
 def naive_cast(query: torch.Tensor, keys: torch.Tensor, cells: Cells) -> torch.Tensor:
-    """`cast`, one query cell and one id at a time."""
+    """`cast_votes`, one query cell and one id at a time."""
     query, keys = query.double(), keys.double()
     ids = cells.labels.shape[2]
     made = torch.zeros(len(query), ids, MAPS, query.shape[1])
@@ -106,7 +106,7 @@ def drawn(prompts: int, examples: int, ids: int, queries: int = 2):
 @pytest.mark.parametrize(("examples", "ids"), [(1, 1), (3, 1), (2, 3)])
 def test_cast_equals_naive(prompts, examples, ids):
     query, keys, cells = drawn(prompts, examples, ids)
-    got = cast(query, keys, cells)
+    got = cast_votes(query, keys, cells)
     assert got.shape == (2, ids, MAPS, 5)
     torch.testing.assert_close(got, naive_cast(query, keys, cells), atol=1e-5, rtol=1e-5)
 
@@ -116,7 +116,7 @@ def test_cast_of_an_id_that_no_cell_shows_and_of_one_that_all_show():
     labels = cells.labels.clone()
     labels[:, :, 0], labels[:, :, 1] = 0.0, 1.0
     cells = Cells(labels, cells.weight)
-    got = cast(query, keys, cells)
+    got = cast_votes(query, keys, cells)
     torch.testing.assert_close(got, naive_cast(query, keys, cells), atol=1e-5, rtol=1e-5)
     assert not got[:, 0, :2].any()
     torch.testing.assert_close(got[:, 1, :2], torch.ones(2, 2, 5))
@@ -135,7 +135,7 @@ def test_cast_own_equals_naive(ids):
                     said = [(scale * float(query[b, q] @ query[b, t]), float(guess[b, k, t]))
                             for t in range(7)]  # fmt: skip
                     expected[b, k, index, q] = naive_average(said)
-    torch.testing.assert_close(cast_own(query, guess), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(cast_self_votes(query, guess), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(16, 24), (20, 12)])
@@ -147,7 +147,7 @@ def test_pool_equals_naive(size, grid):
     known = torch.rand(2, 2, *size) > 0.3
     known[0, 0, :9] = False
     known[1, 1] = False
-    got, expected = pool(labels, known, grid), naive_pool(labels, known, grid)
+    got, expected = pool_labels(labels, known, grid), naive_pool(labels, known, grid)
     torch.testing.assert_close(got.labels, expected.labels, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(got.weight, expected.weight, atol=1e-5, rtol=1e-5)
     assert (got.weight[1, 1] == NOTHING).all()
@@ -176,8 +176,8 @@ def test_unknown_cells_do_not_vote():
     others = torch.where(unknown[..., None], others, keys)
     for value in (0.0, 0.4, 1.0):
         labels = cells.labels.masked_fill(unknown[:, :, None], value)
-        got = cast(query, others, Cells(labels, weight))
-        expected = cast(query, keys, Cells(cells.labels, weight))
+        got = cast_votes(query, others, Cells(labels, weight))
+        expected = cast_votes(query, keys, Cells(cells.labels, weight))
         torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-6)
 
 
@@ -186,7 +186,7 @@ def test_unknown_pixels_do_not_count():
     labels = (torch.rand(1, 2, 2, 16, 16) > 0.5).float()
     known = torch.rand(1, 2, 16, 16) > 0.4
     other = torch.where(known[:, :, None], labels, 1 - labels)
-    one, changed = pool(labels, known, (4, 4)), pool(other, known, (4, 4))
+    one, changed = pool_labels(labels, known, (4, 4)), pool_labels(other, known, (4, 4))
     assert torch.equal(one.labels, changed.labels)
     assert torch.equal(one.weight, changed.weight)
 
@@ -194,8 +194,8 @@ def test_unknown_pixels_do_not_count():
 def test_where_nothing_is_known_nothing_is_voted():
     query, keys, _ = drawn(1, 2, 2)
     nothing = torch.zeros(1, 2, 8, 8, dtype=torch.bool)
-    cells = pool(torch.ones(1, 2, 2, 8, 8), nothing, (2, 2))
-    got = cast(query, keys, cells)
+    cells = pool_labels(torch.ones(1, 2, 2, 8, 8), nothing, (2, 2))
+    got = cast_votes(query, keys, cells)
     assert got.isfinite().all()
     assert not got[:, :, (0, 1, 3, 4)].any()
 
@@ -204,15 +204,18 @@ def test_repeated_examples_change_no_vote():
     query, keys, cells = drawn(1, 3, 2)
     twice = Cells(cells.labels.repeat(1, 2, 1, 1), cells.weight.repeat(1, 2, 1))
     torch.testing.assert_close(
-        cast(query, keys.repeat(1, 2, 1, 1), twice), cast(query, keys, cells), atol=1e-6, rtol=1e-5
+        cast_votes(query, keys.repeat(1, 2, 1, 1), twice),
+        cast_votes(query, keys, cells),
+        atol=1e-6,
+        rtol=1e-5,
     )
 
 
 def test_other_ids_change_no_vote():
     query, keys, cells = drawn(2, 2, 3)
-    together = cast(query, keys, cells)
+    together = cast_votes(query, keys, cells)
     for k in range(3):
-        alone = cast(query, keys, Cells(cells.labels[:, :, k : k + 1], cells.weight))
+        alone = cast_votes(query, keys, Cells(cells.labels[:, :, k : k + 1], cells.weight))
         torch.testing.assert_close(alone[:, 0], together[:, k], atol=1e-6, rtol=1e-5)
 
 
@@ -221,7 +224,10 @@ def test_the_order_of_examples_changes_no_vote():
     order = [2, 0, 1]
     shuffled = Cells(cells.labels[:, order], cells.weight[:, order])
     torch.testing.assert_close(
-        cast(query, keys[:, order], shuffled), cast(query, keys, cells), atol=1e-6, rtol=1e-5
+        cast_votes(query, keys[:, order], shuffled),
+        cast_votes(query, keys, cells),
+        atol=1e-6,
+        rtol=1e-5,
     )
 
 
@@ -229,9 +235,9 @@ def test_thinned_cells_keep_what_they_say():
     torch.manual_seed(0)
     labels, known = torch.zeros(1, 2, 2, 32, 32), torch.ones(1, 2, 32, 32, dtype=torch.bool)
     labels[0, :, 0, 4:12, 4:20], labels[0, :, 1, 20:24, 3:9] = 1.0, 1.0
-    cells = pool(labels, known, (8, 8))
-    kept = choose(cells.labels.amax(2).unflatten(2, (8, 8)) > 0, 0.3, 0)
-    thin = cells.thinned(kept)
+    cells = pool_labels(labels, known, (8, 8))
+    kept = select_tokens(cells.labels.amax(2).unflatten(2, (8, 8)) > 0, 0.3, 0)
+    thin = cells.prune(kept)
     for n in range(2):
         for index, t in enumerate(kept.where[0, n]):
             assert torch.equal(thin.labels[0, n, :, index], cells.labels[0, n, :, t])

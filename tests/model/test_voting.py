@@ -10,10 +10,10 @@ from incontext.checkpoints.checkpoint import load
 from incontext.checkpoints.pretrained import backbone_state, graft
 from incontext.model import SIZES, Config, VotingModel, assemble
 from incontext.model.thinning import NOTHING
-from incontext.model.tokens.encoder import Shown
+from incontext.model.tokens.encoder import ExampleBatch
 from incontext.model.votes.backbone import VARIANTS
 from incontext.model.votes.votes import CELL_AXES, Voters
-from incontext.model.votes.voting import FINE_SHARE, TRAINING_SHARE, UNASKED, asked_of
+from incontext.model.votes.voting import FINE_SHARE, TRAINING_SHARE, UNASKED, ids_of_other_views
 
 CONFIG = replace(
     SIZES["votes"], image_size=32, stem=(8, 16, 32), stem_blocks=1, copy_heads=2, copy_dim=8,
@@ -59,7 +59,9 @@ def shown(prompts: int, count: int, ids: int, size: tuple[int, int] = (32, 32)):
 
 
 def kept(model: VotingModel, images, labels, known, share: float = 1.0, start: int = 0) -> Voters:
-    return model.remember(model.look(images.flatten(0, 1)), labels, known, share, start)
+    return model.build_voters(
+        model.extract_features(images.flatten(0, 1)), labels, known, share, start
+    )
 
 
 def queries(count: int, size: tuple[int, int] = (32, 32)) -> torch.Tensor:
@@ -82,7 +84,7 @@ def test_assembled_by_its_config(model):
 def test_every_backbone_serves(name):
     model = assembled(replace(CONFIG, backbone=name))
     assert len(model.levels) == sum(stride >= 8 for stride in model.backbone.strides)
-    logits, _ = model.vote(model.look(queries(1)), kept(model, *shown(1, 2, 2)))
+    logits, _ = model.vote(model.extract_features(queries(1)), kept(model, *shown(1, 2, 2)))
     assert logits.shape == (1, 2, 32, 32)
     assert logits.isfinite().all()
 
@@ -94,7 +96,7 @@ def test_shapes(model, size, count, ids):
     voters = kept(model, *shown(1, count, ids, size))
     height, width = size
     for batch in (1, 2):
-        logits, guess = model.vote(model.look(queries(batch, size)), voters)
+        logits, guess = model.vote(model.extract_features(queries(batch, size)), voters)
         assert logits.shape == (batch, ids, height, width)
         assert guess.shape == (batch, ids, height // 8, width // 8)
         assert logits.isfinite().all()
@@ -106,7 +108,7 @@ def test_shapes(model, size, count, ids):
 @torch.no_grad()
 def test_query_and_examples_may_differ_in_size(model):
     voters = kept(model, *shown(1, 2, 2, (24, 40)))
-    logits, _ = model.vote(model.look(queries(1, (48, 32))), voters)
+    logits, _ = model.vote(model.extract_features(queries(1, (48, 32))), voters)
     assert logits.shape == (1, 2, 48, 32)
 
 
@@ -127,8 +129,8 @@ def test_every_view_is_the_query_of_all_others(model, views, ids, size):
             ]  # fmt: skip
             others = [v for v in range(views) if v != query]
             asked = (labels[episode, others] > 0).flatten(2).any(2).any(0)
-            look = model.look(images[episode, query][None])
-            expected.append(model.vote(look, Voters.joined(examples), asked[None]))
+            look = model.extract_features(images[episode, query][None])
+            expected.append(model.vote(look, Voters.concat(examples), asked[None]))
     close(got, [torch.cat(x) for x in zip(*expected, strict=True)])
     assert (got[0].view(2, views, ids, *size)[1, 0, 0] == UNASKED).all()
 
@@ -138,12 +140,12 @@ def test_asked_is_what_another_view_shows():
     labels[0, 0, 0, 1, 2] = 1.0
     labels[0, 1:, 1, 3, 3] = 1.0
     expected = [[[0, 1], [1, 1], [1, 1]], [[0, 0], [0, 0], [0, 0]]]
-    assert torch.equal(asked_of(labels), torch.tensor(expected, dtype=torch.bool))
+    assert torch.equal(ids_of_other_views(labels), torch.tensor(expected, dtype=torch.bool))
 
 
 @torch.no_grad()
 def test_asked_chooses_what_is_computed(model):
-    voters, look = kept(model, *shown(1, 2, 3)), model.look(queries(2))
+    voters, look = kept(model, *shown(1, 2, 3)), model.extract_features(queries(2))
     whole = model.vote(look, voters)
     asked = torch.tensor([[True, False, True], [False, False, True]])
     some = model.vote(look, voters, asked)
@@ -160,18 +162,20 @@ def test_asked_chooses_what_is_computed(model):
 def test_a_batch_equals_one_by_one(model, prompts, share):
     """With one prompt for all queries, and with one for each."""
     examples, query = shown(prompts, 2, 2), queries(3)
-    got = model.vote(model.look(query), kept(model, *examples, share=share))
+    got = model.vote(model.extract_features(query), kept(model, *examples, share=share))
     alone = []
     for b in range(3):
         own = [x[b : b + 1] if prompts > 1 else x for x in examples]
-        alone.append(model.vote(model.look(query[b : b + 1]), kept(model, *own, share=share)))
+        alone.append(
+            model.vote(model.extract_features(query[b : b + 1]), kept(model, *own, share=share))
+        )
     close(got, [torch.cat(x) for x in zip(*alone, strict=True)])
 
 
 @torch.no_grad()
 def test_examples_in_any_order_and_number(model):
     """Permuted or given twice, they say the same."""
-    examples, look = shown(1, 3, 2), model.look(queries(2))
+    examples, look = shown(1, 3, 2), model.extract_features(queries(2))
     for share in (ALL, 1.0):
         expected = model.vote(look, kept(model, *examples, share=share))
         for order in ([2, 0, 1], [0, 1, 2, 0, 1, 2]):
@@ -182,7 +186,7 @@ def test_examples_in_any_order_and_number(model):
 @torch.no_grad()
 def test_other_ids_change_nothing(model):
     images, labels, known = shown(1, 2, 3)
-    look = model.look(queries(2))
+    look = model.extract_features(queries(2))
     # Where all cells are kept: which ones are depends on where any object is.
     together = model.vote(look, kept(model, images, labels, known, ALL))
     for k in range(3):
@@ -194,7 +198,7 @@ def test_other_ids_change_nothing(model):
 def test_labels_of_unknown_pixels_change_nothing(model):
     images, labels, known = shown(1, 2, 2)
     known[0, 0, 9:22, 4:] = False
-    look = model.look(queries(1))
+    look = model.extract_features(queries(1))
     for value in (0.0, 1.0):
         other = torch.where(known[:, :, None], labels, value)
         for share in (ALL, 1.0, 0.5):
@@ -205,21 +209,21 @@ def test_labels_of_unknown_pixels_change_nothing(model):
 @torch.no_grad()
 def test_examples_in_parts(model):
     """Joined, those of several calls are those of one; `start` goes on with the patterns."""
-    examples, look = shown(1, 4, 2), model.look(queries(1))
+    examples, look = shown(1, 4, 2), model.extract_features(queries(1))
     for share in (ALL, 1.0, 0.5):
         whole = kept(model, *examples, share=share)
         parts = [
             kept(model, *(x[:, start:stop] for x in examples), share=share, start=start)
             for start, stop in ((0, 1), (1, 4))
         ]
-        close(model.vote(look, Voters.joined(parts)), model.vote(look, whole))
+        close(model.vote(look, Voters.concat(parts)), model.vote(look, whole))
 
 
 @torch.no_grad()
 def test_examples_of_different_shares(model):
     """The naive twin fills thinned examples up with cells that weigh nothing."""
     images, labels, known = shown(1, 3, 2)
-    look = model.look(queries(2))
+    look = model.extract_features(queries(2))
     thin = kept(model, images[:, :2], labels[:, :2], known[:, :2], share=0.4)
     full = kept(model, images[:, 2:], labels[:, 2:], known[:, 2:])
     parts, goal = thin.tensors(), full.tensors()
@@ -230,8 +234,8 @@ def test_examples_of_different_shares(model):
             more = x.narrow(axis, 0, 1).repeat_interleave(missing, axis)
             more = torch.full_like(more, NOTHING) if name.startswith("weight") else more
             parts[name] = torch.cat([x, more], axis)
-    expected = model.vote(look, Voters.joined([Voters.from_tensors(parts), full]))
-    joined = Voters.joined([thin, full])
+    expected = model.vote(look, Voters.concat([Voters.from_tensors(parts), full]))
+    joined = Voters.concat([thin, full])
     close(model.vote(look, joined), expected)
     close(model.vote(look, joined.flat()), expected)
     assert joined.fits(3)
@@ -240,9 +244,11 @@ def test_examples_of_different_shares(model):
 @torch.no_grad()
 def test_select_and_gather(model):
     examples, query = shown(1, 4, 2), queries(2)
-    look, which = model.look(query), torch.tensor([[3, 0], [1, 3]])
+    look, which = model.extract_features(query), torch.tensor([[3, 0], [1, 3]])
     prompts = [kept(model, *(x[:, w] for x in examples)) for w in which]
-    alone = [model.vote(model.look(q[None]), p) for q, p in zip(query, prompts, strict=True)]
+    alone = [
+        model.vote(model.extract_features(q[None]), p) for q, p in zip(query, prompts, strict=True)
+    ]
     expected = [torch.cat(x) for x in zip(*alone, strict=True)]
     close(model.vote(look, kept(model, *examples).select(which)), expected)
     each = kept(model, *(x.transpose(0, 1) for x in examples))
@@ -251,7 +257,7 @@ def test_select_and_gather(model):
 
 @torch.no_grad()
 def test_voters_by_name_and_in_another_dtype(model):
-    voters, look = kept(model, *shown(1, 2, 2)), model.look(queries(1))
+    voters, look = kept(model, *shown(1, 2, 2)), model.extract_features(queries(1))
     again = Voters.from_tensors(dict(voters.tensors()))
     expected = model.vote(look, voters)
     for one, other in zip(model.vote(look, again), expected, strict=True):
@@ -268,7 +274,10 @@ def test_voters_by_name_and_in_another_dtype(model):
 @torch.no_grad()
 def test_some_of_the_pictures(model):
     pictures = queries(3)
-    look, alone = model.look(pictures).take(torch.tensor([2, 0])), model.look(pictures[[2, 0]])
+    look, alone = (
+        model.extract_features(pictures).take(torch.tensor([2, 0])),
+        model.extract_features(pictures[[2, 0]]),
+    )
     voters = kept(model, *shown(1, 1, 1))
     close(model.vote(look, voters), model.vote(alone, voters))
 
@@ -283,9 +292,9 @@ def test_painting(model):
     targets = (torch.einsum("pnkhw,pkc->pnchw", labels, plain) - mean) / std
     encoded = model.encode(images, targets, torch.tensor([True]), colors=colors)
     voters = kept(model, images, labels, torch.ones_like(known))
-    look = model.look(queries(2))
+    look = model.extract_features(queries(2))
     logits, _ = model.vote(look, voters)
-    torch.testing.assert_close(model.vote(look, encoded.known)[0], logits)
+    torch.testing.assert_close(model.vote(look, encoded.cache)[0], logits)
     torch.testing.assert_close(model.paint(look, encoded), model.compose(logits, colors))
     torch.testing.assert_close(model.paint(queries(2), encoded), model.compose(logits, colors))
     sure = model.compose(60.0 * labels[0] - 30.0, colors)
@@ -308,7 +317,7 @@ def test_gradients_reach_what_is_learned(frozen):
 def test_gradients_reach_a_prompt_of_a_frozen_model():
     """What is kept of examples, or their pictures and soft labels; else there are none at all."""
     model = assembled().requires_grad_(False)
-    examples, look = shown(1, 2, 2), model.look(queries(2))
+    examples, look = shown(1, 2, 2), model.extract_features(queries(2))
     voters = kept(model, *examples, share=0.5)
     assert not model.vote(look, voters)[0].requires_grad
     named = voters.tensors()
@@ -319,9 +328,9 @@ def test_gradients_reach_a_prompt_of_a_frozen_model():
     images, labels, known = examples
     images.requires_grad_()
     soft = (4 * labels).softmax(2).requires_grad_()
-    encoded = model.encode_parts(
-        [Shown(images, images.detach(), known, soft)], torch.tensor([True]),
-        colors=torch.randn(1, 2, 3), share=0.5,
+    encoded = model.encode_batches(
+        [ExampleBatch(images, images.detach(), known, soft)], torch.tensor([True]),
+        colors=torch.randn(1, 2, 3), keep_ratio=0.5,
     )  # fmt: skip
     model.paint(look, encoded).square().mean().backward()
     assert images.grad[0, 0].any()
@@ -341,7 +350,7 @@ def test_graft_takes_the_former_copy_path_over():
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (CONFIG.mean, CONFIG.std))
     targets = (labels.expand(-1, -1, 3, -1, -1) - mean) / std
     path = former.encoder.copy_path
-    before = path.remember(former.encoder.stem.skips(images[0]), targets)
+    before = path.cache_examples(former.encoder.stem.skips(images[0]), targets)
     keys = model.copying.keys(model.stem.skips(images[0]))
     torch.testing.assert_close(keys, before.keys[0].transpose(0, 1), atol=1e-5, rtol=1e-4)
     learned = path.dim - 3

@@ -93,7 +93,7 @@ class SkipDecoder(nn.Module):
     def forward(self, features: Features) -> Tensor:
         """→ painting (B, 3, h·patch, w·patch)."""
         x = self.embed(torch.cat(features.taps, -1)).permute(0, 3, 1, 2)
-        skips = [*reversed(features.skips), features.picture]
+        skips = [*reversed(features.skips), features.image]
         for index, (stage, skip) in enumerate(zip(self.stages, skips, strict=True)):
             if index:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")

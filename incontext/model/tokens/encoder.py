@@ -12,29 +12,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from incontext.model.chunks import MemoryChunks, TensorChunks
 from incontext.model.layers import Block, Derived, PatchEmbedding, join_heads, split_heads
-from incontext.model.parts import InMemory, Parts
 from incontext.model.stem import CopyPath, Matches, Stem
-from incontext.model.thinning import Kept, any_of, choose, with_objects
-from incontext.model.tokens.ensemble import JointKnown
-from incontext.model.tokens.independent import IndependentKnown
+from incontext.model.thinning import TokenSelection, any_pixel, object_cells, select_tokens
+from incontext.model.tokens.ensemble import TokenCache
+from incontext.model.tokens.independent import KeyValueCache
 from incontext.model.votes.votes import Voters
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedPrompt:
     """N examples as far as they can be computed before a query is known."""
 
     count: int
     size: tuple[int, int]  # height and width of the pictures, which queries share
     semantic: Tensor  # (P,) bool: True = semantic kind, False = instance kind
-    known: JointKnown | IndependentKnown | Voters
+    cache: TokenCache | KeyValueCache | Voters
     matches: Matches | None = None
     colors: Tensor | None = None  # (P, K, 3) normalized, of the ids that voters vote for
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is kept, by name."""
-        named = {f"known.{name}": x for name, x in self.known.tensors().items()}
+        named = {f"known.{name}": x for name, x in self.cache.tensors().items()}
         if self.matches:
             named |= {f"matches.{name}": x for name, x in self.matches.tensors().items()}
         if self.colors is not None:
@@ -42,7 +42,9 @@ class Encoded:
         return {"semantic": self.semantic, **named}
 
     @classmethod
-    def of(cls, tensors: dict[str, Tensor], count: int, size: Sequence[int]) -> "Encoded":
+    def from_tensors(
+        cls, tensors: dict[str, Tensor], count: int, size: Sequence[int]
+    ) -> "EncodedPrompt":
         """What `tensors` answered, together again; believed, as graphs that are traced need it.
 
         Raises:
@@ -52,18 +54,18 @@ class Encoded:
             {n.removeprefix(part): x for n, x in tensors.items() if n.startswith(part)}
             for part in ("known.", "matches.")
         )
-        kind: type[JointKnown] | type[IndependentKnown] | type[Voters] = JointKnown
+        kind: type[TokenCache] | type[KeyValueCache] | type[Voters] = TokenCache
         if "block.0" in known:
             kind = Voters
         elif "merged.0" in known:
-            kind = IndependentKnown
+            kind = KeyValueCache
         own = Matches(**matches) if matches else None
         kept, colors = kind.from_tensors(known), tensors.get("colors")
         return cls(count, (size[0], size[1]), tensors["semantic"], kept, own, colors)
 
     @classmethod
-    def checked(cls, tensors: dict[str, Tensor], count: int, size: Sequence[int]) -> "Encoded":
-        """`of` what a file says.
+    def parse(cls, tensors: dict[str, Tensor], count: int, size: Sequence[int]) -> "EncodedPrompt":
+        """`from_tensors` of what a file says.
 
         Raises:
             KeyError: a tensor is missing.
@@ -71,13 +73,13 @@ class Encoded:
         """
         if not (len(size) == 2 and all(_is_count(side) for side in size)):
             raise ValueError(f"size {list(size)}; accepted: height and width")
-        made = cls.of(tensors, count, size)
-        if not _is_count(count) or not made.known.fits(count):
+        made = cls.from_tensors(tensors, count, size)
+        if not _is_count(count) or not made.cache.fits(count):
             raise ValueError(f"{count!r} examples, but its tensors are of another number")
         return made
 
     @classmethod
-    def joined(cls, several: "Sequence[Encoded]") -> "Encoded":
+    def concat(cls, several: "Sequence[EncodedPrompt]") -> "EncodedPrompt":
         """Prompts of the same model, P and kind as one, in which every example weighs alike.
 
         The tensors' dtype is that of the last. With joint attention none may be settled.
@@ -85,16 +87,16 @@ class Encoded:
         if len(several) == 1:
             return several[0]
         first = several[0]
-        known: JointKnown | IndependentKnown | Voters
-        if isinstance(first.known, Voters):
-            known = Voters.joined([x.known for x in several if isinstance(x.known, Voters)])
-        elif isinstance(first.known, JointKnown):
-            known = JointKnown.joined([x.known for x in several if isinstance(x.known, JointKnown)])
+        known: TokenCache | KeyValueCache | Voters
+        if isinstance(first.cache, Voters):
+            known = Voters.concat([x.cache for x in several if isinstance(x.cache, Voters)])
+        elif isinstance(first.cache, TokenCache):
+            known = TokenCache.concat([x.cache for x in several if isinstance(x.cache, TokenCache)])
         else:
-            same = [x.known for x in several if isinstance(x.known, IndependentKnown)]
-            known = IndependentKnown.joined(same)
+            same = [x.cache for x in several if isinstance(x.cache, KeyValueCache)]
+            known = KeyValueCache.concat(same)
         matches = [one.matches for one in several if one.matches]
-        together = Matches.joined(matches) if matches else None
+        together = Matches.concat(matches) if matches else None
         count = sum(one.count for one in several)
         return cls(count, first.size, first.semantic, known, together, first.colors)
 
@@ -102,9 +104,9 @@ class Encoded:
     def nbytes(self) -> int:
         """Size of all that is kept."""
         matches = self.matches.tensors().values() if self.matches else []
-        return self.known.nbytes + sum(x.nbytes for x in matches)
+        return self.cache.nbytes + sum(x.nbytes for x in matches)
 
-    def to(self, kind: torch.dtype | torch.device) -> "Encoded":
+    def to(self, kind: torch.dtype | torch.device) -> "EncodedPrompt":
         """Stored as another dtype, or elsewhere; queries go on in their own dtype."""
         matches = self.matches.to(kind) if self.matches else None
         semantic = self.semantic if isinstance(kind, torch.dtype) else self.semantic.to(kind)
@@ -112,35 +114,35 @@ class Encoded:
         if colors is not None and not isinstance(kind, torch.dtype):
             colors = colors.to(kind)
         return replace(
-            self, semantic=semantic, known=self.known.to(kind), matches=matches, colors=colors
+            self, semantic=semantic, cache=self.cache.to(kind), matches=matches, colors=colors
         )
 
-    def select(self, which: Tensor) -> "Encoded":
+    def select(self, which: Tensor) -> "EncodedPrompt":
         """A prompt for each of B queries, of k examples each: `which` (B, k); P must be 1."""
         matches = self.matches.select(which) if self.matches else None
-        known = self.known.select(which)
+        known = self.cache.select(which)
         semantic = self.semantic.expand(len(which))
-        return Encoded(which.shape[1], self.size, semantic, known, matches, self.colors)
+        return EncodedPrompt(which.shape[1], self.size, semantic, known, matches, self.colors)
 
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-class Shown(NamedTuple):
+class ExampleBatch(NamedTuple):
     """Some of a prompt's examples."""
 
     images: Tensor  # (P, some, 3, height, width) normalized RGB
     targets: Tensor  # the same shape, labels painted with their colors
-    known: Tensor | None = None  # (P, some, height, width) bool, False: no label; None: all known
+    valid: Tensor | None = None  # (P, some, height, width) bool, False: no label; None: all True
     labels: Tensor | None = None  # (P, some, K, height, width) in 0–1; None: read off the targets
 
 
 @dataclass(frozen=True)
-class Seen:
+class ImageEmbedding:
     """Pictures (M, 3, height, width) as tokens, and what the stem kept on the way."""
 
-    picture: Tensor
+    image: Tensor
     tokens: Tensor  # (M, h, w, C)
     skips: list[Tensor]  # finest first
 
@@ -151,7 +153,7 @@ class Features:
 
     taps: list[Tensor]  # (B, above + h, w, C) each
     above: int  # token rows of the first example that stand above the query half
-    picture: Tensor  # (B, 3, height, width), the query
+    image: Tensor  # (B, 3, height, width), the query
     skips: list[Tensor] = field(default_factory=list)  # of the stem, finest first
     copied: Tensor | None = None  # (B, n·d, height / 4, width / 4)
     colors: Tensor | None = None  # (B, 3, height / 4, width / 4)
@@ -194,12 +196,12 @@ class Encoder(nn.Module):
         """The blocks that the two streams run through apart."""
         return self.blocks[: self.merge_after + 1]
 
-    def see(self, picture: Tensor) -> Seen:
+    def embed_images(self, picture: Tensor) -> ImageEmbedding:
         """Pictures (M, 3, height, width) by themselves: what no example and no target changes."""
         tokens, skips = self.stem(picture) if self.stem else (self.embed(picture), [])
-        return Seen(picture, tokens, skips)
+        return ImageEmbedding(picture, tokens, skips)
 
-    def describe(self, seen: Seen) -> Tensor:
+    def descriptor(self, seen: ImageEmbedding) -> Tensor:
         """What pictures are like, to find similar ones: (M, 2·C), the mean and the spread of their
         tokens after the first blocks, each picture by itself."""
         semantic = torch.ones(1, dtype=torch.bool, device=seen.tokens.device)
@@ -208,18 +210,24 @@ class Encoder(nn.Module):
         half = slice(0, rows)
         for block in self.first:
             q, *known = split_heads(block.project(tokens))
-            found = block.attn.look(q, torch.stack(known), (2 * rows, columns), half, half).found
+            found = block.attn.attend_rows(
+                q, torch.stack(known), (2 * rows, columns), half, half
+            ).out
             tokens = block.finish(tokens, join_heads(found, columns))
         flat = tokens.flatten(1, 2).float()
         return torch.cat([flat.mean(1), flat.std(1)], 1)
 
-    def _chosen(self, shown: Shown, grid: tuple[int, int], share: float, start: int) -> Kept | None:
+    def _chosen(
+        self, shown: ExampleBatch, grid: tuple[int, int], share: float, start: int
+    ) -> TokenSelection | None:
         """Which cells of a grid over the examples (P, some, …) are kept, `start` being the first's
         number."""
-        if share >= 1 and shown.known is None:
+        if share >= 1 and shown.valid is None:
             return None
-        known = None if shown.known is None else any_of(shown.known, grid)
-        return choose(with_objects(shown.targets, self.background, grid), share, start, known)
+        known = None if shown.valid is None else any_pixel(shown.valid, grid)
+        return select_tokens(
+            object_cells(shown.targets, self.background, grid), share, start, known
+        )
 
     def _place(self, tokens: Tensor, segment: Tensor, semantic: Tensor, below: bool) -> Tensor:
         """Add what tells streams, halves, positions and kinds apart: (P, …, h, w, C), (P,)."""
@@ -236,24 +244,24 @@ class Encoder(nn.Module):
             return target
         return torch.where(hidden[..., None], self.mask_token.to(target.dtype), target)
 
-    def _targets(self, shown: Shown, hidden: Tensor | None, grid: tuple[int, int]) -> Tensor:
+    def _targets(self, shown: ExampleBatch, hidden: Tensor | None, grid: tuple[int, int]) -> Tensor:
         """Target tokens of examples (P, some, h, w, C); what is hidden or unknown is hidden."""
         target = self.embed(shown.targets.flatten(0, 1)).unflatten(0, shown.targets.shape[:2])
         target = self._hide(target, None if hidden is None else hidden[:, None])
-        return self._hide(target, None if shown.known is None else ~any_of(shown.known, grid))
+        return self._hide(target, None if shown.valid is None else ~any_pixel(shown.valid, grid))
 
     def encode(
         self,
-        examples: Iterable[Shown],
+        examples: Iterable[ExampleBatch],
         semantic: Tensor,
         *,
         hidden: Tensor | None = None,
         chunk: int | None = None,
-        parts: Parts | None = None,
-        settle: bool = True,
-        share: float = 1.0,
+        storage: TensorChunks | None = None,
+        precompute_targets: bool = True,
+        keep_ratio: float = 1.0,
         start: int = 0,
-    ) -> Encoded:
+    ) -> EncodedPrompt:
         """Examples → what every query of this prompt can reuse.
 
         Args:
@@ -262,29 +270,31 @@ class Encoder(nn.Module):
             hidden: (P, h, w) bool, True = paint: patches of the example targets that the model may
                 not see (training only); the same for all N examples.
             chunk: examples attended at once, None: those that come together.
-            parts: where tokens of joint attention are kept, empty; None: in memory.
-            settle: queries will have nothing of their target shown, so that the target stream can
-                be computed here where it does not depend on them.
-            share: of the keys and values of each example that are kept, where they are.
+            storage: where tokens of joint attention are kept, empty; None: in memory.
+            precompute_targets: compute the target stream here as far as no query changes it, since
+                their targets will all be hidden.
+            keep_ratio: of the keys and values of each example that are kept, where they are.
             start: number of the first example: which tokens are kept differs by number.
         """
         # In joint attention all tokens go along with the query; nothing can be left out.
-        share = share if self.independent else 1.0
+        keep_ratio = keep_ratio if self.independent else 1.0
         matches: list[Matches] = []
         count, size, grid = 0, (0, 0), (0, 0)
 
-        def tokens() -> Iterator[tuple[Tensor, Tensor, Kept | None]]:
+        def tokens() -> Iterator[tuple[Tensor, Tensor, TokenSelection | None]]:
             nonlocal count, size, grid
             for shown in examples:
-                seen = self.see(shown.images.flatten(0, 1))
+                seen = self.embed_images(shown.images.flatten(0, 1))
                 image = seen.tokens.unflatten(0, shown.images.shape[:2])
                 size, grid = _pair(shown.images.shape[-2:]), _pair(image.shape[-3:-1])
                 target = self._targets(shown, hidden, grid)
                 if self.copy_path:
                     cells = _pair(seen.skips[1].shape[-2:])
-                    match = self.copy_path.remember(seen.skips, _blank(shown.targets, hidden))
-                    matches.append(match.thinned(self._chosen(shown, cells, share, start + count)))
-                chosen = self._chosen(shown, grid, share, start + count)
+                    match = self.copy_path.cache_examples(seen.skips, _blank(shown.targets, hidden))
+                    matches.append(
+                        match.prune(self._chosen(shown, cells, keep_ratio, start + count))
+                    )
+                chosen = self._chosen(shown, grid, keep_ratio, start + count)
                 count += shown.images.shape[1]
                 yield (
                     self._place(image, self.segment_image, semantic, False),
@@ -292,21 +302,23 @@ class Encoder(nn.Module):
                     chosen,
                 )
 
-        known: JointKnown | IndependentKnown
+        known: TokenCache | KeyValueCache
         if self.independent:
-            known = IndependentKnown.of(self.blocks, self.merge_after, tokens())
+            known = KeyValueCache.of(self.blocks, self.merge_after, tokens())
         else:
-            known = JointKnown.of(tokens(), InMemory() if parts is None else parts)
-            if count and settle and not self.copy_path:
+            known = TokenCache.of(tokens(), MemoryChunks() if storage is None else storage)
+            if count and precompute_targets and not self.copy_path:
                 shown = self.mask_token.expand(len(semantic), *grid, -1)
                 shown = self._place(shown, self.segment_target, semantic, True)
-                known = known.settle(self.first, shown, chunk)
-        return Encoded(count, size, semantic, known, Matches.joined(matches) if matches else None)
+                known = known.precompute_target_stream(self.first, shown, chunk)
+        return EncodedPrompt(
+            count, size, semantic, known, Matches.concat(matches) if matches else None
+        )
 
     def forward(
         self,
-        seen: Seen,
-        encoded: Encoded,
+        seen: ImageEmbedding,
+        encoded: EncodedPrompt,
         target: Tensor | None = None,
         hidden: Tensor | None = None,
         chunk: int | None = None,
@@ -330,8 +342,8 @@ class Encoder(nn.Module):
         semantic = encoded.semantic.expand(shown.shape[0])
         image = self._place(seen.tokens, self.segment_image, semantic, True)  # (B, h, w, C)
         shown = self._place(shown, self.segment_target, semantic, True)
-        assert not isinstance(encoded.known, Voters)  # those of a model that votes
-        query, stream = encoded.known.begin(self.first, image, shown, chunk, above)
+        assert not isinstance(encoded.cache, Voters)  # those of a model that votes
+        query, stream = encoded.cache.begin(self.first, image, shown, chunk, above)
         taps = []
         for index in range(self.merge_after, len(self.blocks)):
             if index == len(self.blocks) - 1 > self.merge_after:
@@ -342,7 +354,7 @@ class Encoder(nn.Module):
                 seam = stream.above()
                 taps.append(self.norm(query if seam is None else torch.cat([seam, query], 1)))
         rows = taps[0].shape[1] - query.shape[1]
-        return Features(taps, rows, seen.picture, seen.skips, copied, colors)
+        return Features(taps, rows, seen.image, seen.skips, copied, colors)
 
 
 def _pair(shape: torch.Size) -> tuple[int, int]:

@@ -12,11 +12,17 @@ import torch
 from torch import Tensor
 
 from incontext.model.attention import can_merge
+from incontext.model.chunks import (
+    MemoryChunks,
+    TensorChunks,
+    gather_examples,
+    indexed_tensors,
+    iter_chunks,
+)
 from incontext.model.layers import Block, join_heads, split_heads
-from incontext.model.parts import InMemory, Parts, each, numbered, pick
 
 # What a piece of examples and the query see of each other: (above, below), see `_canvases`.
-Look = Callable[[Tensor], tuple[Tensor, Tensor]]
+CanvasAttention = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def merge_streams(image: Tensor, target: Tensor) -> Tensor:
@@ -33,7 +39,7 @@ class Joint:
     commute.
     """
 
-    def __init__(self, examples: Parts, chunk: int | None = None, above: int = 0) -> None:
+    def __init__(self, examples: TensorChunks, chunk: int | None = None, above: int = 0) -> None:
         """`examples`: parts (P, some, h, w, C), left as they are.
 
         At most `chunk` of them attend at once, None: a part. `above`: so many rows of the first
@@ -49,7 +55,7 @@ class Joint:
         look = (self._halves if can_merge(query) else self._canvases)(block, query)
         moved = self.examples if self.fresh else self.examples.empty()
         total, count = torch.zeros_like(query), 0
-        for index, part in enumerate(each(self.examples)):
+        for index, part in enumerate(iter_chunks(self.examples)):
             pieces = []
             for piece in self._pieces(part, query):
                 above, below = look(piece)
@@ -83,15 +89,15 @@ class Joint:
         rows, columns = query.shape[1:3]
         grid, upper, lower = _halves_of(rows, columns)
         asked = split_heads(block.project(query))  # (3, B, n, L, d)
-        own = block.attn.look(asked[0], asked[1:], grid, lower, lower)
+        own = block.attn.attend_rows(asked[0], asked[1:], grid, lower, lower)
         total, count = torch.zeros_like(query), 0
         seam = None
-        for part in each(self.examples):
+        for part in iter_chunks(self.examples):
             for piece in self._pieces(part, query):
                 size = piece.shape[1]
-                shown = split_heads(block.project_known(piece.flatten(0, 1)))
-                beside = block.attn.look(_often(asked[0], size), shown, grid, lower, upper)
-                below = join_heads(own.repeat(size).merge(beside).found, columns)
+                shown = split_heads(block.project_key_value(piece.flatten(0, 1)))
+                beside = block.attn.attend_rows(_often(asked[0], size), shown, grid, lower, upper)
+                below = join_heads(own.repeat(size).merge(beside).out, columns)
                 total, count = total + below.unflatten(0, (-1, size)).sum(1), count + size
                 if seam is None and self.rows_above:
                     seam = self._seam(block, piece[:, 0], shown[:, ::size], asked[1:])
@@ -107,12 +113,12 @@ class Joint:
         tokens = example[:, first:]
         q = split_heads(block.project(tokens))[0]
         known = torch.cat([shown, asked], 3)
-        context = block.attn.look(
+        context = block.attn.attend_rows(
             q, known, (2 * rows, columns), slice(first, rows), slice(0, 2 * rows)
         )
-        return block.finish(tokens, join_heads(context.found, columns))
+        return block.finish(tokens, join_heads(context.out, columns))
 
-    def merge(self, targets: Parts) -> None:
+    def merge(self, targets: TensorChunks) -> None:
         """Both streams of the examples become one; `targets` is the target stream."""
         assert self.fresh, "streams merge after a block"
         for index in range(len(targets)):
@@ -129,7 +135,7 @@ class Joint:
         part = part.expand(query.shape[0], -1, -1, -1, -1).to(query.dtype)
         return part.split(self.chunk, 1) if self.chunk else [part]
 
-    def _canvases(self, block: Block, query: Tensor) -> Look:
+    def _canvases(self, block: Block, query: Tensor) -> CanvasAttention:
         """What examples and query see on whole canvases, in one softmax for both halves.
 
         The answer takes (B, s, h, w, C) to two of the same shape: what these examples find, and
@@ -147,7 +153,7 @@ class Joint:
 
         return look
 
-    def _halves(self, block: Block, query: Tensor) -> Look:
+    def _halves(self, block: Block, query: Tensor) -> CanvasAttention:
         """The same, but what the query sees of itself is computed once for all canvases.
 
         That is a quarter of every canvas; the softmax over the halves merges exactly.
@@ -155,16 +161,16 @@ class Joint:
         rows, columns = query.shape[1:3]
         grid, upper, lower = _halves_of(rows, columns)
         asked = split_heads(block.project(query))  # (3, B, n, L, d)
-        own = block.attn.look(asked[0], asked[1:], grid, lower, lower)
+        own = block.attn.attend_rows(asked[0], asked[1:], grid, lower, lower)
 
         def look(piece: Tensor) -> tuple[Tensor, Tensor]:
             size = piece.shape[1]
             shown = split_heads(block.project(piece.flatten(0, 1)))  # (3, B·s, n, L, d)
-            beside = block.attn.look(_often(asked[0], size), shown[1:], grid, lower, upper)
+            beside = block.attn.attend_rows(_often(asked[0], size), shown[1:], grid, lower, upper)
             below = own.repeat(size).merge(beside)
             both = torch.cat([shown[1:], asked[1:].repeat_interleave(size, 1)], 3)
-            above = block.attn.look(shown[0], both, grid, upper, slice(0, 2 * rows))
-            found = (join_heads(x.found, columns).unflatten(0, (-1, size)) for x in (above, below))
+            above = block.attn.attend_rows(shown[0], both, grid, upper, slice(0, 2 * rows))
+            found = (join_heads(x.out, columns).unflatten(0, (-1, size)) for x in (above, below))
             return next(found), next(found)
 
         return look
@@ -182,15 +188,15 @@ def _often(x: Tensor, size: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class JointKnown:
+class TokenCache:
     """What is known of N examples before a query comes, in the image and in the target stream."""
 
-    image: Parts  # (P, some, h, w, C) before the first block
-    target: Parts  # the same; settled: after the block that the streams are merged after
+    image: TensorChunks  # (P, some, h, w, C) before the first block
+    target: TensorChunks  # the same; settled: after the block that the streams are merged after
     shown: Tensor | None = None  # (P, h, w, C): the query half of the settled target stream
 
     @classmethod
-    def of(cls, tokens: Iterable[tuple[Tensor, Tensor, Any]], parts: Parts) -> "JointKnown":
+    def of(cls, tokens: Iterable[tuple[Tensor, Tensor, Any]], parts: TensorChunks) -> "TokenCache":
         """Keep tokens (P, some, h, w, C) of both streams, some examples at a time, in `parts`.
 
         The third of each is for independent examples: here all tokens move along with a query.
@@ -204,13 +210,15 @@ class JointKnown:
     def tensors(self) -> dict[str, Tensor]:
         """All that is kept, by name."""
         streams = {"image": self.image, "target": self.target}
-        named = {f"{n}.{i}": x for n, parts in streams.items() for i, x in enumerate(each(parts))}
+        named = {
+            f"{n}.{i}": x for n, parts in streams.items() for i, x in enumerate(iter_chunks(parts))
+        }
         return named if self.shown is None else {**named, "shown": self.shown}
 
     @classmethod
-    def from_tensors(cls, named: dict[str, Tensor]) -> "JointKnown":
+    def from_tensors(cls, named: dict[str, Tensor]) -> "TokenCache":
         """What `tensors` answered, together again, in memory."""
-        image, target = (InMemory(numbered(named, name)) for name in ("image", "target"))
+        image, target = (MemoryChunks(indexed_tensors(named, name)) for name in ("image", "target"))
         return cls(image, target, named.get("shown"))
 
     def fits(self, count: int) -> bool:
@@ -223,16 +231,18 @@ class JointKnown:
         shown = 0 if self.shown is None else self.shown.nbytes
         return self.image.nbytes + self.target.nbytes + shown
 
-    def to(self, kind: torch.dtype | torch.device) -> "JointKnown":
+    def to(self, kind: torch.dtype | torch.device) -> "TokenCache":
         """Tokens stored as another dtype, or elsewhere; queries go on in their own dtype."""
         image, target = self.image.empty(), self.target.empty()
         for parts, stored in ((self.image, image), (self.target, target)):
-            for part in each(parts):
+            for part in iter_chunks(parts):
                 stored.append(part.to(kind))
         shown = None if self.shown is None else self.shown.to(kind)
-        return JointKnown(image, target, shown)
+        return TokenCache(image, target, shown)
 
-    def settle(self, first: Sequence[Block], shown: Tensor, chunk: int | None) -> "JointKnown":
+    def precompute_target_stream(
+        self, first: Sequence[Block], shown: Tensor, chunk: int | None
+    ) -> "TokenCache":
         """Take the target stream through the first blocks: it does not see the query's picture.
 
         `shown` (P, h, w, C): the query's target tokens, all of them hidden.
@@ -243,25 +253,27 @@ class JointKnown:
         return replace(self, target=target.examples, shown=shown)
 
     @classmethod
-    def joined(cls, several: "Sequence[JointKnown]") -> "JointKnown":
+    def concat(cls, several: "Sequence[TokenCache]") -> "TokenCache":
         """Those of several prompts as one; none of them settled."""
         assert all(one.shown is None for one in several), "what is settled cannot be added to"
         image, target = several[0].image.empty(), several[0].target.empty()
         for one in several:
             for parts, more in ((image, one.image), (target, one.target)):
-                for part in each(more):
+                for part in iter_chunks(more):
                     parts.append(part)
         return cls(image, target)
 
-    def select(self, which: Tensor) -> "JointKnown":
+    def select(self, which: Tensor) -> "TokenCache":
         """Other examples for each query: `which` (B, k) of the N; P must be 1, unsettled."""
         assert self.shown is None, "the target stream of all examples is no sum over some of them"
         image, target = self.image.empty(), self.target.empty()
         for parts, chosen in ((self.image, image), (self.target, target)):
-            every = pick(parts, which.flatten()).unflatten(0, which.shape)  # (B, k, 1, h, w, C)
+            every = gather_examples(parts, which.flatten()).unflatten(
+                0, which.shape
+            )  # (B, k, 1, h, w, C)
             for nth in every.unbind(1):  # the nth example of every query
                 chosen.append(nth)
-        return JointKnown(image, target)
+        return TokenCache(image, target)
 
     def begin(
         self, first: Sequence[Block], image: Tensor, shown: Tensor, chunk: int | None, above: int
@@ -271,7 +283,9 @@ class JointKnown:
         `image` and `shown` (B, h, w, C): the query's tokens in the two streams. What is settled
         does not look at `shown`.
         """
-        here = self if self.shown is not None else self.settle(first, shown, chunk)
+        here = (
+            self if self.shown is not None else self.precompute_target_stream(first, shown, chunk)
+        )
         assert here.shown is not None
         stream = Joint(self.image, chunk, above)
         for block in first:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from incontext.model.attention import Group, grouped_attention
+from incontext.model.chunks import indexed_tensors, moved
 from incontext.model.layers import Block, join_heads, split_heads
-from incontext.model.parts import moved, numbered
-from incontext.model.thinning import Kept, joined_weights
+from incontext.model.thinning import TokenSelection, concat_weights
 from incontext.model.tokens.ensemble import merge_streams
 
 STREAMS = ("image", "target", "merged")
@@ -53,7 +53,7 @@ class Independent:
         """No row of an example takes part in the decoding."""
 
 
-class IndependentKnown:
+class KeyValueCache:
     """What is known of N examples before a query comes: keys and values of every block.
 
     Args:
@@ -70,8 +70,8 @@ class IndependentKnown:
         cls,
         blocks: Sequence[Block],
         merge_after: int,
-        tokens: Iterable[tuple[Tensor, Tensor, Kept | None]],
-    ) -> "IndependentKnown":
+        tokens: Iterable[tuple[Tensor, Tensor, TokenSelection | None]],
+    ) -> "KeyValueCache":
         """Take examples through all blocks: tokens (P, some, h, w, C) of both streams at a time,
         and which of them to keep (None: all)."""
         found: list[dict[str, list[Tensor]]] = []
@@ -89,7 +89,7 @@ class IndependentKnown:
                 image = _pass(block, image, here["merged"])
             for kept in here.values():
                 kept[:] = [x.unflatten(0, shape).movedim(1, 3) for x in kept]
-                kept[:] = kept if chosen is None else [chosen.of(x) for x in kept]
+                kept[:] = kept if chosen is None else [chosen.gather(x) for x in kept]
             found.append(here)
         if not found:
             raise ValueError("a prompt needs one example or more")
@@ -105,12 +105,12 @@ class IndependentKnown:
         return named if self.weight is None else {**named, "weight": self.weight}
 
     @classmethod
-    def from_tensors(cls, named: dict[str, Tensor]) -> "IndependentKnown":
+    def from_tensors(cls, named: dict[str, Tensor]) -> "KeyValueCache":
         """What `tensors` answered, together again."""
-        return cls({name: numbered(named, name) for name in STREAMS}, named.get("weight"))
+        return cls({name: indexed_tensors(named, name) for name in STREAMS}, named.get("weight"))
 
     @classmethod
-    def joined(cls, several: "Sequence[IndependentKnown]") -> "IndependentKnown":
+    def concat(cls, several: "Sequence[KeyValueCache]") -> "KeyValueCache":
         """Those of several prompts as one, in which every example weighs alike.
 
         Where all keep as many tokens of an example, N grows; otherwise all tokens become those of
@@ -128,7 +128,7 @@ class IndependentKnown:
             for name in STREAMS
         }
         weights, shapes = [one.weight for one in several], [one.shape for one in several]
-        return cls(memory, joined_weights(weights, shapes, 1 if even else 2))
+        return cls(memory, concat_weights(weights, shapes, 1 if even else 2))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -140,7 +140,7 @@ class IndependentKnown:
         """Whether this can be of so many examples: N of them, or any number that is `flat`."""
         return count == self.shape[1] or (self.shape[1] == 1 and self.weight is not None)
 
-    def flat(self, total: float | Tensor) -> "IndependentKnown":
+    def flat(self, total: float | Tensor) -> "KeyValueCache":
         """All tokens as those of one example that stands for exp(`total`) of them."""
         flat = self._weights().flatten(1)[:, None] - total
         return self._each(lambda x: x.flatten(3, 4).unsqueeze(3), flat)
@@ -151,7 +151,7 @@ class IndependentKnown:
             return self.weight
         return torch.zeros(self.shape, device=self.memory[STREAMS[0]][0].device)
 
-    def select(self, which: Tensor) -> "IndependentKnown":
+    def select(self, which: Tensor) -> "KeyValueCache":
         """Other examples for each query: `which` (B, k) of the N; P must be 1."""
         weight = None if self.weight is None else self.weight[0][which]
         return self._each(lambda x: x[0, :, :, which].movedim(2, 0), weight)
@@ -161,15 +161,13 @@ class IndependentKnown:
         """Size of all that is kept."""
         return sum(x.nbytes for x in self.tensors().values())
 
-    def to(self, kind: torch.dtype | torch.device) -> "IndependentKnown":
+    def to(self, kind: torch.dtype | torch.device) -> "KeyValueCache":
         """Keys and values stored as another dtype, or elsewhere; queries go on in their own."""
         return self._each(lambda x: x.to(kind), moved(self.weight, kind))
 
-    def _each(
-        self, change: Callable[[Tensor], Tensor], weight: Tensor | None
-    ) -> "IndependentKnown":
+    def _each(self, change: Callable[[Tensor], Tensor], weight: Tensor | None) -> "KeyValueCache":
         memory = {name: [change(x) for x in m] for name, m in self.memory.items()}
-        return IndependentKnown(memory, weight)
+        return KeyValueCache(memory, weight)
 
     def begin(
         self, first: Sequence[Block], image: Tensor, shown: Tensor, chunk: int | None, above: int

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from incontext.model.chunks import TensorChunks
 from incontext.model.config import Config
 from incontext.model.layers import Block, PatchEmbedding
-from incontext.model.parts import Parts
 from incontext.model.stem import CopyPath, Stem
 from incontext.model.tokens.decoder import PixelDecoder, SkipDecoder
-from incontext.model.tokens.encoder import Encoded, Encoder, Seen, Shown
-from incontext.model.votes.voting import Look, check_pictures
+from incontext.model.tokens.encoder import EncodedPrompt, Encoder, ExampleBatch, ImageEmbedding
+from incontext.model.votes.voting import ImageFeatures, check_pictures
 
 
 class SegGPT(nn.Module):
@@ -63,7 +63,7 @@ class SegGPT(nn.Module):
         hidden: Tensor | None = None,
         chunk: int | None = None,
         colors: Tensor | None = None,
-    ) -> Encoded:
+    ) -> EncodedPrompt:
         """Examples to a prompt that any number of queries can share.
 
         Args:
@@ -78,21 +78,21 @@ class SegGPT(nn.Module):
             ValueError: sizes that are no multiple of the patch, or shapes that do not fit.
         """
         pairs = self._in_chunks(images, targets, chunk)
-        return self.encode_parts(pairs, semantic, hidden=hidden, chunk=chunk)
+        return self.encode_batches(pairs, semantic, hidden=hidden, chunk=chunk)
 
-    def encode_parts(
+    def encode_batches(
         self,
-        examples: Iterable[Shown | tuple[Tensor, ...]],
+        examples: Iterable[ExampleBatch | tuple[Tensor, ...]],
         semantic: Tensor,
         *,
         hidden: Tensor | None = None,
         chunk: int | None = None,
-        parts: Parts | None = None,
-        settle: bool = True,
-        share: float = 1.0,
+        storage: TensorChunks | None = None,
+        precompute_targets: bool = True,
+        keep_ratio: float = 1.0,
         start: int = 0,
         colors: Tensor | None = None,
-    ) -> Encoded:
+    ) -> EncodedPrompt:
         """`encode` for examples that come some at a time, images and targets (P, some, 3, H, W).
 
         A third tensor (P, some, H, W) bool, in all parts or in none, says which pixels of a target
@@ -100,11 +100,11 @@ class SegGPT(nn.Module):
         them at all.
 
         Args:
-            parts: where joint attention keeps their tokens, None: in memory. Together with
+            storage: where joint attention keeps their tokens, None: in memory. Together with
                 examples that are made as they are asked for, memory need not grow with N.
-            settle: also compute what of the query's target stream is the same for all queries
+            precompute_targets: also compute what of the target stream is the same for all queries
                 whose target is hidden whole.
-            share: of the keys and values of each example to keep; independent attention only.
+            keep_ratio: of the keys and values of each example to keep; independent attention only.
             start: number of the first of these examples, see `Encoder.encode`.
             colors: of the ids; the targets say all that this model needs.
 
@@ -112,8 +112,8 @@ class SegGPT(nn.Module):
             ValueError: see `encode`; no example.
         """
         encoded = self.encoder.encode(
-            self._checked(examples), semantic, hidden=hidden, chunk=chunk, parts=parts,
-            settle=settle, share=share, start=start,
+            self._checked(examples), semantic, hidden=hidden, chunk=chunk, storage=storage,
+            precompute_targets=precompute_targets, keep_ratio=keep_ratio, start=start,
         )  # fmt: skip
         if not encoded.count:
             raise ValueError("a prompt needs one example or more")
@@ -147,22 +147,26 @@ class SegGPT(nn.Module):
         half = (config.image_size // config.patch_size) ** 2 * config.embed_dim
         return max(1, min(16, 2**20 // half))
 
-    def see(self, pictures: Tensor) -> Seen:
+    def embed_images(self, pictures: Tensor) -> ImageEmbedding:
         """Pictures (M, 3, H, W), normalized, by themselves: what no prompt changes.
 
         Raises:
             ValueError: sizes that are no multiple of the patch.
         """
         self._check("pictures", pictures, 4)
-        return self.encoder.see(pictures)
+        return self.encoder.embed_images(pictures)
 
-    def describe(self, seen: Seen | Look) -> Tensor:
-        """Features (M, D) whose cosine says how alike pictures are, see `Encoder.describe`."""
-        assert isinstance(seen, Seen)
-        return self.encoder.describe(seen)
+    def descriptor(self, seen: ImageEmbedding | ImageFeatures) -> Tensor:
+        """Features (M, D) whose cosine says how alike pictures are, see `Encoder.descriptor`."""
+        assert isinstance(seen, ImageEmbedding)
+        return self.encoder.descriptor(seen)
 
     def paint(
-        self, queries: Tensor | Seen | Look, encoded: Encoded, *, chunk: int | None = None
+        self,
+        queries: Tensor | ImageEmbedding | ImageFeatures,
+        encoded: EncodedPrompt,
+        *,
+        chunk: int | None = None,
     ) -> Tensor:
         """Queries (B, 3, H, W), normalized → painting of the query half (B, 3, H, W), normalized.
 
@@ -172,13 +176,17 @@ class SegGPT(nn.Module):
         return self.paint_and_copy(queries, encoded, chunk=chunk)[0]
 
     def paint_and_copy(
-        self, queries: Tensor | Seen | Look, encoded: Encoded, *, chunk: int | None = None
+        self,
+        queries: Tensor | ImageEmbedding | ImageFeatures,
+        encoded: EncodedPrompt,
+        *,
+        chunk: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """`paint`, and the colors that the copy path brought, see `forward`."""
-        pictures = queries if isinstance(queries, Tensor) else queries.picture
+        pictures = queries if isinstance(queries, Tensor) else queries.image
         self._fit(pictures, encoded)
-        seen = self.encoder.see(queries) if isinstance(queries, Tensor) else queries
-        assert isinstance(seen, Seen)
+        seen = self.encoder.embed_images(queries) if isinstance(queries, Tensor) else queries
+        assert isinstance(seen, ImageEmbedding)
         features = self.encoder(seen, encoded, chunk=chunk, above=self.decoder.rows_above)
         painting = self.decoder(features)
         return painting[..., painting.shape[-2] - pictures.shape[-2] :, :], features.colors
@@ -217,12 +225,12 @@ class SegGPT(nn.Module):
         if upper is not None and len(upper) > len(images) == 1:  # what is hidden differs by query
             images, targets = (x.expand(len(upper), -1, -1, -1, -1) for x in (images, targets))
             semantic = semantic.expand(len(upper))
-        encoded = self.encode_parts(
+        encoded = self.encode_batches(
             self._in_chunks(images, targets, chunk), semantic, hidden=upper, chunk=chunk,
-            settle=query_targets is None,
+            precompute_targets=query_targets is None,
         )  # fmt: skip
         self._fit(queries, encoded)
-        seen = self.encoder.see(queries)
+        seen = self.encoder.embed_images(queries)
         above = rows if whole else self.decoder.rows_above
         features = self.encoder(seen, encoded, query_targets, lower, chunk, above)
         painting = self.decoder(features)
@@ -240,10 +248,12 @@ class SegGPT(nn.Module):
                 f"example images {tuple(images.shape)} and targets {tuple(targets.shape)} differ"
             )
 
-    def _checked(self, examples: Iterable[Shown | tuple[Tensor, ...]]) -> Iterator[Shown]:
+    def _checked(
+        self, examples: Iterable[ExampleBatch | tuple[Tensor, ...]]
+    ) -> Iterator[ExampleBatch]:
         """The same, each part checked as it comes."""
         for part in examples:
-            shown = Shown(*part)
+            shown = ExampleBatch(*part)
             self._check_examples(shown.images, shown.targets)
             yield shown
 
@@ -251,7 +261,7 @@ class SegGPT(nn.Module):
         """Raise ValueError unless `x` has so many dimensions and a size of whole patches."""
         check_pictures(what, x, dims, self.config.patch_size)
 
-    def _fit(self, queries: Tensor, encoded: Encoded) -> None:
+    def _fit(self, queries: Tensor, encoded: EncodedPrompt) -> None:
         """Raise ValueError unless the queries can share the prompt's canvas.
 
         Independent examples are on none: what is kept of them serves queries of any size.

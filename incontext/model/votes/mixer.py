@@ -49,7 +49,7 @@ class Mixer(nn.Module):
 
     Args:
         votes: maps of votes for an id at stride 8.
-        own: maps of the query's own votes, see `cast_own`.
+        own: maps of the query's own votes, see `cast_self_votes`.
         copied: channels that the copy path brings at stride 4.
         context: channels of the query's features at stride 8.
         skips: channels of the query's features at strides 4 and 2.

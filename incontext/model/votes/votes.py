@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from incontext.model.parts import numbered
-from incontext.model.thinning import NOTHING, Kept
+from incontext.model.chunks import indexed_tensors
+from incontext.model.thinning import NOTHING, TokenSelection
 
 TEMPERATURES = (12.0, 40.0)  # inverse ones: how sharply a query cell picks the cells most like it
-MAPS = 6  # that `cast` answers for each id
-SELF_MAPS = len(TEMPERATURES)  # that `cast_own` answers
+MAPS = 6  # that `cast_votes` answers for each id
+SELF_MAPS = len(TEMPERATURES)  # that `cast_self_votes` answers
 WHOLE = ("matched", "keys", "pattern", "weight")  # tensors of `Voters` that have no number
 CELL_AXES = {"labels": 3, "matched": 3, "keys": 3, "pattern": 4}  # where T stands; else 2
 
@@ -30,16 +30,16 @@ class Cells:
     labels: Tensor  # (P, N, K, T) in 0–1
     weight: Tensor  # (P, N, T), log of how many cells each stands for; `NOTHING`: it is unknown
 
-    def thinned(self, kept: Kept) -> "Cells":
+    def prune(self, kept: TokenSelection) -> "Cells":
         """Only the cells that are kept."""
-        return Cells(kept.of(self.labels.transpose(2, 3)).transpose(2, 3), kept.weight)
+        return Cells(kept.gather(self.labels.transpose(2, 3)).transpose(2, 3), kept.weight)
 
     def flat(self) -> tuple[Tensor, Tensor]:
         """All examples in one row: labels (P, K, N·T) and weight (P, N·T)."""
         return self.labels.transpose(1, 2).flatten(2), self.weight.flatten(1)
 
 
-def pool(labels: Tensor, known: Tensor, grid: tuple[int, int]) -> Cells:
+def pool_labels(labels: Tensor, known: Tensor, grid: tuple[int, int]) -> Cells:
     """Labels (P, N, K, H, W) in 0–1 and known (P, N, H, W) bool → cells of a grid.
 
     The share of an id is taken among the known pixels of a cell; a cell without any does not vote.
@@ -57,7 +57,7 @@ def unit(features: Tensor) -> Tensor:
     return F.normalize(features.flatten(2).transpose(1, 2), dim=-1)
 
 
-def cast(query: Tensor, keys: Tensor, cells: Cells) -> Tensor:
+def cast_votes(query: Tensor, keys: Tensor, cells: Cells) -> Tensor:
     """What example cells say of query cells, in one frozen block.
 
     Args:
@@ -89,7 +89,7 @@ def cast(query: Tensor, keys: Tensor, cells: Cells) -> Tensor:
     return torch.stack([*votes, 0.3 * gain, best, 3 * (best - other), 3 * (near[0] - near[1])], 2)
 
 
-def cast_own(query: Tensor, guess: Tensor) -> Tensor:
+def cast_self_votes(query: Tensor, guess: Tensor) -> Tensor:
     """What the query's own cells say of each other: (B, Q, c) unit vectors, guess (B, K, Q) in 0–1
     → (B, K, SELF_MAPS, Q).
 
@@ -146,12 +146,12 @@ class Voters:
     @classmethod
     def from_tensors(cls, named: dict[str, Tensor]) -> "Voters":
         """What `tensors` answered, together again."""
-        pairs = zip(numbered(named, "labels"), numbered(named, "weight"), strict=True)
+        pairs = zip(indexed_tensors(named, "labels"), indexed_tensors(named, "weight"), strict=True)
         cells = [Cells(*pair) for pair in pairs]
-        return cls(numbered(named, "block"), cells, *(named[name] for name in WHOLE))
+        return cls(indexed_tensors(named, "block"), cells, *(named[name] for name in WHOLE))
 
     @classmethod
-    def joined(cls, several: "Sequence[Voters]") -> "Voters":
+    def concat(cls, several: "Sequence[Voters]") -> "Voters":
         """Those of several prompts of the same ids as one; N grows.
 
         Where parts keep different numbers of cells, all cells become those of one example.

@@ -12,17 +12,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from incontext.model.chunks import TensorChunks
 from incontext.model.config import Config
 from incontext.model.layers import Block
-from incontext.model.parts import Parts
 from incontext.model.stem import Stem
-from incontext.model.thinning import NOTHING, Kept, choose
-from incontext.model.tokens.encoder import Encoded, Seen, Shown
+from incontext.model.thinning import NOTHING, TokenSelection, select_tokens
+from incontext.model.tokens.encoder import EncodedPrompt, ExampleBatch, ImageEmbedding
 from incontext.model.votes.backbone import Backbone
 from incontext.model.votes.matching import Copying, Matching
 from incontext.model.votes.mixer import Mixer
 from incontext.model.votes.pairs import Pairs
-from incontext.model.votes.votes import MAPS, SELF_MAPS, Cells, Voters, cast, cast_own, pool, unit
+from incontext.model.votes.votes import (
+    MAPS,
+    SELF_MAPS,
+    Cells,
+    Voters,
+    cast_self_votes,
+    cast_votes,
+    pool_labels,
+    unit,
+)
 
 COARSE = 8  # stride of the mixer's grid
 FINE_SHARE = 0.5  # of the cells at stride 4 that are kept of an example
@@ -31,10 +40,10 @@ UNASKED = -30.0  # logit of an id that nothing was asked of
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageFeatures:
     """Pictures by themselves: what no example changes."""
 
-    picture: Tensor  # (M, 3, H, W) normalized RGB
+    image: Tensor  # (M, 3, H, W) normalized RGB
     blocks: list[Tensor]  # of the voting blocks, unit vectors (M, h·w, c)
     grids: list[tuple[int, int]]
     context: Tensor  # (M, C, H/8, W/8)
@@ -42,10 +51,10 @@ class Look:
     keys: Tensor  # (M, n, H/4·W/4, d)
     matched: Tensor  # (M, n, H/8·W/8, d)
 
-    def take(self, which: Tensor) -> "Look":
+    def take(self, which: Tensor) -> "ImageFeatures":
         """Some of the pictures, by number."""
-        return Look(
-            self.picture[which], [b[which] for b in self.blocks], self.grids, self.context[which],
+        return ImageFeatures(
+            self.image[which], [b[which] for b in self.blocks], self.grids, self.context[which],
             (self.skips[0][which], self.skips[1][which]), self.keys[which], self.matched[which],
         )  # fmt: skip
 
@@ -91,8 +100,8 @@ class VotingModel(nn.Module):
             the other views show.
         """
         episodes, views = images.shape[:2]
-        look = self.look(images.flatten(0, 1))
-        voters = self.remember(
+        look = self.extract_features(images.flatten(0, 1))
+        voters = self.build_voters(
             look, labels.flatten(0, 1)[:, None], known.flatten(0, 1)[:, None],
             TRAINING_SHARE,
         )  # fmt: skip
@@ -100,7 +109,7 @@ class VotingModel(nn.Module):
         others = torch.stack(
             [number[:, [v for v in range(views) if v != query]] for query in range(views)], 1
         ).flatten(0, 1)  # (B·V, V - 1)
-        return self.vote(look, voters.gather(others), asked_of(labels).flatten(0, 1))
+        return self.vote(look, voters.gather(others), ids_of_other_views(labels).flatten(0, 1))
 
     @property
     def examples_at_once(self) -> int:
@@ -109,38 +118,42 @@ class VotingModel(nn.Module):
 
     def encode(
         self, images: Tensor, targets: Tensor, semantic: Tensor, *, colors: Tensor | None = None
-    ) -> Encoded:
-        """`encode_parts` of all examples at once: images and targets (P, N, 3, H, W)."""
-        return self.encode_parts([(images, targets)], semantic, colors=colors)
+    ) -> EncodedPrompt:
+        """`encode_batches` of all examples at once: images and targets (P, N, 3, H, W)."""
+        return self.encode_batches([(images, targets)], semantic, colors=colors)
 
     def paint_and_copy(
-        self, queries: Tensor | Look | Seen, encoded: Encoded, *, chunk: int | None = None
+        self,
+        queries: Tensor | ImageFeatures | ImageEmbedding,
+        encoded: EncodedPrompt,
+        *,
+        chunk: int | None = None,
     ) -> tuple[Tensor, None]:
         """`paint`; the copy path brings labels here and no colors to judge."""
         return self.paint(queries, encoded, chunk=chunk), None
 
-    def encode_parts(
+    def encode_batches(
         self,
-        examples: Iterable[Shown | tuple[Tensor, ...]],
+        examples: Iterable[ExampleBatch | tuple[Tensor, ...]],
         semantic: Tensor,
         *,
         colors: Tensor | None = None,
         chunk: int | None = None,
-        parts: Parts | None = None,
-        settle: bool = True,
-        share: float = 1.0,
+        storage: TensorChunks | None = None,
+        precompute_targets: bool = True,
+        keep_ratio: float = 1.0,
         start: int = 0,
-    ) -> Encoded:
+    ) -> EncodedPrompt:
         """Examples that come some at a time → a prompt that any number of queries can share.
 
         Args:
-            examples: images and targets (P, some, 3, H, W), normalized, see `Shown`.
+            examples: images and targets (P, some, 3, H, W), normalized, see `ExampleBatch`.
             semantic: (P,) bool; this model treats both kinds alike.
             colors: (P, K, 3) normalized, of the ids: each pixel of a target is of the id, or of
                 the black ground, whose color is nearest.
-            share: of the cells of each example that are kept.
+            keep_ratio: of the cells of each example that are kept.
             start: number of the first example: which cells are kept differs by number.
-            chunk, parts, settle: as for `SegGPT.encode_parts`, which they serve.
+            chunk, storage, precompute_targets: as for `SegGPT.encode_batches`, which they serve.
 
         Raises:
             ValueError: no example, no colors, or shapes that do not fit.
@@ -150,7 +163,7 @@ class VotingModel(nn.Module):
         voters: list[Voters] = []
         count, size = 0, (0, 0)
         for part in examples:
-            shown = Shown(*part)
+            shown = ExampleBatch(*part)
             check_pictures("example images", shown.images, 5, self.config.patch_size)
             if shown.images.shape != shown.targets.shape:
                 raise ValueError(
@@ -161,14 +174,14 @@ class VotingModel(nn.Module):
             if labels is None:
                 labels = self._labels(shown.targets, colors)
             known = torch.ones_like(labels[:, :, 0], dtype=torch.bool)
-            known = known if shown.known is None else shown.known
-            look = self.look(shown.images.flatten(0, 1))
-            voters.append(self.remember(look, labels, known, share, start + count))
+            known = known if shown.valid is None else shown.valid
+            look = self.extract_features(shown.images.flatten(0, 1))
+            voters.append(self.build_voters(look, labels, known, keep_ratio, start + count))
             size = (int(shown.images.shape[-2]), int(shown.images.shape[-1]))
             count += shown.images.shape[1]
         if not count:
             raise ValueError("a prompt needs one example or more")
-        return Encoded(count, size, semantic, Voters.joined(voters), None, colors)
+        return EncodedPrompt(count, size, semantic, Voters.concat(voters), None, colors)
 
     def _labels(self, targets: Tensor, colors: Tensor) -> Tensor:
         """Targets (P, N, 3, H, W) → which pixels are of which id (P, N, K, H, W), 0 or 1."""
@@ -182,23 +195,27 @@ class VotingModel(nn.Module):
         mean, std = (colors.new_tensor(x) for x in (self.config.mean, self.config.std))
         return (-mean / std).expand(colors.shape[0], 1, -1)
 
-    def see(self, pictures: Tensor) -> Look:
+    def embed_images(self, pictures: Tensor) -> ImageFeatures:
         """`look`, checked.
 
         Raises:
             ValueError: sizes that are no multiple of the patch.
         """
         check_pictures("pictures", pictures, 4, self.config.patch_size)
-        return self.look(pictures)
+        return self.extract_features(pictures)
 
-    def describe(self, look: Look | Seen) -> Tensor:
+    def descriptor(self, look: ImageFeatures | ImageEmbedding) -> Tensor:
         """Features (M, D) whose cosine says how alike pictures are: the mean of the last blocks."""
-        assert isinstance(look, Look)
+        assert isinstance(look, ImageFeatures)
         last = [max(i for i, at in enumerate(self.levels) if at == level) for level in (1, 2)]
         return torch.cat([F.normalize(look.blocks[i].mean(1), dim=-1) for i in last], 1).float()
 
     def paint(
-        self, queries: Tensor | Look | Seen, encoded: Encoded, *, chunk: int | None = None
+        self,
+        queries: Tensor | ImageFeatures | ImageEmbedding,
+        encoded: EncodedPrompt,
+        *,
+        chunk: int | None = None,
     ) -> Tensor:
         """Queries (B, 3, H, W), normalized → painting of the query half (B, 3, H, W), normalized:
         the ids' colors and black, weighed by their probabilities.
@@ -208,16 +225,16 @@ class VotingModel(nn.Module):
         Raises:
             ValueError: shapes that do not fit.
         """
-        look = self.see(queries) if isinstance(queries, Tensor) else queries
-        assert isinstance(look, Look)
-        prompts, number = encoded.semantic.shape[0], look.picture.shape[0]
+        look = self.embed_images(queries) if isinstance(queries, Tensor) else queries
+        assert isinstance(look, ImageFeatures)
+        prompts, number = encoded.semantic.shape[0], look.image.shape[0]
         if prompts not in (1, number):
             raise ValueError(
                 f"{prompts} prompts for {number} queries; accepted: one, or one for each query"
             )
-        assert isinstance(encoded.known, Voters)
+        assert isinstance(encoded.cache, Voters)
         assert encoded.colors is not None
-        logits = self.vote(look, encoded.known)[0]
+        logits = self.vote(look, encoded.cache)[0]
         return self.compose(logits, encoded.colors)
 
     def compose(self, logits: Tensor, colors: Tensor) -> Tensor:
@@ -227,7 +244,7 @@ class VotingModel(nn.Module):
         full = torch.cat([torch.zeros_like(logits[:, :1]), logits], 1).softmax(1)
         return torch.einsum("bkhw,bkc->bchw", full, table)
 
-    def look(self, picture: Tensor) -> Look:
+    def extract_features(self, picture: Tensor) -> ImageFeatures:
         """Pictures (M, 3, H, W), normalized, by themselves."""
         outputs = self.backbone(picture)
         stages = self.stem.skips(picture)
@@ -241,14 +258,14 @@ class VotingModel(nn.Module):
             for s, i in ((4, 1), (2, 0))
         )
         keys = self.copying.keys(stages)
-        return Look(
+        return ImageFeatures(
             picture, [unit(x) for x in voting],
             [(int(x.shape[-2]), int(x.shape[-1])) for x in voting],
             context, (middle, fine), keys, self.matching.features(context),
         )  # fmt: skip
 
-    def remember(
-        self, look: Look, labels: Tensor, known: Tensor, share: float = 1.0, start: int = 0
+    def build_voters(
+        self, look: ImageFeatures, labels: Tensor, known: Tensor, share: float = 1.0, start: int = 0
     ) -> Voters:
         """Examples → what votes.
 
@@ -261,9 +278,9 @@ class VotingModel(nn.Module):
         """
         prompts, count = labels.shape[:2]
         sizes = list(dict.fromkeys(look.grids))
-        cells = [pool(labels, known, size) for size in sizes]
+        cells = [pool_labels(labels, known, size) for size in sizes]
         fine_size = look.skips[0].shape[-2:]
-        fine = pool(labels, known, (fine_size[0], fine_size[1]))
+        fine = pool_labels(labels, known, (fine_size[0], fine_size[1]))
         blocks, matched, keys = (
             [x.unflatten(0, (prompts, count)) for x in kind]
             for kind in (look.blocks, [look.matched], [look.keys])
@@ -274,23 +291,23 @@ class VotingModel(nn.Module):
             kept = _kept(cells[level], size, share, start)
             if kept is None:
                 continue
-            cells[level] = cells[level].thinned(kept)
-            blocks = [kept.of(x) if at == level else x
+            cells[level] = cells[level].prune(kept)
+            blocks = [kept.gather(x) if at == level else x
                       for x, at in zip(blocks, self.levels, strict=True)]  # fmt: skip
             if level == 0:
-                matched = [kept.of(x.transpose(1, 2)).transpose(1, 2) for x in matched]
+                matched = [kept.gather(x.transpose(1, 2)).transpose(1, 2) for x in matched]
         kept = _kept(fine, (fine_size[0], fine_size[1]), share * FINE_SHARE, start, share < 1)
         if kept is not None:
-            keys = [kept.of(x.transpose(1, 2)).transpose(1, 2) for x in keys]
+            keys = [kept.gather(x.transpose(1, 2)).transpose(1, 2) for x in keys]
             ids = pattern.shape[2]
-            pattern = kept.of(pattern.flatten(2, 3).transpose(1, 2)).transpose(1, 2)
+            pattern = kept.gather(pattern.flatten(2, 3).transpose(1, 2)).transpose(1, 2)
             pattern, fine = pattern.unflatten(2, (ids, -1)), Cells(fine.labels, kept.weight)
         voters = Voters(blocks, cells, matched[0], keys[0], pattern, fine.weight)
         # As a file holds them: other strides in memory would change the last digits.
         return voters.map(Tensor.contiguous)
 
     def vote(
-        self, query: Look, voters: Voters, asked: Tensor | None = None
+        self, query: ImageFeatures, voters: Voters, asked: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Logits (B, K, H, W) of ids against everything else, and a first guess of them
         (B, K, H/8, W/8).
@@ -298,10 +315,10 @@ class VotingModel(nn.Module):
         `asked` (B, K) bool: ids to compute; the others' logits are `UNASKED`. None: all.
         """
         ids = voters.cells[0].labels.shape[2]
-        pairs = Pairs(query.picture.shape[0], ids, asked)
+        pairs = Pairs(query.image.shape[0], ids, asked)
         grid = query.context.shape[-2:]
         maps = [
-            _to_grid(pairs.of(cast(q, k, voters.cells[level])), size, grid)
+            _to_grid(pairs.of(cast_votes(q, k, voters.cells[level])), size, grid)
             for q, k, level, size in zip(
                 query.blocks, voters.blocks, self.levels, query.grids, strict=True
             )
@@ -309,14 +326,16 @@ class VotingModel(nn.Module):
         learned = pairs.of(self.matching(query.matched, voters.matched, voters.cells[0]))
         maps.append(learned.unflatten(-1, grid))
         copied = self._copy(query, voters, pairs)
-        narrow = self.mixer.query(query.context, query.skips, query.picture)
+        narrow = self.mixer.query(query.context, query.skips, query.image)
         narrow = [pairs.each(x) for x in narrow]
         x, guess, copied = self.mixer.begin(torch.cat(maps, 1), copied, narrow[0])
         guess = pairs.spread(guess[:, 0], UNASKED)  # (B, K, H/8, W/8)
         first = guess.sigmoid()
         own = [
             _to_grid(
-                pairs.of(cast_own(q, F.adaptive_avg_pool2d(first, size).flatten(2))), size, grid
+                pairs.of(cast_self_votes(q, F.adaptive_avg_pool2d(first, size).flatten(2))),
+                size,
+                grid,
             )
             for q, size in zip(query.blocks, query.grids, strict=True)
             if size != query.grids[0]
@@ -324,7 +343,7 @@ class VotingModel(nn.Module):
         logits = self.mixer.finish(x, torch.cat(own, 1), copied, narrow)
         return pairs.spread(logits, UNASKED), guess
 
-    def _copy(self, query: Look, voters: Voters, pairs: Pairs) -> Tensor:
+    def _copy(self, query: ImageFeatures, voters: Voters, pairs: Pairs) -> Tensor:
         """What the copy path brings to pairs: (J, n·d, H/4, W/4)."""
         keys, weight = (pairs.each(x) for x in (voters.keys, voters.weight))
         values = pairs.of_prompts(voters.pattern.transpose(1, 2))
@@ -338,7 +357,7 @@ class VotingModel(nn.Module):
 
 def _kept(
     cells: Cells, size: tuple[int, int], share: float, start: int, differ: bool = True
-) -> Kept | None:
+) -> TokenSelection | None:
     """Which cells of a grid are kept, of each example in a pattern of its own if they are to
     `differ`; None: all."""
     if share >= 1:
@@ -346,13 +365,13 @@ def _kept(
     marked = cells.labels.amax(2).unflatten(2, size) > 0
     known = (cells.weight > NOTHING / 2).unflatten(2, size)
     if differ:
-        return choose(marked, share, start, known)
-    kept = choose(marked.flatten(0, 1)[:, None], share, 0, known.flatten(0, 1)[:, None])
+        return select_tokens(marked, share, start, known)
+    kept = select_tokens(marked.flatten(0, 1)[:, None], share, 0, known.flatten(0, 1)[:, None])
     assert kept is not None
-    return Kept(*(x.view(*marked.shape[:2], -1) for x in (kept.where, kept.weight)))
+    return TokenSelection(*(x.view(*marked.shape[:2], -1) for x in (kept.where, kept.weight)))
 
 
-def asked_of(labels: Tensor) -> Tensor:
+def ids_of_other_views(labels: Tensor) -> Tensor:
     """Which ids the other views show, labels (B, V, K, H, W): (B, V, K) bool."""
     shown = (labels > 0).flatten(3).any(3)
     return (shown.sum(1, keepdim=True) - shown.long()) > 0
