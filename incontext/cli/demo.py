@@ -1,4 +1,4 @@
-"""The command that serves the demo. Parse, call, print."""
+"""The command that serves the page."""
 
 import errno
 import socket
@@ -6,35 +6,41 @@ from typing import Annotated
 
 import typer
 
-from incontext.cli.arguments import DEFAULT
+from incontext.cli.common import DEFAULT
 from incontext.errors import InputError
 
 
 def demo(
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(help=f"To choose from (repeated); the first is the default. [{DEFAULT}]"),
+        typer.Option(
+            help=f"Checkpoint to offer; repeat it for more, the first is selected. [{DEFAULT}]"
+        ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")
+        str, typer.Option(help="Address to listen at; 0.0.0.0 means all of this machine's.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(help="Default: the first free one from 7860 on.", min=1, max=65535)
+        int | None,
+        typer.Option(help="Port; by default the first free one from 7860 on.", min=1, max=65535),
     ] = None,
     mcp: Annotated[
-        bool, typer.Option(help="Serve the jobs as tools for agents (MCP) too.")
+        bool, typer.Option(help="Also serve the jobs as tools for agents (MCP).")
     ] = False,
     sam: Annotated[
         str | None,
-        typer.Option(help="SAM checkpoint of transformers for clicks and boxes, if it is here."),
+        typer.Option(
+            help="SAM checkpoint of transformers for clicks and boxes, already downloaded."
+        ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of a job; default: all.", min=1)
+        int | None, typer.Option(help="CPU threads per job; by default all.", min=1)
     ] = None,
 ) -> None:
-    """Serve a page to paint, segment, follow, tune and examine in the browser; offline.
+    """Serve a page for the browser, offline.
 
-    Without authentication: whoever reaches the address can use it. Stop it with Ctrl+C.
+    On it you paint examples, segment images, follow objects through videos, tune prompts and check
+    examples. There is no password: whoever reaches the address can use it. Ctrl+C stops it.
     """
     if port:
         _check_free(host, port)

@@ -1,14 +1,14 @@
-"""What the command line says of examples, for every command that takes them."""
+"""Options about examples, for every command that takes them, and the files that they name."""
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from incontext.cli.arguments import color_of, ignore_of, pairs_of
+from incontext.cli.common import Kind, from_command_line, parse_color, parse_ignore, parse_pairs
 from incontext.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,179 +16,197 @@ if TYPE_CHECKING:
     from incontext.inference.predictor import Predictor
     from incontext.inference.prompt import Prompt
 
-Pairs = Annotated[
-    list[str] | None,
-    typer.Option(help="A picture and its mask; repeat for more.", metavar="IMAGE MASK"),
-]
-From = Annotated[
-    Path | None,
-    typer.Option(help="Labelled data of another tool as examples: docs/formats.md."),
-]
-Images = Annotated[
-    Path | None, typer.Option(help="Folder of the pictures of --examples-from; default: beside.")
-]
-Format = Annotated[
-    str | None,
-    typer.Option(help="Format of --examples-from: coco, yolo, voc, …; default: by looking."),
-]
-Kind = Annotated[str, typer.Option(help="semantic: the class; instance: the very object.")]
-Colors = Annotated[
-    list[str] | None, typer.Option(help="ID=#rrggbb: meaning of a color in color masks.")
-]
-Names = Annotated[list[str] | None, typer.Option(help="ID=NAME, for results.json.")]
-Ignore = Annotated[
-    str | None,
-    typer.Option(help="Mask value that is no label, such as 255; or none: 255 is an id."),
-]
-Threshold = Annotated[
-    float | None, typer.Option(help="For soft masks: this value and above is the object.")
-]
-Unlabelled = Annotated[
-    str,
-    typer.Option(help="What mask value 0 means: background, or unknown (partly labelled)."),
-]
-Negative = Annotated[
-    list[int] | None,
-    typer.Option(help='Mask id that means "not this": known background.'),
-]
-Crop = Annotated[
-    bool, typer.Option(help="Show examples cropped around their labels (fits --tile).")
-]
-Nearest = Annotated[
-    int | None, typer.Option(help="Each picture sees so many examples, those most like it.")
-]
-
-Spill = Annotated[
-    bool,
-    typer.Option(help="Keep examples in files: memory stays flat (joint attention)."),
-]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Examples as files, and how to read and show them."""
-
-    pairs: list[tuple[str, ...]] = field(default_factory=list)
-    labels: dict[str, Any] = field(default_factory=dict)  # options of `Example`
-    names: dict[int, str] = field(default_factory=dict)
-    kind: str = "semantic"
-    crop: bool = False
-    nearest: int | None = None
-    source: "Source | None" = None  # of more examples, beside the pairs
-    read_from_source: list[str] = field(default_factory=list)  # hashes of its examples
-
-    @classmethod
-    def parse(
-        cls, example: list[str] | None, color: list[str] | None, name: list[str] | None,
-        ignore: str | None, threshold: float | None, unlabelled: str, negative: list[int] | None,
-        kind: str, crop: bool = False, nearest: int | None = None,
-        source: "Source | None" = None,
-    ) -> "Shown":  # fmt: skip
-        """From the options' texts.
-
-        Raises:
-            InputError: one of them cannot be understood.
-        """
-        pairs = [tuple(text.split("\0")) for text in example or []]
-        colors = {i: color_of(c) for i, c in pairs_of(color, "--color").items()} or None
-        labels = {"colors": colors, "ignore": ignore_of(ignore), "threshold": threshold,
-                  "unlabelled": unlabelled, "negative": negative}  # fmt: skip
-        names = pairs_of(name, "--name")
-        return cls(pairs, labels, names, kind, crop, nearest, source)
-
-    def __bool__(self) -> bool:
-        """Whether there are any examples."""
-        return bool(self.pairs or self.source)
-
-    def read(self) -> list["Example"]:
-        """Examples of the pairs of files, and of the source; a problem names its pair or entry."""
-        return list(self.each())
-
-    def each(self) -> Iterator["Example"]:
-        """The same, read one at a time."""
-        from incontext.inference.example import Example
-
-        for image, mask in self.pairs:
-            try:
-                yield Example(image, mask, **self.labels)
-            except InputError as error:
-                raise InputError(f"example {image} {mask}: {error}") from None
-        if self.source:
-            partly = {name: self.labels[name] for name in ("unlabelled", "negative")}
-            for one in self.source.each(**partly):
-                self.read_from_source.append(_hash(one))
-                yield one
-
-    def encode(self, predictor: "Predictor", examples: list["Example"], **options: Any) -> "Prompt":
-        """The prompt of these examples."""
-        return predictor.prompt(
-            examples, kind=self.kind, names=self.names, crop=self.crop, nearest=self.nearest,
-            **options,
-        )  # fmt: skip
-
-    def described(self) -> dict[str, Any]:
-        """What decides a prompt, for comparing runs; after `read`."""
-        from incontext.batch.targets import file_hash
-
-        said = {
-            "kind": self.kind, "crop": self.crop, "nearest": self.nearest,
-            "examples": [[file_hash(path) for path in pair] for pair in self.pairs],
-            "labels": self.labels, "names": self.names,
-        }  # fmt: skip
-        return said | ({"examples_from": self.read_from_source} if self.source else {})
-
 
 @dataclass(frozen=True)
 class Source:
-    """`--examples-from` with what belongs to it."""
+    """Labelled data of another tool: `--examples-from` and its companions."""
 
     path: Path
     images: Path | None = None
     format: str | None = None
 
-    @classmethod
-    def parse(cls, path: Path | None, images: Path | None, format: str | None) -> "Source | None":
-        """From the options.
-
-        Raises:
-            InputError: one that belongs to `--examples-from`, without it.
-        """
-        if path is None and (images or format):
-            raise InputError("--images and --format belong to --examples-from")
-        return cls(path, images, format) if path else None
-
-    def each(self, **partly: Any) -> Iterator["Example"]:
-        """Its examples; a problem names the entry."""
+    def read(self, **label_options: Any) -> Iterator["Example"]:
+        """Read the examples one at a time; a problem names its entry."""
         from incontext.formats.examples import read_examples
 
-        return read_examples(self.path, images=self.images, format=self.format, **partly)
+        return read_examples(self.path, images=self.images, format=self.format, **label_options)
+
+
+@dataclass(frozen=True)
+class ExampleFiles:
+    """Examples as files, and how to read and encode them."""
+
+    pairs: list[tuple[str, ...]] = field(default_factory=list)
+    label_options: dict[str, Any] = field(default_factory=dict)  # keywords of `Example`
+    names: dict[int, str] = field(default_factory=dict)
+    kind: str = "semantic"
+    crop: bool = False
+    nearest: int | None = None
+    source: Source | None = None  # of more examples
+    source_hashes: list[str] = field(default_factory=list)  # of its examples, once they are read
+
+    def __bool__(self) -> bool:
+        """Tell whether there are any examples."""
+        return bool(self.pairs or self.source)
+
+    @property
+    def partial_options(self) -> dict[str, Any]:
+        """The keywords that also apply to labels that need no decoding."""
+        return {name: self.label_options[name] for name in ("unlabelled", "negative")}
+
+    def read(self) -> list["Example"]:
+        """Read all examples; a problem names its pair or entry."""
+        return list(self.iter_examples())
+
+    def iter_examples(self) -> Iterator["Example"]:
+        """Read the examples one at a time: those of the pairs, then those of the source."""
+        from incontext.inference.example import Example
+
+        for image, mask in self.pairs:
+            try:
+                yield Example(image, mask, **self.label_options)
+            except InputError as error:
+                raise InputError(f"example {image} {mask}: {error}") from None
+        if self.source:
+            for example in self.source.read(**self.partial_options):
+                self.source_hashes.append(_hash(example))
+                yield example
+
+    def encode(self, predictor: "Predictor", examples: list["Example"], **options: Any) -> "Prompt":
+        """Encode these examples as a prompt."""
+        return predictor.prompt(
+            examples, kind=self.kind, names=self.names, crop=self.crop, nearest=self.nearest,
+            **options,
+        )  # fmt: skip
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides the prompt, for comparing runs; call it after `read`."""
+        from incontext.batch.targets import file_hash
+
+        settings = {
+            "kind": self.kind, "crop": self.crop, "nearest": self.nearest,
+            "examples": [[file_hash(path) for path in pair] for pair in self.pairs],
+            "labels": self.label_options, "names": self.names,
+        }  # fmt: skip
+        return settings | ({"examples_from": self.source_hashes} if self.source else {})
 
 
 def _hash(example: "Example") -> str:
-    """Of its pixels and labels, as they were read: pictures may have moved since."""
-    made = hashlib.sha256(example.image.tobytes())
-    made.update(example.labels.ids.tobytes())
-    return made.hexdigest()[:16]
+    """Hash pixels and labels as they were read: the files may have moved since."""
+    digest = hashlib.sha256(example.image.tobytes())
+    digest.update(example.labels.ids.tobytes())
+    return digest.hexdigest()[:16]
 
 
-# What a prompt file holds already.
-HELD = ("example", "examples_from", "images", "format", "kind", "color", "name", "ignore",
-        "threshold", "unlabelled", "negative", "crop", "nearest", "spill")  # fmt: skip
+@dataclass(frozen=True)
+class MaskOptions:
+    """Examples in pairs of files, and how their masks are read."""
+
+    example: Annotated[
+        list[str] | None,
+        typer.Option(help="An image and its mask; repeat it for more.", metavar="IMAGE MASK"),
+    ] = None
+    color: Annotated[
+        list[str] | None,
+        typer.Option(help="Id of a color in color masks, ID=#rrggbb; repeat it for more."),
+    ] = None
+    name: Annotated[
+        list[str] | None, typer.Option(help="Name of an id, ID=NAME; repeat it for more.")
+    ] = None
+    ignore: Annotated[
+        str | None,
+        typer.Option(help="Mask value that means unknown, such as 255; none makes 255 an id."),
+    ] = None
+    threshold: Annotated[
+        float | None, typer.Option(help="Lowest value of the object in a soft mask.")
+    ] = None
+    unlabelled: Annotated[
+        str, typer.Option(help="Meaning of mask value 0: background, or unknown.")
+    ] = "background"
+    negative: Annotated[
+        list[int] | None, typer.Option(help='Mask id that means "not this", known background.')
+    ] = None
+
+    def files(self) -> ExampleFiles:
+        """Parse the texts of the options.
+
+        Raises:
+            InputError: one of them cannot be understood.
+        """
+        pairs = [tuple(text.split("\0")) for text in self.example or []]
+        colors = {i: parse_color(c) for i, c in parse_pairs(self.color, "--color").items()} or None
+        options = {"colors": colors, "ignore": parse_ignore(self.ignore),
+                   "threshold": self.threshold, "unlabelled": self.unlabelled,
+                   "negative": self.negative}  # fmt: skip
+        return ExampleFiles(pairs, options, parse_pairs(self.name, "--name"))
 
 
-def prompt_file(path: Path, ctx: typer.Context) -> Path:
-    """The file of `--prompt`; nothing else may be said of examples.
+@dataclass(frozen=True)
+class ExampleOptions(MaskOptions):
+    """The same, and labelled data of other tools."""
+
+    examples_from: Annotated[
+        Path | None,
+        typer.Option(help="Labelled data of another tool as examples, see docs/formats.md."),
+    ] = None
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the images of --examples-from, if not beside it."),
+    ] = None
+    format: Annotated[
+        str | None,
+        typer.Option(help="Format of --examples-from: coco, yolo, voc, …; recognized by default."),
+    ] = None
+    kind: Kind = "semantic"
+
+    def files(self) -> ExampleFiles:
+        """Parse the texts of the options.
+
+        Raises:
+            InputError: one of them cannot be understood, or belongs to an option that is missing.
+        """
+        if self.examples_from is None and (self.images or self.format):
+            raise InputError("--images and --format belong to --examples-from")
+        path = self.examples_from
+        source = Source(path, self.images, self.format) if path else None
+        return replace(super().files(), kind=self.kind, source=source)
+
+
+@dataclass(frozen=True)
+class PromptOptions(ExampleOptions):
+    """The same, and how a prompt shows them to the model."""
+
+    crop: Annotated[
+        bool, typer.Option(help="Crop examples around their labels, which suits --tile.")
+    ] = False
+    nearest: Annotated[
+        int | None, typer.Option(help="Number of examples, the most similar, that an image sees.")
+    ] = None
+    spill: Annotated[
+        bool,
+        typer.Option(help="Keep examples in files so that memory stays flat (joint attention)."),
+    ] = False
+
+    def files(self) -> ExampleFiles:
+        """Parse the texts of the options.
+
+        Raises:
+            InputError: one of them cannot be understood, or belongs to an option that is missing.
+        """
+        return replace(super().files(), crop=self.crop, nearest=self.nearest)
+
+
+def check_prompt_file(path: Path, ctx: typer.Context) -> None:
+    """Check the file of `--prompt`.
 
     Raises:
-        InputError: it is no file, or an option was given beside it that it decides.
+        InputError: it is no file, or an option that the file decides was given with it.
     """
-    for name in HELD:
-        source = ctx.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+    for option in fields(PromptOptions):
+        if from_command_line(ctx, option.name):
             raise InputError(
-                f"--{name.replace('_', '-')} beside --prompt: the file was made with what is to "
-                "count; give it to `incontext prompt`, or segment with --example"
+                f"--{option.name.replace('_', '-')} beside --prompt: the file was made with what "
+                "is to count; give it to `incontext prompt`, or segment with --example"
             )
     if not path.is_file():
         raise InputError(f"--prompt {path}: no such file; `incontext prompt` makes one")
-    return path

@@ -28,8 +28,8 @@ def segment(
     ctx: typer.Context,
     targets: Annotated[list[str], typer.Argument(help="Images, folders, or glob patterns.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    *,
     example_options: PromptOptions,
-    model: PrecisionOptions,
     prompt: Annotated[
         Path | None,
         typer.Option(help="Prompt file of `incontext prompt` or `tune`, instead of examples."),
@@ -39,12 +39,15 @@ def segment(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in one pass.")] = 8,
     chunk: Chunk = None,
+    model: PrecisionOptions,
     overwrite: Annotated[
         bool, typer.Option(help="Segment images again that are finished already.")
     ] = False,
     engine: Annotated[
         str,
-        typer.Option(help="Who computes: local (this process), processes, or ray (a cluster too)."),
+        typer.Option(
+            help="Where to compute: local (this process), processes, or ray (also a cluster)."
+        ),
     ] = "local",
     workers: Annotated[
         int | None,

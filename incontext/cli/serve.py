@@ -1,81 +1,85 @@
-"""The command that serves the routes and the page. Parse, call, print."""
+"""The command that serves the HTTP routes and the page."""
 
 from typing import Annotated, Any
 
 import typer
 
-from incontext.cli.arguments import DEFAULT
-from incontext.cli.device import Checkpoint, Device, Dtype, open_predictor
+from incontext.cli.common import PrecisionOptions, open_predictor, option_groups
 from incontext.errors import InputError
 
 MILLION = 1_000_000
 NEEDS = ("demos", "fastapi", "gradio", "prometheus_client", "scipy", "skimage", "uvicorn")
 
 
+@option_groups
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")
+        str, typer.Option(help="Address to listen at; 0.0.0.0 means all of this machine's.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 8000,
-    checkpoint: Checkpoint = DEFAULT,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
+    port: Annotated[int, typer.Option(help="Port; 0 picks a free one.", min=0, max=65535)] = 8000,
+    *,
+    model: PrecisionOptions,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of a job; default: all.", min=1)
+        int | None, typer.Option(help="CPU threads per job; by default all.", min=1)
     ] = None,
-    demo: Annotated[bool, typer.Option(help="Serve the page under /demo too.")] = True,
+    demo: Annotated[bool, typer.Option(help="Also serve the page, under /demo.")] = True,
     api_key: Annotated[
         str | None,
         typer.Option(
-            help="What clients must send; better by the variable, others see the command line.",
+            help="Key that clients must send; use the variable, a command line can be seen.",
             envvar="INCONTEXT_API_KEY",
         ),
     ] = None,
     cors: Annotated[
-        list[str] | None, typer.Option(help="Origin whose pages may use the routes (repeated).")
+        list[str] | None,
+        typer.Option(help="Origin whose pages may use the routes; repeat it for more."),
     ] = None,
-    request_mb: Annotated[int, typer.Option(help="MB a request may have.", min=1)] = 200,
-    files: Annotated[int, typer.Option(help="Files of a request.", min=1)] = 64,
-    megapixels: Annotated[int, typer.Option(help="Of a picture.", min=1)] = 40,
+    request_mb: Annotated[int, typer.Option(help="Maximum megabytes per request.", min=1)] = 200,
+    files: Annotated[int, typer.Option(help="Maximum files per request.", min=1)] = 64,
+    megapixels: Annotated[int, typer.Option(help="Maximum megapixels per image.", min=1)] = 40,
     example_megapixels: Annotated[
-        int, typer.Option(help="Of a prompt's examples together.", min=1)
+        int, typer.Option(help="Maximum megapixels of the examples of a prompt together.", min=1)
     ] = 160,
-    ids: Annotated[int, typer.Option(help="Of a prompt.", min=1)] = 256,
+    ids: Annotated[int, typer.Option(help="Maximum ids per prompt.", min=1)] = 256,
     paintings: Annotated[
-        int, typer.Option(help="Of a picture: its tiles, each once for every four ids.", min=1)
+        int,
+        typer.Option(help="Maximum paintings per image: tiles × passes of four ids.", min=1),
     ] = 4096,
     queue: Annotated[
-        int, typer.Option(help="Jobs at once, those that wait among them.", min=1, max=1000)
+        int, typer.Option(help="Maximum jobs that compute or wait.", min=1, max=1000)
     ] = 16,
-    jobs: Annotated[int, typer.Option(help="Of them, those that compute.", min=1)] = 1,
-    seconds: Annotated[int, typer.Option(help="That a request may take.", min=1)] = 300,
-    prompts: Annotated[int, typer.Option(help="Prompts held in memory.", min=1)] = 64,
-    prompts_mb: Annotated[int, typer.Option(help="MB of all of them.", min=1)] = 1000,
+    jobs: Annotated[int, typer.Option(help="Jobs computed at the same time.", min=1)] = 1,
+    seconds: Annotated[int, typer.Option(help="Maximum seconds per request.", min=1)] = 300,
+    prompts: Annotated[int, typer.Option(help="Maximum prompts held in memory.", min=1)] = 64,
+    prompts_mb: Annotated[
+        int, typer.Option(help="Maximum megabytes of these prompts together.", min=1)
+    ] = 1000,
 ) -> None:
-    """Serve segmenting over HTTP, and the page of `incontext demo` beside it.
+    """Serve segmentation over HTTP, with the page.
 
-    Ctrl+C or SIGTERM: running requests are finished, new ones refused. Twice: they are
-    stopped.
+    Ctrl+C or SIGTERM ends it: running requests are finished, new ones refused. A second one stops
+    the running requests too.
     """
-    run, limits_of = _server()
+    run, limits_class = _import_server()
     from incontext.checkpoints.checkpoint import locate
 
     if api_key is not None and not (api_key.isascii() and api_key.strip()):
         raise InputError("an API key is empty, or has other characters than ASCII")
-    weights = locate(checkpoint)
-    limits = limits_of(
+    weights = locate(model.checkpoint)
+    limits = limits_class(
         request_bytes=request_mb * MILLION, files=files, pixels=megapixels * MILLION,
         example_pixels=example_megapixels * MILLION, ids=ids, paintings=paintings, queue=queue,
         at_once=jobs, seconds=seconds, prompts=prompts, prompt_bytes=prompts_mb * MILLION,
     )  # fmt: skip
     run(
-        checkpoint, lambda name: open_predictor(weights, device, dtype, name), host, port,
+        model.checkpoint,
+        lambda name: open_predictor(weights, model.device, model.dtype, name), host, port,
         limits=limits, key=api_key, cors=cors or (), demo=demo, threads=threads,
     )  # fmt: skip
 
 
-def _server() -> tuple[Any, Any]:
-    """What serves, and the limits it takes.
+def _import_server() -> tuple[Any, Any]:
+    """Import the function that serves and the class of its limits.
 
     Raises:
         InputError: the extra is not installed.

@@ -1,39 +1,39 @@
-"""The training commands: parse, call, print."""
+"""The commands that train and finetune checkpoints."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from incontext.cli.arguments import DEFAULT
+from incontext.cli.common import DEFAULT, Checkpoint, Threads
 
-Sets = Annotated[list[Path], typer.Argument(help="NAME.tar, or folders of images/ + labels/.")]
-Run = Annotated[Path, typer.Option(help="Folder of the run; a state in it is resumed.")]
-Threads = Annotated[int, typer.Option(help="CPU threads.", min=1)]
+Sets = Annotated[
+    list[Path], typer.Argument(help="Sets: NAME.tar, or folders of images/ + labels/.")
+]
+Run = Annotated[Path, typer.Option(help="Folder of the run; a run that stopped in it is resumed.")]
 Workers = Annotated[int, typer.Option(help="Processes that plan episodes ahead.", min=0)]
 
 
 def train(
     sets: Sets,
-    recipe: Annotated[
-        Path, typer.Option(help="JSON: model, config, cache, recipe, weights, mixture.")
-    ],
+    recipe: Annotated[Path, typer.Option(help="Recipe as a JSON file, see docs/training.md.")],
     out: Run,
     init: Annotated[str | None, typer.Option(help="Checkpoint to start from.")] = None,
     until: Annotated[int | None, typer.Option(help="Stop at this step.", min=0)] = None,
     validation: Annotated[
-        list[Path] | None, typer.Option(help="A set to judge by on the way; repeat for more.")
+        list[Path] | None, typer.Option(help="Set to validate on; repeat it for more.")
     ] = None,
     threads: Threads = 2,
     workers: Workers = 0,
 ) -> None:
-    """Train by in-context coloring; writes a checkpoint (averaged weights) into the folder.
+    """Train a model on sets of labelled images.
 
-    On several GPUs or processes: torchrun --nproc-per-node 4 -m incontext train ...
+    Writes a checkpoint (averaged weights), a log and curves into the folder. For several GPUs or
+    processes: torchrun --nproc-per-node 4 -m incontext train ...
     """
     import torch
 
-    from incontext.training.trainer import train_from_file
+    from incontext.training.from_file import train_from_file
 
     torch.set_num_threads(threads)
     weights = train_from_file(recipe, sets, out, init, until, validation or [], workers)
@@ -43,36 +43,39 @@ def train(
 def finetune(
     sets: Sets,
     out: Run,
-    checkpoint: Annotated[
-        str, typer.Option(help="Bundled name, folder, .safetensors or .pth file, or hub id.")
-    ] = DEFAULT,
+    checkpoint: Checkpoint = DEFAULT,
     pictures: Annotated[
         int | None,
-        typer.Option(help="Learn from so many of each set, judge by the rest; default: 4 of 5."),
+        typer.Option(help="Training images per set; the rest are held out. Default: 80 %."),
     ] = None,
     rank: Annotated[
-        int | None, typer.Option(help="Learn low-rank updates, merged on saving; default: all.")
+        int | None,
+        typer.Option(
+            help="Rank of low-rank updates, merged on saving; by default all weights train."
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(help="Optimizer steps.", min=1)] = 200,
     rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     size: Annotated[
-        int | None, typer.Option(help="Of the views, pixels; default: the checkpoint's.")
+        int | None, typer.Option(help="Side of the training views in pixels, if not the model's.")
     ] = None,
     pictures_a_step: Annotated[
-        int, typer.Option(help="Examples and queries together.", min=2)
+        int, typer.Option(help="Images in one step, examples and queries together.", min=2)
     ] = 24,
     accumulate: Annotated[
-        int, typer.Option(help="Pieces that a step is computed in: bounds memory.", min=1)
+        int, typer.Option(help="Pieces that a step is computed in; more need less memory.", min=1)
     ] = 1,
-    precision: Annotated[str, typer.Option(help="no (float32) or bf16.")] = "no",
-    episodes: Annotated[int, typer.Option(help="To judge by, of each set.", min=1)] = 100,
-    seed: Annotated[int, typer.Option(help="Which pictures are held out, and all chance.")] = 0,
+    precision: Annotated[str, typer.Option(help="Mixed precision: no (float32) or bf16.")] = "no",
+    episodes: Annotated[int, typer.Option(help="Validation episodes per set.", min=1)] = 100,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; it also decides which images are held out.")
+    ] = 0,
     threads: Threads = 2,
     workers: Workers = 0,
 ) -> None:
-    """Train a checkpoint further on your own labelled pictures.
+    """Train a checkpoint further on your images.
 
-    Prints mean IoU on the pictures held out, before and after, and writes a checkpoint.
+    Prints mean IoU on the images held out, before and after, and writes a checkpoint.
     """
     import torch
 
@@ -80,12 +83,12 @@ def finetune(
 
     torch.set_num_threads(threads)
     outcome = run(
-        sets, out, checkpoint, pictures=pictures, rank=rank, size=size, steps=steps, rate=rate,
-        pictures_a_step=pictures_a_step, accumulate=accumulate, precision=precision,
-        episodes=episodes, seed=seed, workers=workers,
+        sets, out, checkpoint, train_images=pictures, rank=rank, size=size, steps=steps,
+        learning_rate=rate, images_per_step=pictures_a_step, accumulate=accumulate,
+        precision=precision, episodes=episodes, seed=seed, workers=workers,
     )  # fmt: skip
     typer.echo(
-        f"learned from {outcome.trained} pictures, judged by {outcome.held_out} held out "
+        f"learned from {outcome.train_count} pictures, judged by {outcome.held_out} held out "
         "(mean IoU in percent)"
     )
     for count, before in outcome.before.items():

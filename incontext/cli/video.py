@@ -1,178 +1,194 @@
-"""The command for videos. Parse, call, print."""
+"""The command that follows objects through a video."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from incontext.cli.arguments import DEFAULT
-from incontext.cli.device import Checkpoint, Device, Dtype, open_predictor
-from incontext.cli.examples import (
-    Colors,
-    Ignore,
-    Names,
-    Negative,
-    Pairs,
-    Shown,
-    Threshold,
-    Unlabelled,
-)
-from incontext.cli.progress import Progress
+from incontext.cli.common import PrecisionOptions, Progress, check_out_folder, option_groups
+from incontext.cli.examples import MaskOptions
 from incontext.errors import InputError
 
 if TYPE_CHECKING:
     from incontext.video.frames import Frames
+    from incontext.video.policies import Rule
     from incontext.video.run import Summary, VideoRun
 
 RULES = ("ours", "official")
 DIRECTIONS = ("auto", "forward", "backward", "both")
-SHOWN = 10  # frames worth a look that are printed
+MAX_LINES = 10  # frames worth a look that are printed
 
 
+@dataclass(frozen=True)
+class TrackOptions:
+    """How objects are followed, and what is remembered of them."""
+
+    keep: Annotated[int, typer.Option(help="Number of predicted frames to remember, K.", min=0)] = 4
+    per_pass: Annotated[
+        int | None,
+        typer.Option(help="Objects painted at once; 1 is the most exact and the slowest.", min=1),
+    ] = None
+    rule: Annotated[
+        str, typer.Option(help="Rule that decides what is remembered: ours or official.")
+    ] = "ours"
+    direction: Annotated[
+        str,
+        typer.Option(help="Direction from the labelled frames: auto, forward, backward or both."),
+    ] = "auto"
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="What to follow: the very objects (instance) or all of their class (semantic)."
+        ),
+    ] = "instance"
+
+    def check(self) -> None:
+        """Raise InputError for an unknown rule or direction."""
+        if self.rule not in RULES:
+            raise InputError(f"--rule {self.rule!r}; accepted: {', '.join(RULES)}")
+        if self.direction not in DIRECTIONS:
+            raise InputError(f"--direction {self.direction!r}; accepted: {', '.join(DIRECTIONS)}")
+
+    def memory_rule(self) -> "Rule":
+        """Return the rule of memory that the options name."""
+        from incontext.video.policies import Official, Trusted
+
+        rule = Official if self.rule == "official" else Trusted
+        return rule(self.keep, **({"per_pass": self.per_pass} if self.per_pass else {}))
+
+
+@option_groups
 def video(
     source: Annotated[Path, typer.Argument(help="Video file, folder of frames, or TIFF stack.")],
     out: Annotated[Path, typer.Option(help="Folder for the results.")],
     labels: Annotated[
         list[str] | None,
-        typer.Option(help="Mask of the first frame; FRAME=MASK, from 0 on, for another; repeat."),
+        typer.Option(
+            help="Mask of the first frame, or FRAME=MASK (the first is 0); repeat it for more."
+        ),
     ] = None,
     add: Annotated[
         list[str] | None,
-        typer.Option(help="FRAME=MASK of new objects alone: what is blank is unknown."),
+        typer.Option(help="Mask of new objects only, FRAME=MASK; what it leaves blank is unknown."),
     ] = None,
     prompt: Annotated[
-        Path | None, typer.Option(help="Prompt file to go along, or instead of labels.")
+        Path | None, typer.Option(help="Prompt file, in addition to labels or instead of them.")
     ] = None,
-    example: Pairs = None,
-    keep: Annotated[int, typer.Option(help="Predicted frames remembered, K.", min=0)] = 4,
-    per_pass: Annotated[
-        int | None,
-        typer.Option(help="Objects painted at once: 1 is most exact, and slowest.", min=1),
-    ] = None,
-    rule: Annotated[str, typer.Option(help="Which are remembered: ours, official.")] = "ours",
-    direction: Annotated[
-        str, typer.Option(help="auto, forward, backward, both (from the labelled frames).")
-    ] = "auto",
-    kind: Annotated[
-        str, typer.Option(help="instance: the very objects; semantic: all of their class.")
-    ] = "instance",
+    *,
+    masks: MaskOptions,
+    tracking: TrackOptions,
     rate: Annotated[
-        float | None, typer.Option(help="Frames a second of the overlay of a folder; else 24.")
+        float | None,
+        typer.Option(help="Frames a second of the overlay of a folder; by default 24."),
     ] = None,
-    overlay: Annotated[bool, typer.Option(help="Write overlay.mp4.")] = True,
-    checkpoint: Checkpoint = DEFAULT,
-    color: Colors = None,
-    name: Names = None,
-    ignore: Ignore = None,
-    threshold: Threshold = None,
-    unlabelled: Unlabelled = "background",
-    negative: Negative = None,
-    device: Device = "auto",
-    dtype: Dtype = "float32",
-    overwrite: Annotated[bool, typer.Option(help="Begin anew.")] = False,
+    overlay: Annotated[
+        bool, typer.Option(help="Write overlay.mp4, the video with the masks drawn.")
+    ] = True,
+    model: PrecisionOptions,
+    overwrite: Annotated[
+        bool, typer.Option(help="Start over, even where there are results.")
+    ] = False,
 ) -> None:
-    """Follow objects through a video: a mask of one frame in, masks of every frame out.
+    """Follow objects through a video.
 
-    Writes Annotations/NAME/FRAME.png (DAVIS layout), results.json with RLE masks, and overlay.mp4.
-    A run that was stopped goes on where it was. Exit code: 0 done, 2 the input was wrong.
+    Takes a mask of one frame and gives masks of every frame. Writes Annotations/NAME/FRAME.png
+    (DAVIS layout), results.json with RLE masks, and overlay.mp4. A run that was stopped goes on
+    where it was. Exit code: 0 done, 2 the input was wrong.
     """
-    from incontext.batch.targets import file_hash
     from incontext.checkpoints.checkpoint import locate
     from incontext.labels.coco import check_coding
     from incontext.video.movie import check_writing
-    from incontext.video.policies import Official, Trusted
     from incontext.video.predictor import Added, VideoPredictor
-    from incontext.video.run import OVERLAY, VideoRun
+    from incontext.video.run import VideoRun
     from incontext.video.sources import open_frames
 
-    _check(out, rule, direction, rate)
-    shown = Shown.parse(example, color, name, ignore, threshold, unlabelled, negative, kind)
-    if not labels and not add and not prompt and not example:
+    check_out_folder(out)
+    tracking.check()
+    if rate is not None and not 0.1 <= rate <= 1000:
+        raise InputError(f"--rate {rate}; accepted: 0.1 … 1000 frames a second")
+    files = replace(masks.files(), kind=tracking.kind)
+    if not labels and not add and not prompt and not files:
         raise InputError("what to look for: --labels MASK, or --prompt FILE, or --example")
-    given, added = labels_of(labels), labels_of(add, "--add")
-    twice = sorted(given.keys() & added.keys())
-    if twice:
-        raise InputError(f"--labels and --add both name frame {twice[0]}")
+    complete_masks, object_masks = parse_frames(labels), parse_frames(add, "--add")
+    shared_frames = sorted(complete_masks.keys() & object_masks.keys())
+    if shared_frames:
+        raise InputError(f"--labels and --add both name frame {shared_frames[0]}")
     check_coding()
     if overlay:
         check_writing()
     frames = open_frames(source)
     if rate and hasattr(frames, "rate"):
         raise InputError(f"--rate is for folders; {source} has {float(frames.rate):g} a second")
-    weights = locate(checkpoint)
+    weights = locate(model.checkpoint)
     settings = {
-        "source": _described(source, frames), "checkpoint": checkpoint,
-        "weights": file_hash(weights),
-        "given": {str(i): file_hash(_there(p)) for i, p in given.items()},
-        "added": {str(i): file_hash(_there(p)) for i, p in added.items()},
-        "prompt": file_hash(_there(prompt)) if prompt else None, "keep": keep, "rule": rule,
-        "per_pass": per_pass,
-        "direction": direction, "dtype": dtype, **shown.described(),
+        "source": _source_settings(source, frames),
+        **_file_settings(weights, complete_masks, object_masks, prompt),
+        "checkpoint": model.checkpoint, "keep": tracking.keep, "rule": tracking.rule,
+        "per_pass": tracking.per_pass, "direction": tracking.direction, "dtype": model.dtype,
+        **files.settings(),
     }  # fmt: skip
     run = VideoRun(out, source.stem or source.resolve().name, settings, overwrite)
-    for path in (*given.values(), *added.values()):
-        if path.resolve().is_relative_to(run.folder.resolve()):
-            raise InputError(
-                f"{path} lies among the results, which are written anew; copy it first"
-            )
+    _check_not_among_results(run, (*complete_masks.values(), *object_masks.values()))
     if run.finished:
-        typer.echo(f"finished already: {out / 'results.json'}")
-        if overlay and not (out / OVERLAY).is_file():
-            with Progress("frame") as progress:
-                run.draw(frames, run.colors(), _rate(frames, rate), progress.tell)
+        _finish_again(run, frames, rate, overlay)
         return
-    predictor = open_predictor(weights, device, dtype, checkpoint)
-    known = Official if rule == "official" else Trusted
-    made = VideoPredictor(
-        predictor, rule=known(keep, **({"per_pass": per_pass} if per_pass else {})), kind=kind
-    )
-    every: dict[int, Any] = {**given, **{index: Added(path) for index, path in added.items()}}
-    track = made.track(
-        frames, every, prompt=prompt, examples=shown.read(), names=shown.names,
-        direction=direction, **shown.labels,
+    predictor = model.open(weights, model.dtype)
+    video_predictor = VideoPredictor(predictor, rule=tracking.memory_rule(), kind=tracking.kind)
+    labels_by_frame: dict[int, Any] = {
+        **complete_masks, **{index: Added(path) for index, path in object_masks.items()}
+    }  # fmt: skip
+    track = video_predictor.track(
+        frames, labels_by_frame, prompt=prompt, examples=files.read(), names=files.names,
+        direction=tracking.direction, **files.label_options,
     )  # fmt: skip
     _follow(run, track, rate, overlay)
 
 
-def labels_of(texts: list[str] | None, option: str = "--labels") -> dict[int, Path]:
-    """["first.png", "40=later.png"] → {0: first.png, 40: later.png}.
+def parse_frames(texts: list[str] | None, option: str = "--labels") -> dict[int, Path]:
+    """Parse ["first.png", "40=later.png"] as {0: first.png, 40: later.png}.
 
     Raises:
         InputError: two masks of one frame, or a frame that is no number.
     """
-    found: dict[int, Path] = {}
+    paths: dict[int, Path] = {}
     for text in texts or []:
         number, equals, path = text.partition("=")
         if equals and not number.isdecimal() and not Path(text).is_file():
             raise InputError(f"{option} {text}: {number!r} is no frame; accepted: 0, 1, 2 …")
         index, file = (int(number), path) if equals and number.isdecimal() else (0, text)
-        if index in found:
+        if index in paths:
             raise InputError(f"{option} names frame {index} twice")
-        found[index] = Path(file)
-    return found
+        paths[index] = Path(file)
+    return paths
 
 
-def _check(out: Path, rule: str, direction: str, rate: float | None) -> None:
-    """Say what is wrong before any work."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; accepted: a folder")
-    if rule not in RULES:
-        raise InputError(f"--rule {rule!r}; accepted: {', '.join(RULES)}")
-    if direction not in DIRECTIONS:
-        raise InputError(f"--direction {direction!r}; accepted: {', '.join(DIRECTIONS)}")
-    if rate is not None and not 0.1 <= rate <= 1000:
-        raise InputError(f"--rate {rate}; accepted: 0.1 … 1000 frames a second")
+def _hash_file(path: Path) -> str:
+    """Hash a file; raise InputError where there is none."""
+    from incontext.batch.targets import file_hash
 
-
-def _there(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    return path
+    return file_hash(path)
 
 
-def _described(source: Path, frames: "Frames") -> Any:
-    """What tells a source from an edited one, without reading it."""
+def _file_settings(
+    weights: Path, complete_masks: dict[int, Path], object_masks: dict[int, Path],
+    prompt: Path | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what identifies the files of a run, for comparing runs."""
+    return {
+        "weights": _hash_file(weights),
+        "given": {str(i): _hash_file(path) for i, path in complete_masks.items()},
+        "added": {str(i): _hash_file(path) for i, path in object_masks.items()},
+        "prompt": _hash_file(prompt) if prompt else None,
+    }
+
+
+def _source_settings(source: Path, frames: "Frames") -> Any:
+    """Return what identifies a video, without reading its frames."""
     from hashlib import sha256
 
     from incontext.batch.targets import fingerprint
@@ -180,43 +196,64 @@ def _described(source: Path, frames: "Frames") -> Any:
     if not source.is_dir():
         return fingerprint(source)
     files = [fingerprint(Path(frames.where(i) or "")) for i in range(frames.total or 0)]
-    said = sha256(str([{**one, "path": Path(one["path"]).name} for one in files]).encode())
-    return {"path": str(source), "files": len(files), "hash": said.hexdigest()[:16]}
+    text = str([{**file, "path": Path(file["path"]).name} for file in files])
+    digest = sha256(text.encode()).hexdigest()
+    return {"path": str(source), "files": len(files), "hash": digest[:16]}
+
+
+def _check_not_among_results(run: "VideoRun", paths: Iterable[Path]) -> None:
+    """Raise InputError where a mask is a file that the run will replace."""
+    for path in paths:
+        if path.resolve().is_relative_to(run.folder.resolve()):
+            raise InputError(
+                f"{path} lies among the results, which are written anew; copy it first"
+            )
+
+
+def _finish_again(run: "VideoRun", frames: "Frames", rate: float | None, overlay: bool) -> None:
+    """Tell that a run is finished; draw its overlay if that is all that is missing."""
+    from incontext.video.run import OVERLAY
+
+    typer.echo(f"finished already: {run.out / 'results.json'}")
+    if overlay and not (run.out / OVERLAY).is_file():
+        with Progress("frame") as progress:
+            run.draw(frames, run.colors(), _frame_rate(frames, rate), progress.update)
 
 
 def _follow(run: "VideoRun", track: Any, rate: float | None, overlay: bool) -> None:
-    """Answer every frame behind a progress bar, draw, print what was found."""
+    """Segment every frame behind a progress bar, draw the overlay, print a summary."""
     with Progress("frame") as progress:
         try:
-            summary = run.follow(track, progress.tell)
+            summary = run.follow(track, progress.update)
             if overlay:
-                where = _rate(track.frames, rate)
-                run.draw(track.frames, track.memory.colors, where, progress.tell)
+                frame_rate = _frame_rate(track.frames, rate)
+                run.draw(track.frames, track.memory.colors, frame_rate, progress.update)
         except KeyboardInterrupt:
             typer.echo("interrupted; finished frames are kept, run it again to go on", err=True)
             raise typer.Exit(130) from None
     run.end()
-    _print(run, summary)
+    _print_summary(run, summary)
 
 
-def _rate(frames: "Frames", wanted: float | None) -> Fraction:
-    """Frames a second: those of a video file; of other frames those asked for, or 24."""
-    own = getattr(frames, "rate", None)
-    if own is not None:
-        return Fraction(own)
-    return Fraction(wanted or 24).limit_denominator(1001)
+def _frame_rate(frames: "Frames", rate: float | None) -> Fraction:
+    """Return the frames a second of a video file; for other frames `rate`, or 24."""
+    file_rate = getattr(frames, "rate", None)
+    if file_rate is not None:
+        return Fraction(file_rate)
+    return Fraction(rate or 24).limit_denominator(1001)
 
 
-def _print(run: "VideoRun", summary: "Summary") -> None:
+def _print_summary(run: "VideoRun", summary: "Summary") -> None:
+    """Print in how many frames each id was found, notes, and frames worth a look."""
     for index, count in sorted(summary.found.items()):
         typer.echo(f"id {index} ({summary.names[index]}): in {count} of {summary.frames} frames")
     for note in summary.notes:
         typer.echo(f"note: {note}")
     if summary.look:
-        few = "1 frame is" if len(summary.look) == 1 else f"{len(summary.look)} frames are"
-        typer.echo(f"{few} worth a look, and new labels where wrong (--labels FRAME=MASK):")
-        for frame, why in list(summary.look.items())[:SHOWN]:
-            typer.echo(f"  frame {frame}: {why}")
-        if len(summary.look) > SHOWN:
-            typer.echo(f"  … and {len(summary.look) - SHOWN} more, see results.json")
+        subject = "1 frame is" if len(summary.look) == 1 else f"{len(summary.look)} frames are"
+        typer.echo(f"{subject} worth a look, and new labels where wrong (--labels FRAME=MASK):")
+        for frame, reason in list(summary.look.items())[:MAX_LINES]:
+            typer.echo(f"  frame {frame}: {reason}")
+        if len(summary.look) > MAX_LINES:
+            typer.echo(f"  … and {len(summary.look) - MAX_LINES} more, see results.json")
     typer.echo(f"results: {run.out / 'results.json'}")

