@@ -1,7 +1,7 @@
-"""Found: a labelled picture as another tool's file says it, drawn when it is asked for."""
+"""Annotated images: one entry of another tool's file, and the image files that entries name."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -10,35 +10,39 @@ from PIL import Image
 
 from incontext.errors import InputError
 from incontext.images.image import SUFFIXES
-from incontext.labels.color_mask import Rgb
+from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import IdMap
 
 Size = tuple[int, int]  # width, height
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """One picture of a labelled set.
+class AnnotatedImage:
+    """One image of a labelled set; its labels are drawn when they are needed.
 
     Attributes:
-        where: what to call it in messages, such as "FILE: image a.jpg".
-        picture: its file, or the picture itself.
-        labels: called with (width, height) of the upright picture; ids (H, W) int32.
-        names: of ids, also of such as are not in this picture.
-        colors: the source's own.
-        size: (width, height) that the source says the picture has.
+        location: where it comes from, for messages, such as "FILE: image a.jpg".
+        image: its file, or the image itself.
+        read_labels: (width, height) of the upright image → ids (H, W) int32.
+        names: names of ids; ids that are not in this image may be among them.
+        colors: the source's own colors of ids.
+        size: (width, height) that the source gives for the image.
     """
 
-    where: str
-    picture: Path | Image.Image
-    labels: Callable[[Size], IdMap] = field(repr=False)
+    location: str
+    image: Path | Image.Image
+    read_labels: Callable[[Size], IdMap] = field(repr=False)
     names: dict[int, str] = field(default_factory=dict, repr=False)
     colors: dict[int, Rgb] = field(default_factory=dict, repr=False)
     size: Size | None = None
 
 
-class Folder:
-    """Pictures of a folder, looked up by what another tool calls them."""
+class ImageFolder:
+    """Image files of a folder, found by the names that other tools give them.
+
+    Raises:
+        InputError: not a folder.
+    """
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
@@ -47,116 +51,127 @@ class Folder:
 
     @cached_property
     def files(self) -> list[Path]:
-        """All pictures in it, to any depth."""
-        inside = sorted(self.path.rglob("*"))
-        return [p for p in inside if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
+        """All images in the folder, to any depth, sorted."""
+        return [path for path in image_files(self.path) if not path.name.startswith(".")]
 
-    # Tables, since sets of a hundred thousand pictures look up each of them.
+    # Tables, since sets of a hundred thousand images look up each of them.
     @cached_property
     def by_name(self) -> dict[str, list[Path]]:
-        """Pictures of each file name."""
-        return _grouped(self.files, lambda path: path.name)
+        """Images by file name."""
+        return _group_by(self.files, lambda path: path.name)
 
     @cached_property
     def by_stem(self) -> dict[str, list[Path]]:
-        """Pictures of each name without a suffix."""
-        return _grouped(self.files, lambda path: path.stem)
+        """Images by file name without the suffix."""
+        return _group_by(self.files, lambda path: path.stem)
 
-    def find(self, said: str) -> Path:
-        """The picture that a file name, path or end of an address means.
+    def find(self, reference: str) -> Path:
+        """Return the image that a file name, a path or the end of an address refers to.
 
-        A relative path counts from the folder, or ends or begins farther in than the pictures do;
-        of another path the end counts, since other tools keep pictures elsewhere.
-
-        Raises:
-            InputError: none or several, or a path that leads out of the folder.
-        """
-        said = said.replace("\\", "/")
-        away = said.startswith("/") or bool(PureWindowsPath(said).drive)
-        plain = os.path.normpath(said) if said.strip("/. ") else ""
-        if not plain or (not away and plain.startswith("..")):
-            raise InputError(f"picture {said!r} is no file in {self.path}, or leads out of it")
-        if not away and (self.path / plain).is_file():
-            return self.path / plain
-        return self._only(self.by_name.get(Path(plain).name, []), plain, whole=not away)
-
-    def named(self, stem: str) -> Path:
-        """The picture with this name, folders in front and no suffix.
+        A relative path counts from the folder, or it and the path of an image within the folder end
+        alike. Of an absolute path only the end counts, since other tools keep images elsewhere.
 
         Raises:
-            InputError: none or several.
+            InputError: no image or several fit, or the path leads out of the folder.
         """
-        return self._only(self.by_stem.get(Path(stem).name, []), stem, whole=True, suffix=False)
+        reference = reference.replace("\\", "/")
+        absolute = reference.startswith("/") or bool(PureWindowsPath(reference).drive)
+        path = os.path.normpath(reference) if reference.strip("/. ") else ""
+        if not path or (not absolute and path.startswith("..")):
+            raise InputError(f"picture {reference!r} is no file in {self.path}, or leads out of it")
+        if not absolute and (self.path / path).is_file():
+            return self.path / path
+        return self._best_match(self.by_name.get(Path(path).name, []), path, within=not absolute)
 
-    def _only(self, found: list[Path], said: str, whole: bool, suffix: bool = True) -> Path:
-        """The one whose path has the longest end in common with what was said.
+    def find_stem(self, stem: str) -> Path:
+        """Return the image with this name: folders in front, no suffix.
 
-        `whole`: counted within the folder, and one of the two must be an end of the other.
+        Raises:
+            InputError: no image or several fit.
         """
-        wanted = PurePosixPath(said).parts
+        candidates = self.by_stem.get(Path(stem).name, [])
+        return self._best_match(candidates, stem, within=True, suffix=False)
 
-        def alike(path: Path) -> int:
-            plain = path if suffix else path.with_suffix("")
-            parts = plain.relative_to(self.path).parts if whole else plain.absolute().parts
+    def _best_match(
+        self, candidates: list[Path], reference: str, within: bool, suffix: bool = True
+    ) -> Path:
+        """Return the candidate whose path has the longest end in common with the reference.
+
+        Args:
+            within: compare paths within the folder, where one must be an end of the other.
+            suffix: the reference has a suffix.
+        """
+        wanted = PurePosixPath(reference).parts
+
+        def common_end(path: Path) -> int:
+            path = path if suffix else path.with_suffix("")
+            parts = path.relative_to(self.path).parts if within else path.absolute().parts
             if parts == wanted:
                 return len(parts) + 1
-            least = min(len(parts), len(wanted))
+            shorter = min(len(parts), len(wanted))
             pairs = zip(reversed(parts), reversed(wanted), strict=False)
-            same = next((n for n, (a, b) in enumerate(pairs) if a != b), least)
-            return 0 if whole and same < least else same
+            length = next((n for n, (a, b) in enumerate(pairs) if a != b), shorter)
+            return 0 if within and length < shorter else length
 
-        best = max(map(alike, found), default=0)
-        closest = [p for p in found if best and alike(p) == best]
+        best = max(map(common_end, candidates), default=0)
+        closest = [path for path in candidates if best and common_end(path) == best]
         if not closest:
             raise InputError(
-                f"no picture {said!r} in {self.path}; say where pictures are with images= "
+                f"no picture {reference!r} in {self.path}; say where pictures are with images= "
                 "(--images)"
             )
         if len(closest) > 1:
             raise InputError(
-                f"{said!r} can be {closest[0]} or {closest[1]}; say which folder with images= "
+                f"{reference!r} can be {closest[0]} or {closest[1]}; say which folder with images= "
                 "(--images)"
             )
         return closest[0]
 
 
-def _grouped(files: list[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files of a folder, to any depth, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def _group_by(files: list[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = {}
     for path in files:
-        found.setdefault(key(path), []).append(path)
-    return found
+        groups.setdefault(key(path), []).append(path)
+    return groups
 
 
-def pictures_of(path: Path, images: Path | None) -> Folder:
-    """The folder of pictures: the one given, the one that holds the file, the folder itself."""
-    return Folder(images or (path if path.is_dir() else path.parent))
+def image_folder(path: Path, images: Path | None) -> ImageFolder:
+    """Return the folder of images: `images`, else the annotation file's folder or the folder."""
+    return ImageFolder(images or (path if path.is_dir() else path.parent))
 
 
-def given(ids: IdMap, size: Size) -> IdMap:
-    """Labels that were read already, as `Found.labels`."""
+def stored_labels(ids: IdMap, size: Size) -> IdMap:
+    """Return labels that were read before, as `AnnotatedImage.read_labels`."""
     return ids
 
 
-def numbered(names: set[str]) -> dict[str, int]:
-    """Ids of a file that knows names alone: 1, 2, … in alphabetical order."""
+def alphabetical_ids(names: Iterable[str]) -> dict[str, int]:
+    """Number names 1, 2, … in alphabetical order, for files that have no ids."""
     return {name: number for number, name in enumerate(sorted(names), 1)}
 
 
-def once(table: dict[str, int], where: str) -> dict[str, int]:
-    """Ids by name, checked.
+def check_unique_ids(ids: dict[str, int], location: str) -> dict[str, int]:
+    """Return ids by name, checked.
 
     Raises:
-        InputError: an id that two names share, or one that is no id.
+        InputError: two names share an id, or an id is out of range.
     """
-    if len(set(table.values())) < len(table) or not all(0 < i <= 65_535 for i in table.values()):
-        raise InputError(f"{where}: ids {sorted(table.values())}; accepted: each once, 1 … 65535")
-    return table
+    if len(set(ids.values())) < len(ids) or not all(0 < i <= MAX_ID for i in ids.values()):
+        raise InputError(
+            f"{location}: ids {sorted(ids.values())}; accepted: each once, 1 … {MAX_ID}"
+        )
+    return ids
 
 
-def rgb_of(text: str) -> Rgb | None:
-    """ "#ff0080" → (255, 0, 128); None: no such text."""
+def parse_hex_color(text: str) -> Rgb | None:
+    """Convert "#ff0080" to (255, 0, 128); return None for other text."""
     try:
         red, green, blue = bytes.fromhex(text.removeprefix("#"))
-    except ValueError:  # also what unpacking says of another length
+    except ValueError:  # also raised by unpacking another number of bytes
         return None
     return red, green, blue

@@ -1,4 +1,4 @@
-"""Brush: masks in the run lengths of Label Studio, which are those of thi.ng/rle-pack."""
+"""Brush RLE: masks in the run lengths of Label Studio, which are those of thi.ng/rle-pack."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ SIZES = (3, 4, 8, 16)  # bits that lengths of runs may have
 
 
 def encode(mask: "np.ndarray[Any, np.dtype[np.bool_]]") -> list[int]:
-    """(H, W) bool → bytes of the brush format: runs of RGBA values, 0 or 255.
+    """Encode (H, W) bool as bytes of the brush format: runs of RGBA values, 0 or 255.
 
     The format: 32 bits the number of values, 5 bits the word size less 1, four times 4 bits the
     sizes of run lengths less 1; then runs: 1, two bits which size, the length less 1, the value.
@@ -22,24 +22,24 @@ def encode(mask: "np.ndarray[Any, np.dtype[np.bool_]]") -> list[int]:
     for end in ends.tolist():
         while start < end:
             length = min(end - start, 1 << SIZES[-1]) - 1
-            which = next(i for i, size in enumerate(SIZES) if length < 1 << size)
+            choice = next(i for i, size in enumerate(SIZES) if length < 1 << size)
             value = 255 if flat[start] else 0
-            bits.append(f"1{which:02b}{length:0{SIZES[which]}b}{value:08b}")
+            bits.append(f"1{choice:02b}{length:0{SIZES[choice]}b}{value:08b}")
             start += length + 1
     text = "".join(bits)
     text += "0" * (-len(text) % 8)
     return list(int(text, 2).to_bytes(len(text) // 8, "big"))
 
 
-def decode(packed: list[int], shape: tuple[int, int]) -> "np.ndarray[Any, np.dtype[np.bool_]]":
-    """What `encode`, or Label Studio, wrote → (H, W) bool; `shape` is (height, width).
+def decode(rle: list[int], shape: tuple[int, int]) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+    """Decode what `encode`, or Label Studio, wrote to (H, W) bool; `shape` is (height, width).
 
     Raises:
-        InputError: no bytes of this format, or of another size.
+        InputError: not bytes of this format, or of another size.
     """
-    if not packed or not all(type(byte) is int and 0 <= byte <= 255 for byte in packed):
+    if not rle or not all(type(byte) is int and 0 <= byte <= 255 for byte in rle):
         raise InputError("brush RLE must be whole numbers 0 … 255")
-    text, at = "".join(f"{byte:08b}" for byte in packed), 0
+    text, at = "".join(f"{byte:08b}" for byte in rle), 0
 
     def read(count: int) -> int:
         nonlocal at
@@ -52,12 +52,12 @@ def decode(packed: list[int], shape: tuple[int, int]) -> "np.ndarray[Any, np.dty
     sizes = [read(4) + 1 for _ in range(4)]
     if total != shape[0] * shape[1] * 4:
         raise InputError(f"brush RLE of {total} values; expected {shape[1]} · {shape[0]} · 4")
-    values, done = np.zeros(total, np.uint8), 0
-    while done < total:
-        same, length = read(1), read(sizes[read(2)]) + 1
-        if done + length > total:
+    values, position = np.zeros(total, np.uint8), 0
+    while position < total:
+        repeats, length = read(1), read(sizes[read(2)]) + 1
+        if position + length > total:
             raise InputError("brush RLE holds more values than it says")
-        run = read(word) if same else [read(word) for _ in range(length)]
-        values[done : done + length] = run
-        done += length
+        run = read(word) if repeats else [read(word) for _ in range(length)]
+        values[position : position + length] = run
+        position += length
     return values.reshape(*shape, 4)[..., 3] > 127

@@ -1,7 +1,6 @@
 """COCO: instance annotations as run lengths or polygons."""
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,25 +10,24 @@ from typing import Any
 import numpy as np
 
 from incontext.errors import InputError, first_line
-from incontext.formats.annotated_image import Found, Size, pictures_of
-from incontext.formats.overwrite_guard import SIGN, check_file
-from incontext.formats.polygons import polygons
-from incontext.formats.results import Answered, Labelled
+from incontext.formats.annotated_image import AnnotatedImage, Size, image_folder
+from incontext.formats.output import GENERATOR
+from incontext.formats.polygons import Mask, polygons
+from incontext.formats.results import LabelledImage, SegmentationLike
 from incontext.inference.segmentation import write_text
 from incontext.labels.coco import draw, encode_rle
 from incontext.labels.color_mask import MAX_ID
 from incontext.labels.encodings import UNKNOWN, IdMap
 
-START = re.escape(f'{{"info": {{"description": "{SIGN}"}}, ')
-
 
 class Coco:
-    """A COCO file, gathered result by result.
+    """A COCO file, collected result by result.
 
-    One annotation for each id that a picture shows: `category_id` is the id, `score` its presence.
+    One annotation for each id that an image shows: `category_id` is the id, `score` its presence.
 
     Args:
-        outlines: `segmentation` as polygons along the edges of pixels instead of compressed RLE.
+        outlines: write `segmentation` as polygons along the edges of pixels instead of compressed
+            RLE.
 
     Raises:
         InputError: (from `add`) faster-coco-eval, or for outlines SciPy, is missing.
@@ -41,8 +39,8 @@ class Coco:
         self.annotations: list[dict[str, Any]] = []
         self.names: dict[int, str] = {}
 
-    def add(self, file_name: str, result: Answered) -> None:
-        """One picture more."""
+    def add(self, file_name: str, result: SegmentationLike) -> None:
+        """Add the result of one image."""
         height, width = result.labels.shape
         number = len(self.images) + 1
         self.images.append({"id": number, "file_name": file_name, "width": width, "height": height})
@@ -60,17 +58,15 @@ class Coco:
                 "score": round(float(presence), 6),
             })  # fmt: skip
 
-    def _segmentation(self, mask: "np.ndarray[Any, np.dtype[np.bool_]]") -> Any:
+    def _segmentation(self, mask: Mask) -> Any:
         if self.outlines:
             return [ring.ravel().tolist() for ring in polygons(mask)]
         return encode_rle(mask)
 
     def document(self) -> dict[str, Any]:
-        """What the file says."""
+        """Return the content of the file."""
         categories = [{"id": i, "name": name} for i, name in sorted(self.names.items())]
-        return {
-            "images": self.images, "annotations": self.annotations, "categories": categories,
-        }  # fmt: skip
+        return {"images": self.images, "annotations": self.annotations, "categories": categories}
 
     def save(self, path: str | Path) -> Path:
         """Write the file; it appears whole or not at all.
@@ -78,55 +74,50 @@ class Coco:
         Raises:
             OSError: it cannot be written.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return write_text(path, json.dumps(self.document()))
+        return write_text(Path(path), json.dumps(self.document()))
 
 
-def write(results: Iterable[Labelled], out: Path, outlines: bool = False) -> Path:
-    """All results in one file; `file_name` is that of the picture, with the folders that tell
-    it from others of the same name.
+def write(results: Iterable[LabelledImage], out: Path, outlines: bool = False) -> Path:
+    """Write all results to one file.
 
-    Raises: see `Coco`; InputError: another file is there; OSError: it cannot be written.
+    Raises: see `Coco`; OSError: it cannot be written.
     """
-    check_file(out, START)
-    made = Coco(outlines=outlines)
-    for one in results:
-        made.add(str(Path(one.name).with_name(one.source.name)), one)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return write_text(out, json.dumps({"info": {"description": SIGN}, **made.document()}))
+    file = Coco(outlines=outlines)
+    for result in results:
+        file.add(result.file_name, result)
+    return write_text(out, json.dumps({"info": {"description": GENERATOR}, **file.document()}))
 
 
 write_outlines = partial(write, outlines=True)
 
 
-def read(path: Path, images: Path | None) -> Iterator[Found]:
-    """Read every picture of a COCO file, see `incontext.labels.coco.draw`.
+def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
+    """Yield every image of a COCO file; labels as `incontext.labels.coco.draw` draws them.
 
-    A picture without annotations is all background; where categories begin at 0, which is the
+    An image without annotations is all background. Where categories begin at 0, which is the
     background here, ids are one more.
 
     Raises:
-        InputError: no COCO file, or annotations of pictures that are not in it.
+        InputError: not a COCO file, or annotations of images that are not in it.
     """
-    said = _said(path)
-    folder = pictures_of(path, images)
-    lift = int(any(i == 0 for i in said.names))
-    names = {i + lift: name for i, name in said.names.items()}
-    for number, image in said.images.items():
-        own = [
-            {**a, "category_id": a["category_id"] + lift} if "category_id" in a else a
-            for a in said.annotations.get(number, [])
+    file = _read_file(path)
+    folder = image_folder(path, images)
+    shift = int(any(i == 0 for i in file.names))
+    names = {i + shift: name for i, name in file.names.items()}
+    for number, entry in file.images.items():
+        annotations = [
+            {**a, "category_id": a["category_id"] + shift} if "category_id" in a else a
+            for a in file.annotations.get(number, [])
         ]
-        name = str(image["file_name"])
-        where = f"{path}: image {name}"
+        name = str(entry["file_name"])
+        location = f"{path}: image {name}"
         try:
-            picture = folder.find(name)
+            image = folder.find(name)
         except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        there = "width" in image and "height" in image
-        size = (int(image["width"]), int(image["height"])) if there else None
-        yield Found(where, picture, partial(_draw, own), names, size=size)
+            raise InputError(f"{location}: {error}") from None
+        sized = "width" in entry and "height" in entry
+        size = (int(entry["width"]), int(entry["height"])) if sized else None
+        yield AnnotatedImage(location, image, partial(_draw, annotations), names, size=size)
 
 
 def _draw(annotations: list[Any], size: Size) -> IdMap:
@@ -134,37 +125,35 @@ def _draw(annotations: list[Any], size: Size) -> IdMap:
 
 
 @dataclass(frozen=True)
-class _Said:
-    """A COCO file: pictures by id, annotations by the picture's id, names of categories."""
+class _CocoFile:
+    """A COCO file: images by id, annotations by the image's id, names of categories."""
 
     images: dict[Any, dict[str, Any]]
     annotations: dict[Any, list[dict[str, Any]]]
     names: dict[int, str]
 
 
-def _said(path: Path) -> _Said:
+def _read_file(path: Path) -> _CocoFile:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        listed = [(one["id"], dict(one)) for one in data["images"]]
-        images = dict(listed)
-        unnamed = [i for i, one in listed if not isinstance(one["file_name"], str)]
+        entries = [(entry["id"], dict(entry)) for entry in data["images"]]
+        images = dict(entries)
+        unnamed = [i for i, entry in entries if not isinstance(entry["file_name"], str)]
         names = {int(c["id"]): str(c["name"]) for c in data.get("categories", [])}
         annotations: dict[Any, list[dict[str, Any]]] = {}
-        for one in data["annotations"]:
-            annotations.setdefault(one["image_id"], []).append(dict(one))
-            one.get("category_id", 1) + 0
+        for annotation in data["annotations"]:
+            annotations.setdefault(annotation["image_id"], []).append(dict(annotation))
+            annotation.get("category_id", 1) + 0  # raises TypeError unless it is a number
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: not a COCO file with images and annotations "
             f"({type(error).__name__}: {first_line(error)})"
         ) from None
-    strange = [i for i in annotations if i not in images]
-    if unnamed or strange or len(listed) > len(images):
-        raise InputError(
-            f"{path}: " + (
-                f"annotations of image {strange[0]!r}, which is not listed" if strange
-                else f"image {unnamed[0]!r} has no file name" if unnamed
-                else "two images have one id"
-            )
-        )  # fmt: skip
-    return _Said(images, annotations, names)
+    unlisted = [i for i in annotations if i not in images]
+    if unlisted:
+        raise InputError(f"{path}: annotations of image {unlisted[0]!r}, which is not listed")
+    if unnamed:
+        raise InputError(f"{path}: image {unnamed[0]!r} has no file name")
+    if len(entries) > len(images):
+        raise InputError(f"{path}: two images have one id")
+    return _CocoFile(images, annotations, names)

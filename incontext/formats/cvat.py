@@ -1,52 +1,54 @@
 """CVAT for images 1.1: an XML file with masks as run lengths."""
 
-import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
 from incontext.errors import InputError, first_line
-from incontext.formats.annotated_image import Found, Size, numbered, once, pictures_of, rgb_of
-from incontext.formats.overwrite_guard import SIGN, check_file
-from incontext.formats.results import Labelled
+from incontext.formats.annotated_image import (
+    AnnotatedImage,
+    Size,
+    alphabetical_ids,
+    check_unique_ids,
+    image_folder,
+    parse_hex_color,
+)
+from incontext.formats.output import GENERATOR
+from incontext.formats.polygons import Mask
+from incontext.formats.results import LabelledImage
 from incontext.inference.segmentation import write_text
 from incontext.labels.coco import decode_rle, layered
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
 
-START = f'<?xml version="1.0" encoding="utf-8"?>\n<!-- {SIGN} -->\n'
+HEAD = f'<?xml version="1.0" encoding="utf-8"?>\n<!-- {GENERATOR} -->\n'
 
 
-def write(results: Iterable[Labelled], out: Path) -> Path:
-    """One `mask` for each id that a picture shows; `name` is the picture's file name, with the
-    folders that tell it from others of the same name.
+def write(results: Iterable[LabelledImage], out: Path) -> Path:
+    """Write all results to one file: a `mask` for each id that an image shows.
 
-    The labels are in `meta`, their ids too, which CVAT itself does not read.
+    The labels are in `meta`, with their ids, which CVAT itself does not read.
 
     Raises:
-        InputError: another file is there.
         OSError: it cannot be written.
     """
-    check_file(out, re.escape(START))
     root = ElementTree.Element("annotations")
     ElementTree.SubElement(root, "version").text = "1.1"
     meta = ElementTree.SubElement(root, "meta")
     names, colors = dict[int, str](), dict[int, Rgb]()
-    for number, one in enumerate(results):
-        names |= one.names
-        colors |= one.colors
-        height, width = one.labels.shape
+    for number, result in enumerate(results):
+        names |= result.names
+        colors |= result.colors
+        height, width = result.labels.shape
         image = ElementTree.SubElement(
-            root, "image", id=str(number), name=str(Path(one.name).with_name(one.source.name)),
-            width=str(width), height=str(height),
+            root, "image", id=str(number), name=result.file_name, width=str(width),
+            height=str(height),
         )  # fmt: skip
-        for index in one.presence:
-            if (one.labels == index).any():
-                ElementTree.SubElement(image, "mask", _mask(one.labels == index, one.names[index]))
+        for index, mask in result.masks():
+            ElementTree.SubElement(image, "mask", _mask_attributes(mask, result.names[index]))
     labels = ElementTree.SubElement(ElementTree.SubElement(meta, "task"), "labels")
     for index in sorted(names):
         label = ElementTree.SubElement(labels, "label")
@@ -54,13 +56,12 @@ def write(results: Iterable[Labelled], out: Path) -> Path:
         ElementTree.SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*colors[index])
         ElementTree.SubElement(label, "id").text = str(index)
     ElementTree.indent(root)
-    out.parent.mkdir(parents=True, exist_ok=True)
     text = ElementTree.tostring(root, encoding="unicode")
-    return write_text(out, f"{START}{text}\n")
+    return write_text(out, f"{HEAD}{text}\n")
 
 
-def _mask(mask: "np.ndarray[Any, np.dtype[np.bool_]]", label: str) -> dict[str, str]:
-    """Attributes: the box around the mask, and runs in it, row by row, background first."""
+def _mask_attributes(mask: Mask, label: str) -> dict[str, str]:
+    """Return the box around the mask, and the runs in it, row by row, background first."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     flat = np.concatenate([[False], mask[top:bottom, left:right].ravel()])
@@ -73,13 +74,14 @@ def _mask(mask: "np.ndarray[Any, np.dtype[np.bool_]]", label: str) -> dict[str, 
     }  # fmt: skip
 
 
-def read(path: Path, images: Path | None) -> Iterator[Found]:
-    """Every image of the file: masks and polygons, those of a higher `z_order` on top. One without
-    any is all background. Ids are those in `meta`, or the order of labels there, or else their
-    alphabetical order.
+def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
+    """Yield every image of the file: masks and polygons, a higher `z_order` on top.
+
+    An image without any is all background. Ids are those in `meta`, else the order of the labels
+    there, else the alphabetical order of the labels in use.
 
     Raises:
-        InputError: no such file, one of a video, or a picture that is not found.
+        InputError: no such file, a file of a video, or an image that is not found.
     """
     try:
         root = ElementTree.parse(path).getroot()
@@ -87,60 +89,62 @@ def read(path: Path, images: Path | None) -> Iterator[Found]:
         raise InputError(f"{path}: not CVAT for images ({first_line(error)})") from None
     if root.tag != "annotations" or root.find("track") is not None:
         raise InputError(f"{path}: accepted: CVAT for images 1.1, which has no tracks")
-    folder = pictures_of(path, images)
-    ids, colors = _labels(root, str(path))
+    folder = image_folder(path, images)
+    ids, colors = _read_labels(root, str(path))
     names = {index: name for name, index in ids.items()}
-    for image in root.iter("image"):
-        name = image.get("name", "")
-        where = f"{path}: image {name}"
+    for element in root.iter("image"):
+        name = element.get("name", "")
+        location = f"{path}: image {name}"
         try:
-            picture = folder.find(name)
-            size = (int(image.get("width", "")), int(image.get("height", "")))
+            image = folder.find(name)
+            size = (int(element.get("width", "")), int(element.get("height", "")))
         except ValueError as error:  # InputError is one
-            raise InputError(f"{where}: {error}") from None
-        yield Found(where, picture, partial(_draw, image, ids), names, colors, size)
+            raise InputError(f"{location}: {error}") from None
+        yield AnnotatedImage(location, image, partial(_draw, element, ids), names, colors, size)
 
 
-def _labels(root: ElementTree.Element, where: str) -> tuple[dict[str, int], dict[int, Rgb]]:
-    """Ids by name, colors by id."""
-    used = {s.get("label", "") for image in root.iter("image") for s in image if s.tag != "tag"}
+def _read_labels(root: ElementTree.Element, path: str) -> tuple[dict[str, int], dict[int, Rgb]]:
+    """Return ids by name and colors by id."""
+    shapes = (shape for image in root.iter("image") for shape in image if shape.tag != "tag")
+    used_names = {shape.get("label", "") for shape in shapes}
     meta = root.find("meta")
-    said = [] if meta is None else list(meta.iter("label"))
-    if not said:
-        return numbered(used), {}
-    numbers = [label.findtext("id", "") for label in said]
-    exact = all(number.isdecimal() for number in numbers)
+    labels = [] if meta is None else list(meta.iter("label"))
+    if not labels:
+        return alphabetical_ids(used_names), {}
+    numbers = [label.findtext("id", "") for label in labels]
+    numbered = all(number.isdecimal() for number in numbers)
     ids = {
-        label.findtext("name", ""): int(number) if exact else order
-        for order, (label, number) in enumerate(zip(said, numbers, strict=True), 1)
+        label.findtext("name", ""): int(number) if numbered else order
+        for order, (label, number) in enumerate(zip(labels, numbers, strict=True), 1)
     }
-    strange = sorted(used - ids.keys())
-    if strange:
-        raise InputError(f"{where}: label {strange[0]!r} is used, but is not in meta")
+    undefined = sorted(used_names - ids.keys())
+    if undefined:
+        raise InputError(f"{path}: label {undefined[0]!r} is used, but is not in meta")
     colors = {
-        ids[label.findtext("name", "")]: rgb_of(label.findtext("color", "")) for label in said
+        ids[label.findtext("name", "")]: parse_hex_color(label.findtext("color", ""))
+        for label in labels
     }
-    return once(ids, where), {i: rgb for i, rgb in colors.items() if rgb}
+    return check_unique_ids(ids, path), {i: rgb for i, rgb in colors.items() if rgb}
 
 
 def _draw(image: ElementTree.Element, ids: dict[str, int], size: Size) -> IdMap:
     shapes = [shape for shape in image if shape.tag != "tag"]
-    floors = dict[int, list[tuple[Any, int]]]()
+    layers = dict[int, list[tuple[Mask, int]]]()  # by z_order
     for number, shape in enumerate(shapes, 1):
         try:
-            mask = _shape(shape, size)
-            floor = int(shape.get("z_order", "0"))
+            mask = _read_mask(shape, size)
+            order = int(shape.get("z_order", "0"))
         except (ValueError, TypeError) as error:  # InputError is a ValueError
             raise InputError(f"{shape.tag} {number}: {first_line(error)}") from None
-        floors.setdefault(floor, []).append((mask, ids[shape.get("label", "")]))
-    made = np.zeros((size[1], size[0]), np.int32)
-    for floor in sorted(floors):
-        drawn = layered(floors[floor], size)
-        made = np.where(drawn > 0, drawn, made)
-    return made
+        layers.setdefault(order, []).append((mask, ids[shape.get("label", "")]))
+    labels = np.zeros((size[1], size[0]), np.int32)
+    for order in sorted(layers):
+        layer = layered(layers[order], size)
+        labels = np.where(layer > 0, layer, labels)
+    return labels
 
 
-def _shape(shape: ElementTree.Element, size: Size) -> "np.ndarray[Any, np.dtype[np.bool_]]":
+def _read_mask(shape: ElementTree.Element, size: Size) -> Mask:
     if shape.tag == "polygon":
         points = shape.get("points", "").split(";")
         return decode_rle([[float(p) for point in points for p in point.split(",")]], size)

@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from incontext.data.pictures import IGNORE, describe, read_pairs
+from incontext.data.pictures import IGNORE_INDEX, read_metadata, read_pairs
 from incontext.errors import InputError
 from incontext.formats import coco, cvat, geotiff, label_studio, results, voc, yolo
-from incontext.formats.annotated_image import Found, given
+from incontext.formats.annotated_image import AnnotatedImage, Size, stored_labels
 from incontext.images.image import read_image
 from incontext.inference.example import Example
 from incontext.labels.color_mask import MAX_ID
@@ -24,28 +23,33 @@ from incontext.labels.partial import mark
 class Reader:
     """How a format is read, and told from others."""
 
-    read: Callable[[Path, Path | None], Iterator[Found]]
+    read: Callable[[Path, Path | None], Iterator[AnnotatedImage]]
     recognises: Callable[[Path], bool]
-    what: str
+    description: str
+
+
+def _has_suffix(path: Path, *suffixes: str) -> bool:
+    """Return whether a path is a file with one of these suffixes."""
+    return path.is_file() and path.suffix.lower() in suffixes
 
 
 def _begins(path: Path, suffix: str, start: str) -> bool:
-    """Whether a file has a suffix and begins with a character."""
-    if not path.is_file() or path.suffix.lower() != suffix:
+    """Return whether a file has a suffix and begins with a character."""
+    if not _has_suffix(path, suffix):
         return False
     with path.open("rb") as file:
         return file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == start.encode()
 
 
-def _pairs(path: Path, images: Path | None) -> Iterator[Found]:
-    """The folder layout of tuning and training."""
+def _read_pairs(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
+    """Yield the images of a set in the folder layout of tuning and training."""
     if images is not None:
         raise InputError(f"{path}: a set with images/ of its own; images= (--images) says others")
-    said = describe(path).get("classes", {})
-    names = {int(i): str(n) for i, n in said.items() if str(i).isdecimal()} if said else {}
-    for name, picture, ids in read_pairs(path):
-        labels = np.where(ids == IGNORE, UNKNOWN, ids.astype(np.int32))
-        yield Found(f"{path}: {name}", picture, partial(given, labels), names)
+    classes = read_metadata(path).get("classes", {})
+    names = {int(i): str(n) for i, n in classes.items() if str(i).isdecimal()} if classes else {}
+    for name, image, ids in read_pairs(path):
+        labels = np.where(ids == IGNORE_INDEX, UNKNOWN, ids.astype(np.int32))
+        yield AnnotatedImage(f"{path}: {name}", image, partial(stored_labels, labels), names)
 
 
 READERS = {
@@ -54,7 +58,7 @@ READERS = {
     ),
     "yolo": Reader(
         yolo.read,
-        lambda p: bool(yolo.yamls(p)) or (p.is_file() and p.suffix.lower() in (".yaml", ".yml")),
+        lambda p: bool(yolo.data_files(p)) or _has_suffix(p, ".yaml", ".yml"),
         "YOLO segmentation: data.yaml, images/ and labels/",
     ),
     "voc": Reader(
@@ -66,17 +70,14 @@ READERS = {
     ),
     "cvat": Reader(cvat.read, partial(_begins, suffix=".xml", start="<"), "CVAT for images 1.1"),
     "pairs": Reader(
-        _pairs,
+        _read_pairs,
         lambda p: ((p / "images").is_dir() and (p / "labels").is_dir()) or p.suffix == ".tar",
         "images/ and labels/*.png of the same names",
     ),
     "geotiff": Reader(
         geotiff.read,
-        lambda p: (
-            p.suffix.lower() in (".tif", ".tiff")
-            or (p.is_dir() and bool(geotiff.tifs(p)))
-        ),
-        "GeoTIFF label rasters, pictures beside",
+        lambda p: bool(geotiff.tiff_files(p)) if p.is_dir() else _has_suffix(p, ".tif", ".tiff"),
+        "GeoTIFF label rasters, with their pictures",
     ),
 }  # fmt: skip
 
@@ -89,22 +90,21 @@ def read_examples(
     unlabelled: str = "background",
     negative: int | Sequence[int] | None = None,
 ) -> Iterator[Example]:
-    """Labelled data of another tool as examples, one at a time, in the file's order.
+    """Read labelled data of another tool as examples, one at a time, in the file's order.
 
-    Ids are the format's own where it has numbers from 1 on; names come along in `Example.names`.
-    Labels count on the upright picture, as all of these tools show it.
+    Ids are the format's own if it has numbers from 1 on; names come along in `Example.names`.
+    Labels count on the upright image, as all of these tools show it.
 
     Args:
         path: a file or folder in one of the formats of `READERS`.
-        images: folder of the pictures (GeoTIFF: or one file); None: beside the file, or in the
-            folder.
-        format: name of the format; None: by looking.
+        images: folder of the images (GeoTIFF: or one file); None: the file's folder, or the folder.
+        format: name of the format; None: recognised from the file or folder.
         unlabelled: see `Example`.
         negative: see `Example`.
 
     Raises:
-        InputError: an unknown format, no labelled picture; from the iterator: an entry that
-            cannot be read; file and entry are named.
+        InputError: an unknown format, no labelled image; from the iterator: an entry that cannot be
+            read; file and entry are named.
     """
     path, images = Path(path), Path(images) if images is not None else None
     if not path.exists():
@@ -115,45 +115,54 @@ def read_examples(
         raise InputError(f"format {format!r}; accepted: {', '.join(READERS)}")
     name = format or next((n for n, r in READERS.items() if r.recognises(path)), None)
     if name is None:
-        known = "; ".join(f"{n} ({r.what})" for n, r in READERS.items())
-        raise InputError(f"{path}: labels of no known format; accepted: {known}")
+        formats = "; ".join(f"{n} ({r.description})" for n, r in READERS.items())
+        raise InputError(f"{path}: labels of no known format; accepted: {formats}")
     return _examples(path, READERS[name].read(path, images), unlabelled, negative)
 
 
-def _examples(path: Path, found: Iterator[Found], *partly: Any) -> Iterator[Example]:
+def _examples(
+    path: Path,
+    annotated_images: Iterator[AnnotatedImage],
+    unlabelled: str,
+    negative: int | Sequence[int] | None,
+) -> Iterator[Example]:
     count = 0
-    for one in found:
-        yield _example(one, *partly)
+    for annotated in annotated_images:
+        yield _example(annotated, unlabelled, negative)
         count += 1
     if not count:
         raise InputError(f"{path}: no labelled picture in it")
 
 
-def _example(one: Found, unlabelled: str, negative: int | Sequence[int] | None) -> Example:
+def _example(
+    annotated: AnnotatedImage, unlabelled: str, negative: int | Sequence[int] | None
+) -> Example:
     try:
-        image = read_image(one.picture)
-        if one.size not in (None, image.size):
-            raise InputError(_differs(one.size, image.size))
+        image = read_image(annotated.image)
+        if annotated.size is not None:
+            _check_size(annotated.size, image.size)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            ids = one.labels(image.size)
-        if ids.shape != image.size[::-1]:
-            raise InputError(_differs(ids.shape[::-1], image.size))
+            ids = annotated.read_labels(image.size)
+        _check_size(ids.shape[::-1], image.size)
         if ids.max(initial=0) > MAX_ID:
             raise InputError(f"id {ids.max()}; accepted: 0 … {MAX_ID}")
-        here = set(np.unique(ids).tolist())
-        labels = Labels(ids, {i: rgb for i, rgb in one.colors.items() if i in here})
+        present = set(np.unique(ids).tolist())
+        labels = Labels(ids, {i: rgb for i, rgb in annotated.colors.items() if i in present})
         labels = mark(labels, unlabelled, negative)
     except InputError as error:
-        raise InputError(f"{one.where}: {error}") from None
+        raise InputError(f"{annotated.location}: {error}") from None
     for warning in caught:
-        warnings.warn(f"{one.where}: {warning.message}", stacklevel=4)
-    source = one.picture.name if isinstance(one.picture, Path) else one.where.rpartition(": ")[2]
-    return Example.of(image, labels, one.names, source)
+        warnings.warn(f"{annotated.location}: {warning.message}", stacklevel=4)
+    path = annotated.image
+    source = path.name if isinstance(path, Path) else annotated.location.rpartition(": ")[2]
+    return Example.of(image, labels, annotated.names, source)
 
 
-def _differs(said: Any, size: tuple[int, int]) -> str:
-    return (
-        f"labels of {said[0]}×{said[1]}, their picture is {size[0]}×{size[1]}; they must have the "
-        "same size (a picture with EXIF rotation counts upright)"
-    )
+def _check_size(labels_size: Size, size: Size) -> None:
+    """Raise InputError unless labels have the size of their image."""
+    if labels_size != size:
+        raise InputError(
+            f"labels of {labels_size[0]}×{labels_size[1]}, their picture is {size[0]}×{size[1]}; "
+            "they must have the same size (a picture with EXIF rotation counts upright)"
+        )

@@ -10,21 +10,20 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
-import numpy as np
-
 from incontext.errors import InputError, first_line
 from incontext.formats.annotated_image import (
-    Folder,
-    Found,
+    AnnotatedImage,
+    ImageFolder,
     Size,
-    numbered,
-    once,
-    pictures_of,
-    rgb_of,
+    alphabetical_ids,
+    check_unique_ids,
+    image_folder,
+    parse_hex_color,
 )
 from incontext.formats.brush_rle import decode, encode
-from incontext.formats.overwrite_guard import SIGN, check_file
-from incontext.formats.results import Labelled
+from incontext.formats.output import GENERATOR
+from incontext.formats.polygons import Mask
+from incontext.formats.results import LabelledImage
 from incontext.inference.segmentation import write_text
 from incontext.labels.coco import decode_rle, layered
 from incontext.labels.color_mask import Rgb
@@ -32,59 +31,55 @@ from incontext.labels.encodings import IdMap
 
 FROM, TO = "label", "image"  # names in the labelling configuration
 REGIONS = ("brushlabels", "polygonlabels")
-SAID = ("choices", "number", "pairwise", "rating", "relation", "taxonomy", "textarea")  # no region
-# What Label Studio exports keeps our predictions, but begins otherwise.
-START = (
-    r'\[\]$|\[\{"data": \{"image": "(?:[^"\\]|\\.)*"\}, '
-    r'"predictions": \[\{"model_version": "incontext"'
-)
-HEAD = f"<!-- {SIGN} -->\n"  # of the configuration
-UPLOADED = re.compile(r"[0-9a-f]{8}-")
+# Annotations of the whole task, which mark no region.
+TASK_LEVEL = ("choices", "number", "pairwise", "rating", "relation", "taxonomy", "textarea")
+HEAD = f"<!-- {GENERATOR} -->\n"  # of the configuration
+UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")
 
 
-def write(results: Iterable[Labelled], out: Path) -> Path:
-    """A JSON file to import, with one prediction a picture; its masks are `brushlabels`.
+def config_path(tasks: Path) -> Path:
+    """Return where the labelling configuration of a file of tasks is: NAME.config.xml beside it."""
+    return tasks.with_suffix(".config.xml")
 
-    The labelling configuration that it fits is written beside it, as NAME.config.xml.
+
+def write(results: Iterable[LabelledImage], out: Path) -> Path:
+    """Write a JSON file to import, with one prediction an image; its masks are `brushlabels`.
+
+    The labelling configuration that fits it is written to `config_path`.
 
     Raises:
-        InputError: other files are there.
         OSError: it cannot be written.
     """
-    beside = out.with_suffix(".config.xml")
-    check_file(out, START)
-    check_file(beside, re.escape(HEAD))
     tasks, names, colors = list[Any](), dict[int, str](), dict[int, Rgb]()
-    for one in results:
-        names |= one.names
-        colors |= one.colors
-        height, width = one.labels.shape
-        found = [
+    for result in results:
+        names |= result.names
+        colors |= result.colors
+        height, width = result.labels.shape
+        regions = [
             {
-                "id": f"{one.name}-{index}", "type": "brushlabels", "from_name": FROM,
+                "id": f"{result.name}-{index}", "type": "brushlabels", "from_name": FROM,
                 "to_name": TO, "original_width": width, "original_height": height,
-                "image_rotation": 0, "score": one.presence[index],
+                "image_rotation": 0, "score": result.presence[index],
                 "value": {
-                    "format": "rle", "rle": encode(one.labels == index),
-                    "brushlabels": [one.names[index]],
+                    "format": "rle", "rle": encode(mask), "brushlabels": [result.names[index]],
                 },
             }
-            for index in one.presence
-            if (one.labels == index).any()
+            for index, mask in result.masks()
         ]  # fmt: skip
-        score = max((one.presence[i] for i in one.presence), default=0.0)
+        score = max(result.presence.values(), default=0.0)
         tasks.append({
-            "data": {"image": str(one.source)},
-            "predictions": [{"model_version": "incontext", "score": score, "result": found}],
+            "data": {"image": str(result.source)},
+            "predictions": [{"model_version": "incontext", "score": score, "result": regions}],
         })  # fmt: skip
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(beside, HEAD + config(names, colors))
+    write_text(config_path(out), HEAD + labelling_config(names, colors))
     return write_text(out, json.dumps(tasks))
 
 
-def config(names: Mapping[int, str], colors: Mapping[int, Rgb]) -> str:
-    """The labelling configuration for pictures with these classes; `category` is the id, which
-    Label Studio takes over into what it exports as COCO."""
+def labelling_config(names: Mapping[int, str], colors: Mapping[int, Rgb]) -> str:
+    """Return the labelling configuration for images with these classes.
+
+    `category` is the id, which Label Studio takes over into what it exports as COCO.
+    """
     from xml.sax.saxutils import quoteattr
 
     labels = "".join(
@@ -99,17 +94,19 @@ def config(names: Mapping[int, str], colors: Mapping[int, Rgb]) -> str:
     )
 
 
-def read(path: Path, images: Path | None) -> Iterator[Found]:
-    """Every task of a JSON export that has an annotation, or else a prediction; others are left
-    out. Brushes and polygons; ids are the `category` of labels in NAME.config.xml beside it, or
-    the order of labels there, or else their alphabetical order.
+def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
+    """Yield every task of a JSON export that has an annotation, or else a prediction.
+
+    Tasks without either are left out. Ids are the `category` of the labels in the configuration at
+    `config_path`, else the order of the labels there, else the alphabetical order of the labels in
+    use.
 
     Raises:
-        InputError: no such file, a task with several annotations, a picture that is not found.
+        InputError: no such file, a task with several annotations, an image that is not found.
     """
     try:
-        tasks = list(json.loads(path.read_text(encoding="utf-8")))
-        marked = [(n, dict(task["data"]), _regions(task)) for n, task in enumerate(tasks, 1)]
+        entries = list(json.loads(path.read_text(encoding="utf-8")))
+        tasks = [(n, dict(task["data"]), _regions(task)) for n, task in enumerate(entries, 1)]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -117,34 +114,36 @@ def read(path: Path, images: Path | None) -> Iterator[Found]:
             f"{path}: not a JSON export of Label Studio ({type(error).__name__}: "
             f"{first_line(error)})"
         ) from None
-    done = [(n, data, regions) for n, data, regions in marked if regions is not None]
-    folder = pictures_of(path, images)
-    used = {name for _, _, regions in done for r in regions for name in _names(r)}
-    ids, colors = _config(path.with_suffix(".config.xml"), used)
+    labelled_tasks = [(n, data, regions) for n, data, regions in tasks if regions is not None]
+    folder = image_folder(path, images)
+    used_names = {
+        name for _, _, regions in labelled_tasks for region in regions for name in _names(region)
+    }
+    ids, colors = _read_config(config_path(path), used_names)
     names = {index: name for name, index in ids.items()}
-    for number, data, regions in done:
-        where = f"{path}: task {number}"
+    for number, data, regions in labelled_tasks:
+        location = f"{path}: task {number}"
         try:
-            picture = _picture(data, folder)
+            image = _find_image(data, folder)
         except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        where = f"{where} ({picture.name})"
-        yield Found(where, picture, partial(_draw, regions, ids), names, colors)
+            raise InputError(f"{location}: {error}") from None
+        location = f"{location} ({image.name})"
+        yield AnnotatedImage(location, image, partial(_draw, regions, ids), names, colors)
 
 
 def _regions(task: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """What was marked in a task; None: nobody has looked at it.
+    """Return the regions marked in a task; None if nobody has annotated it.
 
     Raises:
-        InputError: several have.
+        InputError: several annotations.
     """
     for key in ("annotations", "predictions"):
-        given = [a for a in task.get(key) or [] if not a.get("was_cancelled")]
-        true = [a for a in given if a.get("ground_truth")] or given
-        if len(true) > 1:
-            raise InputError(f"task {task.get('id', task['data'])}: {len(true)} {key}; keep one")
-        if true:
-            return [dict(r) for r in true[0]["result"] if r.get("type") not in SAID]
+        results = [a for a in task.get(key) or [] if not a.get("was_cancelled")]
+        results = [a for a in results if a.get("ground_truth")] or results
+        if len(results) > 1:
+            raise InputError(f"task {task.get('id', task['data'])}: {len(results)} {key}; keep one")
+        if results:
+            return [dict(r) for r in results[0]["result"] if r.get("type") not in TASK_LEVEL]
     return None
 
 
@@ -152,62 +151,62 @@ def _names(region: dict[str, Any]) -> list[str]:
     return list(region["value"].get(region.get("type"), []))
 
 
-def _config(path: Path, used: set[str]) -> tuple[dict[str, int], dict[int, Rgb]]:
-    """Ids by name, colors by id, of a labelling configuration; in order where there is none."""
+def _read_config(path: Path, used_names: set[str]) -> tuple[dict[str, int], dict[int, Rgb]]:
+    """Return ids by name and colors by id of a labelling configuration, if there is one."""
     if not path.is_file():
-        ids = numbered(used)
-        listed = ", ".join(f"{index} {name}" for name, index in ids.items())
+        ids = alphabetical_ids(used_names)
+        text = ", ".join(f"{index} {name}" for name, index in ids.items())
         warnings.warn(
-            f"no {path.name} beside the tasks, so ids follow the alphabet: {listed}; put the "
+            f"no {path.name} beside the tasks, so ids follow the alphabet: {text}; put the "
             "labelling configuration there to have its order",
             stacklevel=2,
         )
         return ids, {}
     try:
-        labels = [one for one in ElementTree.parse(path).iter("Label") if one.get("value")]
-        said = [one.get("category") for one in labels]
-        whole = all(number is not None and number.isdecimal() for number in said)
+        labels = [label for label in ElementTree.parse(path).iter("Label") if label.get("value")]
+        categories = [label.get("category") for label in labels]
+        numbered = all(number is not None and number.isdecimal() for number in categories)
         ids = {
-            str(one.get("value")): int(str(number)) if whole else order
-            for order, (one, number) in enumerate(zip(labels, said, strict=True), 1)
+            str(label.get("value")): int(str(number)) if numbered else order
+            for order, (label, number) in enumerate(zip(labels, categories, strict=True), 1)
         }
         colors = {
-            ids[str(one.get("value"))]: rgb
-            for one in labels
-            if (rgb := rgb_of(one.get("background", "")))
+            ids[str(label.get("value"))]: rgb
+            for label in labels
+            if (rgb := parse_hex_color(label.get("background", "")))
         }
     except (ElementTree.ParseError, InputError) as error:
         raise InputError(f"{path}: no labelling configuration ({first_line(error)})") from None
-    strange = sorted(used - ids.keys())
-    if strange:
-        raise InputError(f"{path}: label {strange[0]!r} is used, but is not in it")
-    return once(ids, str(path)), colors
+    undefined = sorted(used_names - ids.keys())
+    if undefined:
+        raise InputError(f"{path}: label {undefined[0]!r} is used, but is not in it")
+    return check_unique_ids(ids, str(path)), colors
 
 
-def _picture(data: dict[str, Any], folder: Folder) -> Path:
-    """The picture of a task, by the end of its address; uploads have 8 digits in front."""
+def _find_image(data: dict[str, Any], folder: ImageFolder) -> Path:
+    """Return the image of a task, by the end of its address; uploads have 8 digits in front."""
     address = next((v for v in (data.get("image"), *data.values()) if isinstance(v, str)), None)
     if address is None:
         raise InputError(f"no picture among {sorted(data)}")
     parts = urlsplit(address)
     local = parts.query.startswith("d=")  # a file below a folder that only the server knows
-    said = unquote(f"/{parts.query.removeprefix('d=')}" if local else parts.path)
+    path = unquote(f"/{parts.query.removeprefix('d=')}" if local else parts.path)
     try:
-        return folder.find(said)
+        return folder.find(path)
     except InputError:
-        name = Path(said).name
-        if not UPLOADED.match(name):
+        name = Path(path).name
+        if not UPLOAD_PREFIX.match(name):
             raise
-        return folder.find(f"/{UPLOADED.sub('', name)}")
+        return folder.find(f"/{UPLOAD_PREFIX.sub('', name)}")
 
 
 def _draw(regions: list[dict[str, Any]], ids: dict[str, int], size: Size) -> IdMap:
-    return layered(_masks(regions, ids, size), size)
+    return layered(_read_masks(regions, ids, size), size)
 
 
-def _masks(
+def _read_masks(
     regions: list[dict[str, Any]], ids: dict[str, int], size: Size
-) -> Iterator[tuple[Any, int]]:
+) -> Iterator[tuple[Mask, int]]:
     for number, region in enumerate(regions, 1):
         try:
             names = _names(region)
@@ -215,7 +214,7 @@ def _masks(
                 raise InputError(f"{region.get('type')}; accepted: brushlabels, polygonlabels")
             if len(names) != 1:
                 raise InputError(f"labels {names}; accepted: one a region")
-            yield _mask(region, size), ids[names[0]]
+            yield _read_mask(region, size), ids[names[0]]
         except InputError as error:
             raise InputError(f"region {region.get('id', number)}: {error}") from None
         except (KeyError, TypeError, ValueError) as error:
@@ -224,11 +223,11 @@ def _masks(
             ) from None
 
 
-def _mask(region: dict[str, Any], size: Size) -> "np.ndarray[Any, np.dtype[np.bool_]]":
-    given = (int(region["original_width"]), int(region["original_height"]))
-    if given != size:
+def _read_mask(region: dict[str, Any], size: Size) -> Mask:
+    original = (int(region["original_width"]), int(region["original_height"]))
+    if original != size:
         raise InputError(
-            f"{given[0]}×{given[1]}, its picture is {size[0]}×{size[1]} (upright, where EXIF "
+            f"{original[0]}×{original[1]}, its picture is {size[0]}×{size[1]} (upright, where EXIF "
             "rotates it)"
         )
     if region.get("image_rotation"):

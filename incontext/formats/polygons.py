@@ -12,31 +12,26 @@ STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # (y, x): right, down, left, up
 
 
 def polygons(mask: Mask) -> list[Ring]:
-    """One polygon for each 4-connected part: corners (x, y), (n, 2) in pixels from the upper left
-    corner of the picture, 0 … width and 0 … height.
+    """Return one polygon for each 4-connected part: corners (x, y), (n, 2) in pixels.
 
-    A hole is joined to its outline by a cut of no width, so that a polygon is all of its part;
-    filling it (even-odd or nonzero) gives back the mask.
+    Corners count from the upper left corner of the image, 0 … width and 0 … height. A hole is
+    joined to its outline by a cut of no width, so that a polygon is all of its part; filling it
+    (even-odd or nonzero) gives back the mask.
 
     Raises:
         InputError: SciPy is missing.
     """
-    ndimage = check_outlines()
+    ndimage = _import_ndimage()
     parts, _ = ndimage.label(mask)
-    found = []
+    outlines = []
     for number, (rows, columns) in enumerate(ndimage.find_objects(parts), 1):
         rings = _rings(parts[rows, columns] == number)
         corner = np.array((columns.start, rows.start))
-        found.append(_joined(rings) + corner)
-    return found
+        outlines.append(_join_holes(rings) + corner)
+    return outlines
 
 
-def check_outlines() -> Any:
-    """SciPy's ndimage.
-
-    Raises:
-        InputError: it is not installed.
-    """
+def _import_ndimage() -> Any:
     try:
         from scipy import ndimage
     except ImportError:
@@ -45,9 +40,9 @@ def check_outlines() -> Any:
 
 
 def _rings(mask: Mask) -> list[Ring]:
-    """Closed ways along pixel edges with the mask on the right hand; the outline is the first."""
+    """Return closed paths along pixel edges, the mask on their right; the outline is the first."""
     padded = np.pad(mask, 1)
-    edges: dict[tuple[int, int], list[int]] = {}
+    edges: dict[tuple[int, int], list[int]] = {}  # start (y, x) → directions
     # An edge above a pixel runs right, right of it down, below it left, left of it up.
     for direction, (shift, corner) in enumerate(
         (((-1, 0), (0, 0)), ((0, 1), (0, 1)), ((1, 0), (1, 1)), ((0, -1), (1, 0)))
@@ -61,11 +56,11 @@ def _rings(mask: Mask) -> list[Ring]:
         at, direction = start, edges[start][0]
         corners: list[tuple[int, int]] = []
         while True:
-            # Where two ways cross, turn right: diagonal neighbors are two parts.
-            leaving = edges[at]
-            turn = min(leaving, key=lambda d: (direction + 1 - d) % 4)
-            leaving.remove(turn)
-            if not leaving:
+            # Where two paths cross, turn right: diagonal neighbors are two parts.
+            directions = edges[at]
+            turn = min(directions, key=lambda d: (direction + 1 - d) % 4)
+            directions.remove(turn)
+            if not directions:
                 del edges[at]
             if not corners or turn != direction:
                 corners.append(at)
@@ -77,12 +72,12 @@ def _rings(mask: Mask) -> list[Ring]:
     return rings
 
 
-def _joined(rings: list[Ring]) -> Ring:
-    """The outline with every hole cut open to it at the corners that are nearest."""
-    whole = rings[0]
+def _join_holes(rings: list[Ring]) -> Ring:
+    """Return the outline, cut open to every hole where their corners are nearest."""
+    outline = rings[0]
     for hole in sorted(rings[1:], key=lambda ring: (ring[:, 0].min(), ring[:, 1].min())):
-        gaps = np.abs(whole[:, None] - hole[None]).sum(2)
-        here, there = np.unravel_index(gaps.argmin(), gaps.shape)
-        around = np.concatenate([hole[there:], hole[: there + 1]])
-        whole = np.concatenate([whole[: here + 1], around, whole[here:]])
-    return whole
+        gaps = np.abs(outline[:, None] - hole[None]).sum(2)
+        i, j = np.unravel_index(gaps.argmin(), gaps.shape)
+        around = np.concatenate([hole[j:], hole[: j + 1]])
+        outline = np.concatenate([outline[: i + 1], around, outline[i:]])
+    return outline

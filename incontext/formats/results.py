@@ -1,4 +1,4 @@
-"""Labelled: what every format is written from, and the results of `incontext segment` as such."""
+"""Results: labelled images as `incontext segment` wrote them, the source of every export."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,36 +11,38 @@ from PIL import Image
 
 from incontext.batch.records import read_all, sources
 from incontext.errors import InputError, first_line
-from incontext.formats.annotated_image import Folder, Found, given
+from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, stored_labels
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
 
 
-class Answered(Protocol):
+class SegmentationLike(Protocol):
     """A `Segmentation`, or what was read back of one."""
 
     @property
     def labels(self) -> IdMap:
-        """(H, W), 0 is the background."""
+        """(H, W) int32, 0 = background."""
 
     @property
     def presence(self) -> Mapping[int, float]:
-        """Of each id, 0–1."""
+        """How sure the model is that each id is in the image, 0–1."""
 
     @property
     def names(self) -> Mapping[int, str]:
-        """Of the ids."""
+        """Name of each id."""
 
     @property
     def colors(self) -> Mapping[int, Rgb]:
-        """Of the ids."""
+        """Color of each id."""
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
-    """Labels of one picture, read back from a file.
+class LabelledImage:
+    """Labels of one image, read back from a folder of results.
 
-    `name`: what results are called, without a suffix; `source`: the picture.
+    Attributes:
+        name: what its files are called, without a suffix.
+        source: the image file.
     """
 
     name: str
@@ -50,11 +52,23 @@ class Labelled:
     names: dict[int, str] = field(repr=False)
     colors: dict[int, Rgb] = field(repr=False)
 
+    @property
+    def file_name(self) -> str:
+        """The image's file name, with the folders that tell it from others of the same name."""
+        return str(Path(self.name).with_name(self.source.name))
 
-def read_results(folder: str | Path) -> Iterator[Labelled]:
-    """All results of a folder that `incontext segment` wrote, one at a time, by name.
+    def masks(self) -> "Iterator[tuple[int, np.ndarray[tuple[int, int], np.dtype[np.bool_]]]]":
+        """Yield each id that the image shows and its mask, (H, W) bool."""
+        for index in self.presence:
+            mask = self.labels == index
+            if mask.any():
+                yield index, mask
 
-    Those of shards and of runs that are still at work are among them.
+
+def read_results(folder: str | Path) -> Iterator[LabelledImage]:
+    """Yield all results in a folder that `incontext segment` wrote, sorted by name.
+
+    Results of shards and of runs that are still at work are included.
 
     Raises:
         InputError: no such results, or a label file that is gone or damaged.
@@ -62,23 +76,26 @@ def read_results(folder: str | Path) -> Iterator[Labelled]:
     folder = Path(folder)
     if not any(path.is_file() for group in sources(folder) for path in group):
         raise InputError(f"{folder}: no results.json; accepted: a folder of `incontext segment`")
-    ids, entries = read_all(folder)
+    ids, records = read_all(folder)
     try:
-        names = {int(i): str(one["name"]) for i, one in ids.items()}
-        colors = {int(i): (one["color"][0], one["color"][1], one["color"][2])
-                  for i, one in ids.items()}  # fmt: skip
+        names = {int(i): str(about["name"]) for i, about in ids.items()}
+        colors = {
+            int(i): (about["color"][0], about["color"][1], about["color"][2])
+            for i, about in ids.items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
             f"{folder}: results are damaged, or not of `incontext segment` ({first_line(error)})"
         ) from None
-    for name in sorted(entries):
-        entry = entries[name]
-        presence = {int(i): float(one["presence"]) for i, one in entry["ids"].items()}
-        labels = _labels(folder / entry["files"]["labels"])
-        yield Labelled(name, Path(entry["source"]["path"]), labels, presence, names, colors)
+    for name in sorted(records):
+        record = records[name]
+        presence = {int(i): float(counts["presence"]) for i, counts in record["ids"].items()}
+        labels = _read_labels(folder / record["files"]["labels"])
+        source = Path(record["source"]["path"])
+        yield LabelledImage(name, source, labels, presence, names, colors)
 
 
-def _labels(path: Path) -> IdMap:
+def _read_labels(path: Path) -> IdMap:
     try:
         with Image.open(path) as image:
             return np.asarray(image).astype(np.int32)
@@ -86,19 +103,19 @@ def _labels(path: Path) -> IdMap:
         raise InputError(f"{path}: gone or damaged ({type(error).__name__})") from None
 
 
-def read(path: Path, images: Path | None) -> Iterator[Found]:
-    """The same as examples: pictures where they were, or found by name in `images`.
+def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
+    """Yield results as annotated images; images lie where they were, or by name in `images`.
 
     Raises:
-        InputError: see `read_results`; a picture that is gone.
+        InputError: see `read_results`; an image that is gone.
     """
-    folder = Folder(images) if images else None
-    for one in read_results(path):
-        where = f"{path}: result {one.name}"
+    folder = ImageFolder(images) if images else None
+    for result in read_results(path):
+        location = f"{path}: result {result.name}"
         try:
-            said = str(Path(one.name).with_name(one.source.name))
-            picture = folder.find(said) if folder else one.source
+            image = folder.find(result.file_name) if folder else result.source
         except InputError as error:
-            raise InputError(f"{where}: {error}") from None
-        names = {i: name for i, name in one.names.items() if name != str(i)}
-        yield Found(where, picture, partial(given, one.labels), names, one.colors)
+            raise InputError(f"{location}: {error}") from None
+        names = {i: name for i, name in result.names.items() if name != str(i)}
+        read_labels = partial(stored_labels, result.labels)
+        yield AnnotatedImage(location, image, read_labels, names, result.colors)

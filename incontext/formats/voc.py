@@ -8,91 +8,98 @@ from pathlib import Path
 from PIL import Image
 
 from incontext.errors import InputError, first_line
-from incontext.formats.annotated_image import Folder, Found, Size
-from incontext.formats.links import link
-from incontext.formats.results import Labelled
+from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, Size
+from incontext.formats.output import check_not_source, link
+from incontext.formats.results import LabelledImage
 from incontext.inference.segmentation import label_image, write_image, write_text
 from incontext.labels.color_mask import Rgb
-from incontext.labels.encodings import IdMap, Labels, read_labels
+from incontext.labels.encodings import IdMap, read_labels
 
 HEAD = "# label:color_rgb:parts:actions"
 IDS = "# ids:"  # a comment for other readers: the ids of the lines below
-UNUSED = "unused-{}"  # name of a line that is only there to be counted
-MASKS, PICTURES = "SegmentationClass", "JPEGImages"
-LISTED = "ImageSets/Segmentation/default.txt"
-TAKEN = (MASKS, "labelmap.txt", LISTED)  # what `write` writes anew, beside pictures
-VOID = 255  # unknown, unless the label map names it
+UNUSED = "unused-{}"  # name of a line that only keeps the numbers of the lines right
+MASKS, IMAGES = "SegmentationClass", "JPEGImages"
+LABEL_MAP = "labelmap.txt"
+IMAGE_LIST = "ImageSets/Segmentation/default.txt"
+IGNORE_INDEX = 255  # of the format: unknown, unless the label map names it
 
 
-def write(results: Iterable[Labelled], out: Path) -> Path:
-    """Ids are what they are (16-bit for ids over 255); colors are those of the results. Pictures
-    are linked.
+def write(results: Iterable[LabelledImage], out: Path) -> Path:
+    """Write masks with the ids as they are, 16-bit for ids over 255; images are linked.
 
     Raises:
+        InputError: an image is gone.
         OSError: it cannot be written.
     """
     names: dict[int, str] = {0: "background"}
     colors: dict[int, Rgb] = {0: (0, 0, 0)}
-    listed = []
-    for one in results:
-        names |= one.names
-        colors |= one.colors
-        path = out / MASKS / f"{one.name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(label_image(one.labels, one.colors, max(one.names, default=0) > 255), path)
-        link(one.source, out / PICTURES / f"{one.name}{one.source.suffix}")
-        listed.append(one.name)
-    used = set(colors.values())
-    (out / LISTED).parent.mkdir(parents=True, exist_ok=True)
-    write_text(out / LISTED, "".join(f"{name}\n" for name in listed))
+    image_names = []
+    for result in results:
+        names |= result.names
+        colors |= result.colors
+        path = out / MASKS / f"{result.name}.png"
+        check_not_source(path, result.source)
+        wide = max(result.names, default=0) > 255
+        write_image(label_image(result.labels, result.colors, wide), path)
+        link(result.source, out / IMAGES / f"{result.name}{result.source.suffix}")
+        image_names.append(result.name)
+    write_text(out / IMAGE_LIST, "".join(f"{name}\n" for name in image_names))
+    used_colors = set(colors.values())
     # Other readers take the number of a line for the index, which only 8-bit masks have.
-    for index in range(1, max(names) if max(names) <= VOID else 0):
+    for index in range(1, max(names) if max(names) <= IGNORE_INDEX else 0):
         if index not in names:
             names[index] = UNUSED.format(index)
-            colors[index] = next(c for n in range(256) if (c := (n, 1, index)) not in used)
+            candidates = ((n, 1, index) for n in range(256))
+            colors[index] = next(color for color in candidates if color not in used_colors)
     order = sorted(names)
-    lines = [HEAD, f"{IDS} {' '.join(map(str, order))}",
-             *(f"{names[i]}:{','.join(map(str, colors[i]))}::" for i in order)]  # fmt: skip
-    return write_text(out / "labelmap.txt", "".join(f"{line}\n" for line in lines))
+    lines = [
+        HEAD,
+        f"{IDS} {' '.join(map(str, order))}",
+        *(f"{names[i]}:{','.join(map(str, colors[i]))}::" for i in order),
+    ]
+    return write_text(out / LABEL_MAP, "".join(f"{line}\n" for line in lines))
 
 
-def read(path: Path, images: Path | None) -> Iterator[Found]:
-    """Every mask of SegmentationClass, to any depth. Indices are ids and 255 is unknown unless
-    labelmap.txt names it; masks in RGB need labelmap.txt, whose lines are then ids 0, 1, …
+def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
+    """Yield every mask of SegmentationClass, to any depth.
+
+    Indices are ids, and 255 is unknown unless labelmap.txt names it. Masks in RGB need
+    labelmap.txt, whose lines are then ids 0, 1, …
 
     Raises:
-        InputError: no such folder, a mask without a picture, a damaged label map.
+        InputError: no such folder, a mask without an image, a damaged label map.
     """
     masks = path / MASKS
     if not masks.is_dir():
         raise InputError(f"{path}: no folder {MASKS} in it")
-    known = _Map.read(path / "labelmap.txt")
-    folder = Folder(images or path / PICTURES)
+    label_map = _LabelMap.read(path / LABEL_MAP)
+    folder = ImageFolder(images or path / IMAGES)
     for mask in sorted(masks.rglob("*.png")):
         try:
-            picture = folder.named(str(mask.relative_to(masks).with_suffix("")))
-            with Image.open(mask) as opened:
-                colored = opened.mode not in ("P", "L", "1", "I", "I;16")
-                table = _palette(opened)
+            image = folder.find_stem(str(mask.relative_to(masks).with_suffix("")))
+            with Image.open(mask) as mask_image:
+                in_color = mask_image.mode not in ("P", "L", "1", "I", "I;16")
+                palette = _palette(mask_image)
         except InputError as error:
             raise InputError(f"{mask}: {error}") from None
         except Exception as error:  # decoders raise nearly anything
             raise InputError(f"{mask}: damaged mask ({first_line(error)})") from None
-        names = known.lines if colored or known.exact else known.named(table)
-        colors = known.colors if colored or known.exact else table
-        yield Found(str(mask), picture, partial(_read, mask, known, colored, VOID not in names),
-                    names, colors)  # fmt: skip
+        by_id = in_color or label_map.exact
+        names = label_map.names if by_id else label_map.names_of(palette)
+        colors = label_map.colors if by_id else palette
+        read_mask = partial(_read_mask, mask, label_map, in_color, IGNORE_INDEX not in names)
+        yield AnnotatedImage(str(mask), image, read_mask, names, colors)
 
 
-def _read(mask: Path, known: "_Map", colored: bool, void: bool, size: Size) -> IdMap:
-    if colored and not known.lines:
+def _read_mask(
+    mask: Path, label_map: "_LabelMap", in_color: bool, ignore: bool, size: Size
+) -> IdMap:
+    """Read a mask as colors or as indices; `ignore`: 255 is unknown."""
+    if in_color and not label_map.names:
         raise InputError("colors, and no labelmap.txt says what they mean")
-    read: Labels = (
-        read_labels(mask, size, colors=known.colors)
-        if colored
-        else read_labels(mask, size, ignore=VOID if void else "none")
-    )
-    return read.ids
+    if in_color:
+        return read_labels(mask, size, colors=label_map.colors).ids
+    return read_labels(mask, size, ignore=IGNORE_INDEX if ignore else "none").ids
 
 
 def _palette(image: Image.Image) -> dict[int, Rgb]:
@@ -102,15 +109,15 @@ def _palette(image: Image.Image) -> dict[int, Rgb]:
 
 
 @dataclass(frozen=True)
-class _Map:
-    """labelmap.txt: names and colors by id; `exact`: the file says which ids, else they count."""
+class _LabelMap:
+    """labelmap.txt: names and colors by id; `exact`: the file has the ids, else lines count."""
 
-    lines: dict[int, str]
+    names: dict[int, str]
     colors: dict[int, Rgb]
     exact: bool
 
     @classmethod
-    def read(cls, path: Path) -> "_Map":
+    def read(cls, path: Path) -> "_LabelMap":
         if not path.is_file():
             return cls({}, {}, False)
         names, colors, ids = list[str](), list[Rgb](), list[int]()
@@ -120,7 +127,7 @@ class _Map:
                     ids = [int(i) for i in line.removeprefix(IDS).split()]
                 elif line.strip() and not line.startswith("#"):
                     name, rgb = line.rsplit(":", 3)[0], line.rsplit(":", 3)[1]
-                    red, green, blue = (int(part) for part in rgb.split(","))
+                    red, green, blue = (int(channel) for channel in rgb.split(","))
                     names.append(name)
                     colors.append((red, green, blue))
         except (ValueError, IndexError) as error:
@@ -129,13 +136,12 @@ class _Map:
             ) from None
         if ids and len(ids) != len(names):
             raise InputError(f"{path}: {len(ids)} ids for {len(names)} names")
-        order = ids or list(range(len(names)))
-        rows = zip(order, names, colors, strict=True)
-        kept = [row for row in rows if row[0] and row[1] != UNUSED.format(row[0])]
-        return cls({i: n for i, n, _ in kept}, {i: c for i, _, c in kept}, bool(ids))
+        rows = zip(ids or range(len(names)), names, colors, strict=True)
+        objects = [row for row in rows if row[0] and row[1] != UNUSED.format(row[0])]
+        return cls({i: n for i, n, _ in objects}, {i: c for i, _, c in objects}, bool(ids))
 
-    def named(self, palette: dict[int, Rgb]) -> dict[int, str]:
-        """Names of the indices of a palette, by color; none for a color that two names share."""
+    def names_of(self, palette: dict[int, Rgb]) -> dict[int, str]:
+        """Return names of a palette's indices by color; none for a color that two names share."""
         colors = list(self.colors.values())
-        by_color = {c: self.lines[i] for i, c in self.colors.items() if colors.count(c) == 1}
+        by_color = {c: self.names[i] for i, c in self.colors.items() if colors.count(c) == 1}
         return {i: by_color[c] for i, c in palette.items() if i and c in by_color}

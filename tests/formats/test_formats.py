@@ -16,6 +16,7 @@ from incontext.batch.segment import describe
 from incontext.batch.targets import Target, fingerprint
 from incontext.formats import FORMATS
 from incontext.formats.brush_rle import decode, encode
+from incontext.formats.output import link
 from incontext.formats.polygons import polygons
 from incontext.formats.results import read_results
 from incontext.inference.segmentation import Segmentation
@@ -252,10 +253,10 @@ def test_geotiff_lies_where_its_picture_lies(tmp_path):
     files = one.save(out, "field")
     manifest.results["field"] = describe(one, fingerprint(source), files, out, [])
     manifest.save()
-    with pytest.raises(InputError, match=r"holds field\.tif, not written"):
-        export(out, "geotiff", tmp_path)  # it is the picture
-    for _ in range(2):
-        export(out, "geotiff", tmp_path / "geo")
+    with pytest.raises(InputError, match=r"field\.tif is the segmented picture itself"):
+        export(out, "geotiff", tmp_path, overwrite=True)
+    export(out, "geotiff", tmp_path / "geo")
+    export(out, "geotiff", tmp_path / "geo", overwrite=True)
     with rasterio.open(tmp_path / "geo/field.tif") as file:
         assert file.crs == rasterio.CRS.from_epsg(32632)
         assert file.transform == profile["transform"]
@@ -306,64 +307,96 @@ def test_what_cannot_be_exported_is_named(
 
 
 @pytest.mark.parametrize("name", [n for n in FORMATS if n != "geotiff"])
-def test_an_export_may_be_written_anew(written, tmp_path, name):
+def test_overwrite_replaces_an_earlier_export(written, tmp_path, name):
     folder, _ = written
     out = tmp_path / f"out{FORMATS[name].suffix}"
     path = export(folder, name, out)
     first = path.read_bytes()
-    path.write_bytes(first[: len(first) - 3])
-    assert export(folder, name, out).read_bytes() == first
-    if not FORMATS[name].suffix:  # stopped before its last file
-        path.unlink()
-        assert export(folder, name, out).read_bytes() == first
+    path.write_bytes(first[:-3])
+    with pytest.raises(InputError, match=r"choose another --out, or pass overwrite"):
+        export(folder, name, out)
+    assert path.read_bytes() == first[:-3]
+    assert export(folder, name, out, overwrite=True).read_bytes() == first
 
 
-@pytest.mark.parametrize(
-    ("name", "there"),
-    [
-        ("yolo", "labels/b.txt"),
-        ("yolo", "data.yaml"),
-        ("yolo", "images/b.jpg"),
-        ("voc", "SegmentationClass/z.png"),
-        ("voc", "labelmap.txt"),
-        ("voc", "JPEGImages/deep/a.jpg"),
-        ("voc", "ImageSets/Segmentation/default.txt"),
-        ("geotiff", "deep/z.tif"),
-        ("coco", "x.json"),
-        ("coco-polygons", "x.json"),
-        ("label-studio", "x.json"),
-        ("label-studio", "x.config.xml"),
-        ("cvat", "x.xml"),
-    ],
-)
-def test_what_somebody_else_made_stays(written, tmp_path, incontext, name, there):
-    path = tmp_path / "set" / there
+EXISTING = [
+    ("yolo", "labels/b.txt"),
+    ("yolo", "anything.md"),
+    ("voc", "SegmentationClass/z.png"),
+    ("voc", ".hidden"),
+    ("geotiff", "deep/z.tif"),
+    ("coco", "x.json"),
+    ("coco-polygons", "x.json"),
+    ("label-studio", "x.json"),
+    ("label-studio", "x.config.xml"),
+    ("cvat", "x.xml"),
+]
+
+
+@pytest.mark.parametrize(("name", "existing"), EXISTING)
+def test_what_exists_stays(written, tmp_path, incontext, name, existing):
+    path = tmp_path / "set" / existing
     path.parent.mkdir(parents=True)
-    path.write_text(
-        '[{"id": 1, "data": {"image": "a"}, "predictions": [{"model_version": "incontext"}]}]'
-    )
-    before = path.read_bytes()
+    path.write_text("[]")
     suffix = FORMATS[name].suffix
     out = tmp_path / "set" / f"x{suffix}" if suffix else tmp_path / "set"
     answer = incontext("export", written[0], "--to", name, "--out", out)
     assert answer.code == 2
-    assert "not written by incontext export" in answer.err
-    assert "choose another --out" in answer.err
-    assert str(tmp_path / "set") in answer.err
+    assert str(path if suffix else out) in answer.err
+    assert "pass overwrite (--overwrite)" in answer.err
     assert [p for p in (tmp_path / "set").rglob("*") if p.is_file()] == [path]
-    assert path.read_bytes() == before
+    assert path.read_text() == "[]"
+    if name != "geotiff":  # these pictures are no GeoTIFF
+        assert incontext("export", written[0], "--to", name, "--out", out, "--overwrite").code == 0
+        stays = existing in ("anything.md", ".hidden", "SegmentationClass/z.png")
+        assert (path.read_text() == "[]") == stays
+
+
+def test_an_empty_folder_may_be_written(written, tmp_path):
+    (tmp_path / "yolo").mkdir()
+    assert export(written[0], "yolo", tmp_path / "yolo").is_file()
 
 
 def test_labels_beside_the_very_pictures(written, tmp_path):
-    """Pictures that lie where the format wants them are no reason to refuse."""
+    """Pictures may lie where the format wants them; they are neither copied nor replaced."""
     folder, results = written
     (tmp_path / "pictures").rename(tmp_path / "images")
     (tmp_path / "pictures").symlink_to(tmp_path / "images")
-    export(folder, "yolo", tmp_path)
+    before = {p: p.stat().st_ino for p in (tmp_path / "images").rglob("*.jpg")}
+    export(folder, "yolo", tmp_path, overwrite=True)
     assert len(list((tmp_path / "labels").rglob("*.txt"))) == len(results)
-    (tmp_path / "SegmentationClass").mkdir()
-    with pytest.raises(InputError, match="holds SegmentationClass, not written"):
-        export(folder, "voc", tmp_path)
+    assert {p: p.stat().st_ino for p in (tmp_path / "images").rglob("*") if p.is_file()} == before
+
+
+class TestLink:
+    @pytest.fixture
+    def no_hard_links(self, monkeypatch):
+        def refuse(*_: object) -> None:
+            raise OSError("no links here")
+
+        monkeypatch.setattr("os.link", refuse)
+
+    def test_hard(self, tmp_path):
+        (tmp_path / "a").write_text("picture")
+        link(tmp_path / "a", tmp_path / "deep/b")
+        assert (tmp_path / "deep/b").samefile(tmp_path / "a")
+
+    def test_symbolic(self, tmp_path, no_hard_links):
+        (tmp_path / "a").write_text("picture")
+        (tmp_path / "b").write_text("something else")
+        link(tmp_path / "a", tmp_path / "b")
+        assert (tmp_path / "b").readlink() == tmp_path / "a"
+
+    def test_in_its_own_place(self, tmp_path, no_hard_links):
+        """A symbolic link in place of the picture would point at itself: the picture is lost."""
+        (tmp_path / "a").write_text("picture")
+        link(tmp_path / "a", tmp_path / "a")
+        assert (tmp_path / "a").read_text() == "picture"
+        assert not (tmp_path / "a").is_symlink()
+
+    def test_gone(self, tmp_path):
+        with pytest.raises(InputError, match="the picture is gone"):
+            link(tmp_path / "a", tmp_path / "b")
 
 
 def test_results_that_are_damaged(written, tmp_path):

@@ -12,9 +12,9 @@ from PIL import Image
 
 from incontext import InputError, Predictor, export, read_examples
 from incontext.batch.segment import Manifest, Target, describe, fingerprint
-from incontext.formats.annotated_image import Folder
+from incontext.formats.annotated_image import ImageFolder
 from incontext.formats.brush_rle import encode
-from incontext.formats.results import Labelled
+from incontext.formats.results import LabelledImage
 from incontext.formats.yolo import read as read_yolo
 from incontext.formats.yolo import write as write_yolo
 from incontext.inference.segmentation import Segmentation
@@ -124,9 +124,9 @@ def test_yolo_is_exact_in_large_pictures(tmp_path, width, height):
     labels = (rng.random((height, width)) < 200 / width / height).astype(np.int32)
     source = tmp_path / "a.png"
     Image.new("RGB", (width, height)).save(source)
-    one = Labelled("a", source, labels, {1: 1.0}, {1: "x"}, {1: (255, 0, 0)})
+    one = LabelledImage("a", source, labels, {1: 1.0}, {1: "x"}, {1: (255, 0, 0)})
     [found] = read_yolo(write_yolo([one], tmp_path / "yolo").parent, None)
-    assert np.array_equal(found.labels((width, height)), labels)
+    assert np.array_equal(found.read_labels((width, height)), labels)
 
 
 def picture(folder: Path, name: str = "a.png", size=SIZE) -> Path:
@@ -443,19 +443,19 @@ def test_a_folder_is_looked_through_once(tmp_path):
     for name in ("a/1.png", "b/1.png", "b/2.png", "b/2.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    folder = Folder(tmp_path)
+    folder = ImageFolder(tmp_path)
     assert folder.find("2.png") == tmp_path / "b/2.png"
     folder.files.clear()  # not asked again
     assert folder.find("a/1.png") == tmp_path / "a/1.png"
     assert folder.find("/other/b/2.jpg") == tmp_path / "b/2.jpg"
     with pytest.raises(InputError, match=r"'/1\.png' can be .*a/1\.png or .*b/1\.png"):
         folder.find("/1.png")
-    folder = Folder(tmp_path)
-    assert folder.named("a/1") == tmp_path / "a/1.png"
+    folder = ImageFolder(tmp_path)
+    assert folder.find_stem("a/1") == tmp_path / "a/1.png"
     folder.files.clear()
-    assert folder.named("b/1") == tmp_path / "b/1.png"
+    assert folder.find_stem("b/1") == tmp_path / "b/1.png"
     with pytest.raises(InputError, match=r"can be .*2\.jpg or .*2\.png"):
-        folder.named("b/2")
+        folder.find_stem("b/2")
 
 
 def test_arguments_that_are_wrong(tmp_path):
