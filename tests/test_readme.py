@@ -53,7 +53,7 @@ def test_python_snippet_runs(pictures):
 
 def clip(folder: Path, frames: int) -> None:
     """The files that the pages about video name."""
-    from incontext.video.movie import writer
+    from incontext.video.video_file import writer
 
     with writer(folder / "clip.mp4", (64, 48), Fraction(25)) as write:
         for _ in range(frames):
@@ -127,6 +127,17 @@ def test_links_lead_somewhere(page):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
     assert "@" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL), "an unfilled place"
+
+
+def test_architecture_names_what_is_there():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`([\w/]+(?:\.py|/))`", text))
+    assert len(paths) > 40
+    for path in paths:
+        homes = (ROOT / path, ROOT / "incontext" / path, *(ROOT / "incontext").rglob(path))
+        assert any(home.exists() for home in homes), f"docs/architecture.md names {path}"
+    rooms = {p.name for p in (ROOT / "incontext").iterdir() if (p / "__init__.py").exists()}
+    assert {f"{room}/" for room in rooms} <= paths
 
 
 def test_demo_segments_photographs(tmp_path):
