@@ -134,7 +134,7 @@ def test_architecture_names_what_is_there():
     paths = set(re.findall(r"`([\w/]+(?:\.py|/))`", text))
     assert len(paths) > 40
     for path in paths:
-        homes = (ROOT / path, ROOT / "incontext" / path, *(ROOT / "incontext").rglob(path))
+        homes = (ROOT / path, ROOT / "eval/datasets" / path, *(ROOT / "incontext").rglob(path))
         assert any(home.exists() for home in homes), f"docs/architecture.md names {path}"
     rooms = {p.name for p in (ROOT / "incontext").iterdir() if (p / "__init__.py").exists()}
     assert {f"{room}/" for room in rooms} <= paths
