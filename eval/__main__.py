@@ -1,4 +1,4 @@
-"""`python -m eval NAME …`."""
+"""`python -m eval NAME …`: studies of a checkpoint, and the field's datasets by their protocols."""
 
 import sys
 from pathlib import Path
@@ -6,190 +6,223 @@ from typing import Annotated
 
 import typer
 
-from eval.runs.datasets_cli import add
+from eval.runs.datasets_cli import add_commands
+from eval.runs.options import Checkpoint, SetNames, Sets, Threads, numbers, words
 from incontext.checkpoints.checkpoint import DEFAULT
 from incontext.errors import InputError
 from incontext.inference.predictor import THIN_TO
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+study = {"rich_help_panel": "Studies of a checkpoint"}
 
 
 @app.callback()
-def names() -> None:
+def describe_program() -> None:
     """Evaluate a checkpoint."""
 
 
-@app.command()
+@app.command("bench", **study)
 def bench(
-    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
-    checkpoint: str = DEFAULT,
-    examples: Annotated[str, typer.Option(help="Numbers of examples.")] = "1,4,16",
-    episodes: Annotated[int, typer.Option(help="Episodes a set.")] = 200,
-    only: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
+    data: Sets,
+    checkpoint: Checkpoint = DEFAULT,
+    examples: Annotated[str, typer.Option(help="Numbers of examples, with commas.")] = "1,4,16",
+    episodes: Annotated[int, typer.Option(help="Number of episodes of each set.")] = 200,
+    only: SetNames = "",
     methods: Annotated[
-        str, typer.Option(help="CHECKPOINT, copy, nearest, examples, tuned, U-Net; all without.")
+        str,
+        typer.Option(
+            help="Methods, with commas: CHECKPOINT (its own name), copy, nearest, examples, tuned, "
+            "U-Net. Default: all."
+        ),
     ] = "",
     out: Annotated[
-        Path | None, typer.Option(help="Folder for bench.json, which lets a run go on.")
+        Path | None,
+        typer.Option(help="Folder for bench.json, from which an interrupted run goes on."),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16, int8.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="Precision of the model: float32, bfloat16, float16 or int8.")
+    ] = "float32",
     thin_to: Annotated[
-        int, typer.Option(help="Examples whose tokens a query sees in full; 0: all.", min=0)
+        int,
+        typer.Option(help="Number of examples whose tokens are kept in full; 0 keeps all.", min=0),
     ] = THIN_TO,
-    threads: int = 2,
+    threads: Threads = 2,
 ) -> None:
-    """Mean IoU on every still-picture set, beside two baselines without a model.
+    """Measure mIoU on every set of images, with baselines.
 
-    A second table has the same pictures for all: examples as they are, a tuned prompt, a U-Net
-    trained on them.
+    A second table gives the same images to all methods: examples as they are, a tuned prompt, a
+    U-Net trained on them.
     """
     import torch
 
     from eval.studies.bench import run
 
     torch.set_num_threads(threads)
-    counts = [int(n) for n in examples.split(",")]
-    names, chosen = ([s for s in text.split(",") if s] for text in (only, methods))
-    run(data, checkpoint, counts, episodes, out, names, chosen, dtype, thin_to or None)
+    counts = numbers(examples, "--examples")
+    run(data, checkpoint, counts, episodes, out, words(only), words(methods), dtype,
+        thin_to or None)  # fmt: skip
 
 
-@app.command()
-def passes(
-    data: Annotated[Path, typer.Option(help="A set of many classes: NAME.tar.")],
-    checkpoint: str = DEFAULT,
-    limits: Annotated[str, typer.Option(help="Classes in one pass.")] = "1,2,4,8,25",
-    episodes: int = 40,
+@app.command("passes", **study)
+def classes_per_pass(
+    data: Annotated[Path, typer.Option(help="A set of many classes, NAME.tar.")],
+    checkpoint: Checkpoint = DEFAULT,
+    limits: Annotated[
+        str, typer.Option(help="Numbers of classes in one pass, with commas.")
+    ] = "1,2,4,8,25",
+    episodes: Annotated[int, typer.Option(help="Number of episodes.")] = 40,
 ) -> None:
-    """How many classes one painting separates well."""
+    """Measure how many classes one painting separates."""
     from eval.studies.classes_per_pass import run
 
-    run(data, checkpoint, [int(n) for n in limits.split(",")], episodes)
+    run(data, checkpoint, numbers(limits, "--limits"), episodes)
 
 
-@app.command()
-def absent(
-    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
-    checkpoint: str = DEFAULT,
-    sets: Annotated[str, typer.Option(help="Sets of several classes.")] = "voc_novel,workshop",
-    episodes: Annotated[int, typer.Option(help="Pairs of queries a set.")] = 100,
+@app.command("absent", **study)
+def absence(
+    data: Sets,
+    checkpoint: Checkpoint = DEFAULT,
+    sets: Annotated[
+        str, typer.Option(help="Names of sets of several classes, with commas.")
+    ] = "voc_novel,workshop",
+    episodes: Annotated[int, typer.Option(help="Number of pairs of queries of each set.")] = 100,
 ) -> None:
-    """What is painted when the query does not show the object."""
+    """Measure what is painted if the object is absent."""
     from eval.studies.absence import run
 
     run(data, checkpoint, sets.split(","), episodes)
 
 
-@app.command()
-def matters(
-    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
-    checkpoint: str = DEFAULT,
-    sets: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
-    episodes: Annotated[int, typer.Option(help="Episodes a set.")] = 50,
+@app.command("matters", **study)
+def ablate_prompt(
+    data: Sets,
+    checkpoint: Checkpoint = DEFAULT,
+    sets: SetNames = "",
+    episodes: Annotated[int, typer.Option(help="Number of episodes of each set.")] = 50,
 ) -> None:
-    """Does the prompt decide: the example's mask erased, and another class's mask."""
+    """Test whether the prompt decides what is painted.
+
+    Compares the example's mask with an erased mask, and with the mask of another class.
+    """
     from eval.studies.ablate_prompt import run
 
-    run(data, checkpoint, [s for s in sets.split(",") if s], episodes)
+    run(data, checkpoint, words(sets), episodes)
 
 
-@app.command()
+@app.command("nearest", **study)
 def nearest(
-    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
-    checkpoint: str = DEFAULT,
-    sets: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
-    k: Annotated[int, typer.Option("--k", help="Examples that a query sees.")] = 16,
-    pool: Annotated[int, typer.Option(help="Examples to choose from, at most.")] = 128,
-    queries: Annotated[int, typer.Option(help="Queries a class.")] = 20,
+    data: Sets,
+    checkpoint: Checkpoint = DEFAULT,
+    sets: SetNames = "",
+    k: Annotated[int, typer.Option("--k", help="Number of examples that a query sees.")] = 16,
+    pool: Annotated[
+        int, typer.Option(help="Largest number of examples to choose from, for each class.")
+    ] = 128,
+    queries: Annotated[int, typer.Option(help="Number of queries of each class.")] = 20,
 ) -> None:
-    """Examples chosen for each query, against as many at random and against all."""
+    """Compare the nearest examples with random ones and all."""
     from eval.studies.nearest import run
 
-    run(data, checkpoint, [s for s in sets.split(",") if s], k, pool, queries)
+    run(data, checkpoint, words(sets), k, pool, queries)
 
 
-@app.command()
-def tuned(
-    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
+@app.command("tuned", **study)
+def tuned_prompts(
+    data: Sets,
     out: Annotated[Path, typer.Option(help="Folder for the prompts and figures.json.")],
-    checkpoint: str = DEFAULT,
-    only: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
-    state: Annotated[Path, typer.Option(help="Folder of the runs, which go on there.")] = Path(
-        "out/tuned"
-    ),
-    space: Annotated[str, typer.Option(help="tokens or pixels.")] = "tokens",
-    steps: int = 100,
-    threads: int = 2,
+    checkpoint: Checkpoint = DEFAULT,
+    only: SetNames = "",
+    state: Annotated[
+        Path, typer.Option(help="Folder of the tuning runs, where interrupted ones go on.")
+    ] = Path("out/tuned"),
+    space: Annotated[str, typer.Option(help="What is tuned: tokens or pixels.")] = "tokens",
+    steps: Annotated[int, typer.Option(help="Steps of tuning.")] = 100,
+    threads: Threads = 2,
 ) -> None:
-    """Tuned prompts against the best untuned use of the same pictures, on pictures apart."""
+    """Compare tuned prompts with the best untuned ones.
+
+    Both use the same images and are scored on others of the set.
+    """
     import torch
 
     from eval.studies.tuned import run
     from incontext.tuning.tuner import Settings
 
     torch.set_num_threads(threads)
-    names = [s for s in only.split(",") if s]
-    run(data, checkpoint, names, out, state, Settings(space=space, steps=steps))
+    run(data, checkpoint, words(only), out, state, Settings(space=space, steps=steps))
 
 
-@app.command()
+@app.command("doctor", **study)
 def doctor(
-    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
-    checkpoint: str = DEFAULT,
-    sets: Annotated[str, typer.Option(help="Names of sets; all without it.")] = "",
-    planted: Annotated[int, typer.Option(help="Trials with a planted bad mask.")] = 10,
-    predicted: Annotated[int, typer.Option(help="Trials of the predicted mIoU.")] = 20,
-    threads: int = 2,
+    data: Sets,
+    checkpoint: Checkpoint = DEFAULT,
+    sets: SetNames = "",
+    planted: Annotated[int, typer.Option(help="Number of trials with a planted bad mask.")] = 10,
+    predicted: Annotated[int, typer.Option(help="Number of trials of the predicted mIoU.")] = 20,
+    threads: Threads = 2,
 ) -> None:
-    """Does the doctor find planted bad masks, and does its interval hold what is measured?"""
+    """Test if the doctor finds bad masks and predicts mIoU."""
     import torch
 
     from eval.studies.doctor import run
 
     torch.set_num_threads(threads)
-    run(data, checkpoint, [s for s in sets.split(",") if s], planted, predicted)
+    run(data, checkpoint, words(sets), planted, predicted)
 
 
-@app.command()
+@app.command("video", **study)
 def video(
-    clips: Annotated[int, typer.Option(help="Drawn clips, seeds 0, 1, …")] = 50,
-    frames: Annotated[int, typer.Option(help="Of a drawn clip.")] = 20,
-    objects: Annotated[int, typer.Option(help="In a drawn clip; 0: one to three.")] = 0,
+    clips: Annotated[int, typer.Option(help="Number of drawn clips, one for each seed.")] = 50,
+    frames: Annotated[int, typer.Option(help="Number of frames of a drawn clip.")] = 20,
+    objects: Annotated[
+        int, typer.Option(help="Number of objects in a drawn clip; 0 draws one to three.")
+    ] = 0,
     first: Annotated[int, typer.Option(help="Seed of the first drawn clip.")] = 0,
-    data: Annotated[Path | None, typer.Option(help="NAME.tar of kind video instead.")] = None,
-    keep: Annotated[str, typer.Option(help="Numbers of frames remembered.")] = "0,1,4,8",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Set of clips, NAME.tar of kind video, to read instead."),
+    ] = None,
+    keep: Annotated[
+        str, typer.Option(help="Numbers of frames remembered, with commas.")
+    ] = "0,1,4,8",
     rules: Annotated[
-        str, typer.Option(help="ours, single (ours, an object a painting), official.")
+        str,
+        typer.Option(
+            help="Rules of memory, with commas: ours, single (ours, one object a painting), "
+            "official."
+        ),
     ] = "ours,official",
-    checkpoint: str = DEFAULT,
-    out: Annotated[Path | None, typer.Option(help="Folder for what is done already.")] = None,
-    threads: int = 2,
+    checkpoint: Checkpoint = DEFAULT,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for video.json, from which an interrupted run goes on."),
+    ] = None,
+    threads: Threads = 2,
 ) -> None:
-    """J&F of objects through clips, for each rule and number of frames remembered."""
+    """Measure J&F for each memory rule and number of frames."""
     import torch
 
-    from eval.core import clips as source
+    from eval.core.clips import draw_clip, read_clips
     from eval.runs.video import run
 
     torch.set_num_threads(threads)
     if data:
-        found = list(source.of_set(data))
+        sources = list(read_clips(data))
     else:
-        seeds = range(first, first + clips)
-        found = [source.drawn(seed, frames, objects or None) for seed in seeds]
-    counts = [int(n) for n in keep.split(",")]
-    run(found, checkpoint, counts, rules.split(","), "instance", out)
+        sources = [draw_clip(s, frames, objects or None) for s in range(first, first + clips)]
+    run(sources, checkpoint, numbers(keep, "--keep"), rules.split(","), "instance", out)
 
 
-@app.command()
+@app.command("follow", **study)
 def follow(
-    seed: Annotated[int, typer.Option(help="Of a drawn clip.")] = 7,
-    frames: int = 200,
-    objects: int = 3,
-    keep: Annotated[int, typer.Option(help="Frames remembered.")] = 4,
-    checkpoint: str = DEFAULT,
-    threads: int = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn clip.")] = 7,
+    frames: Annotated[int, typer.Option(help="Number of frames.")] = 200,
+    objects: Annotated[int, typer.Option(help="Number of objects.")] = 3,
+    keep: Annotated[int, typer.Option(help="Number of frames remembered.")] = 4,
+    checkpoint: Checkpoint = DEFAULT,
+    threads: Threads = 2,
 ) -> None:
-    """What becomes of each object of one long clip: seen, mixed up, gone, back."""
+    """Follow each object of one long clip: found, lost, back."""
     import torch
 
     from eval.runs.video import follow as print_story
@@ -198,35 +231,39 @@ def follow(
     print_story(seed, frames, objects, checkpoint, keep)
 
 
-@app.command()
-def look(
-    data: Annotated[Path, typer.Option(help="Folder of NAME.tar + NAME.json.")],
-    out: Annotated[Path, typer.Option(help="Picture to write.")],
-    checkpoint: str = DEFAULT,
-    count: int = 30,
-    examples: int = 1,
-    seed: int = 0,
+@app.command("look", **study)
+def contact_sheet(
+    data: Sets,
+    out: Annotated[Path, typer.Option(help="Image file to write.")],
+    checkpoint: Checkpoint = DEFAULT,
+    count: Annotated[int, typer.Option(help="Number of results.")] = 30,
+    examples: Annotated[int, typer.Option(help="Number of examples of each result.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn sets, classes and images.")] = 0,
 ) -> None:
-    """Results on pictures picked before looking, on one sheet for the eye."""
+    """Draw results on randomly chosen images on one sheet."""
     from eval.studies.contact_sheet import run
 
     run(data, checkpoint, count, examples, out, seed)
 
 
-@app.command()
+@app.command("trials", **study)
 def trials(
     train: Annotated[Path, typer.Option(help="Folder of training sets.")],
     validation: Annotated[Path, typer.Option(help="Folder of validation sets.")],
-    out: Annotated[Path, typer.Option(help="Folder for trials.csv; what it holds is not redone.")],
-    recipe: Path = Path("recipes/trial.json"),
-    only: Annotated[list[str] | None, typer.Option(help="A trial; repeat for more.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for trials.csv; finished trials are skipped.")],
+    recipe: Annotated[
+        Path, typer.Option(help="Recipe that the trials change, one thing each.")
+    ] = Path("recipes/trial.json"),
+    only: Annotated[
+        list[str] | None, typer.Option(help="Name of a trial; repeat the option for more.")
+    ] = None,
     minutes: Annotated[
-        float, typer.Option(help="CPU minutes of each trial; 0: the recipe's steps.")
+        float, typer.Option(help="CPU minutes of each trial; 0 takes the recipe's steps.")
     ] = 0,
-    init: Annotated[str | None, typer.Option(help="Checkpoint that trials begin from.")] = None,
-    threads: int = 1,
+    init: Annotated[str | None, typer.Option(help="Checkpoint that the trials begin from.")] = None,
+    threads: Threads = 1,
 ) -> None:
-    """One change at a time on a small equal training budget."""
+    """Train with one change at a time, all for equally long."""
     import torch
 
     from eval.studies.trials import run
@@ -235,7 +272,7 @@ def trials(
     run(train, validation, recipe, out, only or [], minutes=minutes, init=init)
 
 
-add(app)
+add_commands(app)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
 from incontext.errors import InputError
 
-# Whose pictures a dataset can have.
-PICTURES = ("ADE20K", "COCO", "DAVIS", "FSS-1000", "ISIC", "MOSE", "VOC", "YouTube-VOS", "folder",
-            "fundus", "iSAID")  # fmt: skip
+# Where the images of a dataset come from.
+IMAGE_SOURCES = ("ADE20K", "COCO", "DAVIS", "FSS-1000", "ISIC", "MOSE", "VOC", "YouTube-VOS",
+                 "folder", "fundus", "iSAID")  # fmt: skip
 
-OWN = "folder"  # whose pictures these are nobody knows here
+USER_FOLDER = "folder"  # images of the user's own: no checkpoint is known not to have seen them
 
-# Whose pictures were seen, with how much of their labels.
-TRAINED: dict[str, dict[str, str]] = {
+# Sources that a checkpoint was trained on, with a note on how much of their labels it saw.
+TRAINING_SOURCES: dict[str, dict[str, str]] = {
     "incontext-votes": {
         "VOC": "VOC pictures of 12 animal classes",
         "COCO": "254 COCO pictures of 53 classes",
@@ -23,33 +23,36 @@ TRAINED: dict[str, dict[str, str]] = {
         "iSAID": "iSAID",
     },
 }  # fmt: skip
-TRAINED["BAAI/seggpt-vit-large"] = TRAINED["BAAI/SegGPT"]
+TRAINING_SOURCES["BAAI/seggpt-vit-large"] = TRAINING_SOURCES["BAAI/SegGPT"]
 
 
-def said_of(text: str) -> list[str]:
-    """Names out of `--trained-on`.
+def parse_sources(text: str) -> list[str]:
+    """Parse `--trained-on`: names of `IMAGE_SOURCES` with commas, in any case.
 
     Raises:
-        InputError: one that is not known.
+        InputError: an unknown name.
     """
-    by_lower = {name.lower(): name for name in PICTURES}
+    by_lower = {name.lower(): name for name in IMAGE_SOURCES}
     names = [part.strip() for part in text.split(",") if part.strip()]
-    strange = [name for name in names if name.lower() not in by_lower]
-    if strange:
-        raise InputError(f"--trained-on {strange[0]!r}; accepted: {', '.join(PICTURES)}, or none")
+    unknown = [name for name in names if name.lower() not in by_lower]
+    if unknown:
+        raise InputError(
+            f"--trained-on {unknown[0]!r}; accepted: {', '.join(IMAGE_SOURCES)}, or none"
+        )
     return [by_lower[name.lower()] for name in names]
 
 
-def domain(checkpoint: str, pictures: str, said: str = "") -> str:
-    """ "strict" where a checkpoint saw none of a dataset's pictures, else what it saw of them.
+def domain(checkpoint: str, image_source: str, trained_on: str = "") -> str:
+    """Return "strict" if the checkpoint never saw images of that source, else what it saw of them.
 
-    `said`: what the caller knows of a checkpoint beside the table, names of `PICTURES` with commas;
-    "none" says that it saw none of them.
+    Args:
+        trained_on: what the caller knows of the checkpoint in addition to `TRAINING_SOURCES`:
+            names of `IMAGE_SOURCES` with commas, or "none".
     """
-    seen = dict(TRAINED.get(checkpoint, {}))
-    if said != "none":
-        seen = {**{name: name for name in said_of(said)}, **seen}
-    if pictures in seen:
-        return f"in-domain: {seen[pictures]}"
-    known = checkpoint in TRAINED and pictures != OWN
-    return "strict" if said or known else "unknown (--trained-on)"
+    sources = dict(TRAINING_SOURCES.get(checkpoint, {}))
+    if trained_on != "none":
+        sources = {**{name: name for name in parse_sources(trained_on)}, **sources}
+    if image_source in sources:
+        return f"in-domain: {sources[image_source]}"
+    in_table = checkpoint in TRAINING_SOURCES and image_source != USER_FOLDER
+    return "strict" if trained_on or in_table else "unknown (--trained-on)"

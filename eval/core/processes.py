@@ -7,12 +7,12 @@ from datetime import timedelta
 from typing import TypeVar
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=7)  # that processes wait for the slowest
+TIMEOUT = timedelta(days=7)  # how long processes wait for the slowest
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many this is, where it computes, and how it waits for the others."""
+    """Rank of this process among `count`, its device, and how it waits for the others."""
 
     rank: int = 0
     count: int = 1
@@ -20,22 +20,22 @@ class Processes:
     wait: Callable[[], None] = lambda: None
 
     @classmethod
-    def here(cls) -> "Processes":
-        """What `torchrun` says in the environment; a process alone needs no accelerate."""
+    def from_environment(cls) -> "Processes":
+        """Read what `torchrun` set in the environment; a single process needs no accelerate."""
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
         from accelerate import PartialState
 
-        state = PartialState(timeout=PATIENCE)
+        state = PartialState(timeout=TIMEOUT)
         return cls(
             state.process_index, state.num_processes, str(state.device), state.wait_for_everyone
         )
 
     @property
     def first(self) -> bool:
-        """Whether this one prints."""
+        """True for the process that prints."""
         return self.rank == 0
 
-    def share(self, todo: Sequence[T]) -> Sequence[T]:
-        """This process's part of what is to be done."""
-        return todo[self.rank :: self.count]
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """Return this process's part of the items: every `count`-th."""
+        return items[self.rank :: self.count]

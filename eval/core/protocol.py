@@ -1,7 +1,7 @@
 """Episodes of the field's few-shot protocols, drawn as the official code draws them.
 
-HSNet and what descends from it draw with NumPy's global generator, seeded with 0; `Sampler` repeats
-those draws number for number, so that episodes are the published ones where the lists are.
+HSNet and its successors draw with NumPy's global generator, seeded with 0. `HSNetSampler` repeats
+those draws number for number, so that with the published lists the episodes are the published ones.
 """
 
 import pickle
@@ -13,16 +13,16 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from incontext.data.pictures import IGNORE_INDEX
 from incontext.errors import InputError
 
 Ids = np.ndarray[Any, np.dtype[np.int16]]  # (H, W): 1 the class, 0 not, -1 unknown
 T = TypeVar("T")
-VOID = 255  # what label pictures say where nothing is known
 
 
 @dataclass(frozen=True)
 class Item:
-    """A picture and where the class is on it; read when asked for."""
+    """An image and where one class is on it; `read` loads both when they are needed."""
 
     name: str
     read: Callable[[], tuple[Image.Image, Ids]]
@@ -30,7 +30,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Episode:
-    """Examples and a query of one class."""
+    """Examples and a query of one class; `index` is the class."""
 
     index: int
     examples: tuple[Item, ...]
@@ -38,93 +38,101 @@ class Episode:
 
     @property
     def name(self) -> str:
-        """What tells it from others."""
+        """A name that identifies the episode in a journal."""
         return " ".join([str(self.index), *(item.name for item in (*self.examples, self.query))])
 
 
 @dataclass(frozen=True)
 class FewShot:
-    """A dataset's protocol.
+    """A dataset's few-shot protocol.
 
-    `episodes(folder, fold, shots)` lists them; `published`: rows of others, (name, fold mean with
-    1 example, with 5 or as the paper has it), "in" where the test's classes were trained on;
-    `pictures`: whose pictures they are, for what a checkpoint may have seen.
+    Attributes:
+        layout: the files that it is read from, for `--help`.
+        image_source: name in `eval.core.domains.IMAGE_SOURCES`.
+        episodes: `episodes(folder, fold, shots)` lists the episodes of a fold.
+        published: published figures, (method, mean over folds with 1 example / with 5 or as the
+            paper has it); "in": the test's classes were trained on.
     """
 
     name: str
     title: str
     folds: int
     layout: str
-    pictures: str
+    image_source: str
     episodes: Callable[[Path, int, int], list[Episode]]
     published: tuple[tuple[str, str], ...] = ()
 
 
-class Sampler:
-    """`np.random.choice(names, 1, replace=False)` after `np.random.seed(0)`, and what is made of
-    it."""
+class HSNetSampler:
+    """The official draws: `np.random.choice(names, 1, replace=False)` after `np.random.seed(0)`."""
 
     def __init__(self, seed: int = 0) -> None:
         self.rng = np.random.RandomState(seed)
 
-    def one(self, names: Sequence[T]) -> T:
-        """One of several, each as likely."""
+    def draw(self, names: Sequence[T]) -> T:
+        """Draw one of the names, each as likely."""
         return names[int(self.rng.choice(len(names), 1, replace=False)[0])]
 
-    def others(self, names: Sequence[T], query: T, count: int) -> list[T]:
-        """So many that are not the query; one may come twice, as in the official code.
+    def draw_examples(self, names: Sequence[T], query: T, count: int) -> list[T]:
+        """Draw `count` names other than the query; one may come twice, as in the official code.
 
         Raises:
-            InputError: there is no other.
+            InputError: there is no other name.
         """
         if all(name == query for name in names):
             raise InputError(f"{query}: the only picture of its class, so it has no example")
-        found: list[T] = []
-        while len(found) < count:
-            drawn = self.one(names)
-            if drawn != query:
-                found.append(drawn)
-        return found
+        examples: list[T] = []
+        while len(examples) < count:
+            name = self.draw(names)
+            if name != query:
+                examples.append(name)
+        return examples
 
 
-def rgb(path: Path) -> Image.Image:
-    """An RGB picture as it is stored: the official code knows no EXIF, and labels are drawn so."""
+def read_rgb(path: Path) -> Image.Image:
+    """Read an image as it is stored: the official code ignores EXIF, and labels are drawn so."""
     return Image.fromarray(np.asarray(Image.open(path).convert("RGB")))
 
 
-def read_class(image: Path, labels: Path, value: int, void: bool = True) -> Item:
-    """A picture with a label picture, in which `value` is the class and 255 unknown."""
+def class_item(image: Path, labels: Path, value: int, ignore: bool = True) -> Item:
+    """Return an item from a label image: `value` is the class; 255 is unknown if `ignore`."""
 
     def read() -> tuple[Image.Image, Ids]:
-        ids = np.asarray(Image.open(labels))
-        marked = (ids == value).astype(np.int16)
-        if void:
-            marked[ids == VOID] = -1
-        return rgb(image), marked
+        values = np.asarray(Image.open(labels))
+        ids = (values == value).astype(np.int16)
+        if ignore:
+            ids[values == IGNORE_INDEX] = -1
+        return read_rgb(image), ids
 
     return Item(image.stem, read)
 
 
-def read_binary(image: Path, mask: Path, field: Path | None = None) -> Item:
-    """A picture with a black and white mask (from 128 on it is white); outside of a white `field`
-    of view nothing is known."""
+def mask_item(image: Path, mask: Path, field: Path | None = None) -> Item:
+    """Return an item from a black and white mask, white from 128 on.
+
+    Outside of a white `field` of view the labels are unknown.
+    """
 
     def read() -> tuple[Image.Image, Ids]:
-        marked = (np.asarray(Image.open(mask).convert("L")) >= 128).astype(np.int16)
+        ids = (np.asarray(Image.open(mask).convert("L")) >= 128).astype(np.int16)
         if field:
-            marked[np.asarray(Image.open(field).convert("L")) < 128] = -1
-        return rgb(image), marked
+            ids[np.asarray(Image.open(field).convert("L")) < 128] = -1
+        return read_rgb(image), ids
 
     return Item(image.stem, read)
 
 
-def pairs_of(listed: Path) -> list[tuple[str, int]]:
-    """Lines `NAME__CLASS` of a split of HSNet: names and classes from 1 on."""
+def read_fold_list(path: Path) -> list[tuple[str, int]]:
+    """Read HSNet's list of a fold, lines `NAME__CLASS`: names and classes, which begin at 1.
+
+    Raises:
+        InputError: no such file, or a line of another form.
+    """
     pairs = []
-    for number, line in enumerate(need(listed).read_text(encoding="utf-8").splitlines(), 1):
-        name, mark, value = line.strip().rpartition("__")
-        if line.strip() and not (mark and value.isdigit()):
-            raise InputError(f"{listed}, line {number}: {line!r}; accepted: NAME__CLASS")
+    for number, line in enumerate(require(path).read_text(encoding="utf-8").splitlines(), 1):
+        name, separator, value = line.strip().rpartition("__")
+        if line.strip() and not (separator and value.isdigit()):
+            raise InputError(f"{path}, line {number}: {line!r}; accepted: NAME__CLASS")
         if line.strip():
             pairs.append((name, int(value)))
     return pairs
@@ -133,21 +141,21 @@ def pairs_of(listed: Path) -> list[tuple[str, int]]:
 def fold_episodes(
     pairs: Sequence[tuple[str, int]], shots: int, count: int, item: Callable[[str, int], Item]
 ) -> list[Episode]:
-    """HSNet's test episodes: each pair (picture, class) of a fold's list in turn is a query."""
-    holders: dict[int, list[str]] = {}
+    """List HSNet's test episodes: each pair (image, class) of a fold's list in turn is a query."""
+    images_by_class: dict[int, list[str]] = {}
     for name, index in pairs:
-        holders.setdefault(index, []).append(name)
-    sampler, episodes = Sampler(), []
+        images_by_class.setdefault(index, []).append(name)
+    sampler, episodes = HSNetSampler(), []
     for number in range(count if pairs else 0):
         name, index = pairs[number % len(pairs)]
-        shown = sampler.others(holders[index], name, shots)
-        items = tuple(item(other, index) for other in shown)
+        examples = sampler.draw_examples(images_by_class[index], name, shots)
+        items = tuple(item(example, index) for example in examples)
         episodes.append(Episode(index - 1, items, item(name, index)))
     return episodes
 
 
-def need(path: Path) -> Path:
-    """A path that exists.
+def require(path: Path) -> Path:
+    """Return a path that exists.
 
     Raises:
         InputError: it does not.
@@ -157,17 +165,21 @@ def need(path: Path) -> Path:
     return path
 
 
-class _Plain(pickle.Unpickler):
-    """Lists, dicts, numbers and text only: nothing in the file can run."""
+class _PlainUnpickler(pickle.Unpickler):
+    """Accepts lists, dicts, numbers and text only: nothing in the file can run."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise InputError(f"a pickle with {module}.{name}; accepted: plain lists and dicts")
 
 
-def plain_pickle(path: Path) -> Any:
-    """What a split's pickle holds, which may be plain containers only."""
-    with need(path).open("rb") as file:
+def load_plain_pickle(path: Path) -> Any:
+    """Load a pickle of plain containers.
+
+    Raises:
+        InputError: no such file, no pickle, or one that holds other objects.
+    """
+    with require(path).open("rb") as file:
         try:
-            return _Plain(file).load()
+            return _PlainUnpickler(file).load()
         except (pickle.UnpicklingError, EOFError, ValueError) as error:
             raise InputError(f"{path}: not a pickle ({error})") from None

@@ -18,68 +18,80 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Row:
-    """What one setting reached: figures by name in percent, whether it is a fair test, on what."""
+    """Result of one setting.
+
+    Attributes:
+        figures: metrics by name, in percent; a float or an `Interval`.
+        domain: whether it is a fair test, see `eval.core.domains`.
+        data: on how many folds, episodes or images.
+        detail: further values for the JSON file.
+    """
 
     setting: str
     figures: dict[str, Any]
     domain: str
-    done: str
+    data: str
     detail: dict[str, Any] = field(default_factory=dict)
 
     def cells(self) -> list[str]:
-        """Figures as text."""
+        """Format the figures."""
         return [str(v) if isinstance(v, Interval) else f"{v:.1f}" for v in self.figures.values()]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as JSON can hold it."""
+        return {
+            "setting": self.setting, "training": self.domain, "on": self.data,
+            "figures": {name: _to_json(value) for name, value in self.figures.items()},
+            **self.detail,
+        }  # fmt: skip
 
 
 def markdown(
-    title: str, about: dict[str, Any], rows: Sequence[Row], published: Sequence[tuple[str, str]]
-) -> str:
-    """Our rows, then a table of what others published."""
+    title: str, run_settings: dict[str, Any], rows: Sequence[Row],
+    published: Sequence[tuple[str, str]],
+) -> str:  # fmt: skip
+    """Format our rows, and a second table of published figures."""
     names = list(rows[0].figures)
     lines = [
-        f"# {title}: {about['checkpoint']}", "",
-        f"kind {about['kind']}, {about['dtype']}, seen at {about['size']} px; intervals are 90 %.",
+        f"# {title}: {run_settings['checkpoint']}", "",
+        f"kind {run_settings['kind']}, {run_settings['dtype']}, seen at {run_settings['size']} px; "
+        "intervals are 90 %.",
         "", "| ours | " + " | ".join(names) + " | training | on |", "|---|" + "---|" * len(names)
         + "---|---|",
     ]  # fmt: skip
     lines += [
-        f"| {row.setting} | " + " | ".join(row.cells()) + f" | {row.domain} | {row.done} |"
+        f"| {row.setting} | " + " | ".join(row.cells()) + f" | {row.domain} | {row.data} |"
         for row in rows
     ]
     if not published:
         lines += ["", "No published figures are listed for it."]
     else:
         lines += ["", f"| published | {names[0]} |", "|---|---|"]
-        lines += [f"| {who} | {figure} |" for who, figure in published]
+        lines += [f"| {method} | {figure} |" for method, figure in published]
         lines += ["", NOTE]
     return "\n".join(lines) + "\n"
 
 
-def _plain(value: Any) -> Any:
-    """For JSON, which knows no NaN."""
+def _to_json(value: Any) -> Any:
+    """Convert an interval to a dict and NaN, which JSON lacks, to None."""
     if isinstance(value, Interval):
-        return {name: _plain(number) for name, number in vars(value).items()}
+        return {name: _to_json(number) for name, number in vars(value).items()}
     return None if math.isnan(value) else value
 
 
-def write(
-    title: str, about: dict[str, Any], rows: Sequence[Row], published: Sequence[tuple[str, str]],
-    out: Path | None, name: str,
+def write_report(
+    title: str, run_settings: dict[str, Any], rows: Sequence[Row],
+    published: Sequence[tuple[str, str]], out: Path | None, name: str,
 ) -> None:  # fmt: skip
-    """Print the table; NAME.md and NAME.json go to `out` where there is one."""
-    text = markdown(title, about, rows, published)
+    """Print the table; write NAME.md and NAME.json if there is an `out`."""
+    text = markdown(title, run_settings, rows, published)
     print(text)
     if not out:
         return
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / f"{name}.md", text)
-    found = [
-        {
-            "setting": row.setting, "training": row.domain, "on": row.done,
-            "figures": {n: _plain(v) for n, v in row.figures.items()},
-            **row.detail,
-        }
-        for row in rows
-    ]  # fmt: skip
-    data = {"about": about, "rows": found, "published": dict(published)}
+    data = {
+        "about": run_settings, "rows": [row.to_json() for row in rows],
+        "published": dict(published),
+    }  # fmt: skip
     write_text(out / f"{name}.json", json.dumps(data, indent=1) + "\n")

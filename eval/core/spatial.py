@@ -12,15 +12,15 @@ from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import Labels
 
 
-def spatial(examples: Sequence[Example], size: int) -> Example:
-    """N examples on an n × n grid, n = ⌈√N⌉, that is `size` pixels wide and high.
+def spatial_grid(examples: Sequence[Example], size: int) -> Example:
+    """Join N examples on an n × n grid, n = ⌈√N⌉, that is `size` pixels wide and high.
 
-    Cells left over show the first examples again. Pictures are shrunk bicubic, labels nearest, as
-    the official code shrinks canvases.
+    Spare cells repeat the first examples. Images are shrunk bicubic, labels nearest, as the
+    official code shrinks canvases.
     """
     side = math.ceil(math.sqrt(len(examples)))
     edges = np.linspace(0, size, side + 1).round().astype(int)
-    picture = Image.new("RGB", (size, size))
+    grid = Image.new("RGB", (size, size))
     ids = np.zeros((size, size), np.int32)
     colors: dict[int, Rgb] = {}
     for cell in range(side * side):
@@ -28,9 +28,9 @@ def spatial(examples: Sequence[Example], size: int) -> Example:
         row, column = divmod(cell, side)
         top, bottom, left, right = edges[[row, row + 1, column, column + 1]].tolist()
         part = example.image.resize((right - left, bottom - top), Image.Resampling.BICUBIC)
-        picture.paste(part, (left, top))
+        grid.paste(part, (left, top))
         ids[top:bottom, left:right] = resize_nearest(
             example.labels.ids, (bottom - top, right - left)
         )
         colors |= example.labels.colors
-    return Example.of(picture, Labels(ids, colors))
+    return Example.of(grid, Labels(ids, colors))

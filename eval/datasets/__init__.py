@@ -1,4 +1,4 @@
-"""Datasets of the field: an adapter a file, and the tables of the few-shot ones and of videos."""
+"""Datasets of the field, an adapter a file; the tables of the few-shot and the video datasets."""
 
 from eval.core.clips import VideoSet
 from eval.core.protocol import FewShot
@@ -19,8 +19,8 @@ from eval.datasets import (
 )  # fmt: skip
 
 FEW_SHOT: dict[str, FewShot] = {
-    one.name: one
-    for one in (
+    protocol.name: protocol
+    for protocol in (
         pascal5i.PROTOCOL, coco20i.PROTOCOL, fss1000.PROTOCOL, lvis92i.PROTOCOL,
         pascal_part.PROTOCOL, paco_part.PROTOCOL, *vessels.PROTOCOLS, isic.PROTOCOL,
         isaid5i.PROTOCOL, folder.PROTOCOL,
@@ -28,5 +28,5 @@ FEW_SHOT: dict[str, FewShot] = {
 }  # fmt: skip
 
 VIDEOS: dict[str, VideoSet] = {
-    one.name: one for one in (*davis.SETS, *youtube_vos.SETS, *mose.SETS)
+    videos.name: videos for videos in (*davis.SETS, *youtube_vos.SETS, *mose.SETS)
 }

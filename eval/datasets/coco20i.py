@@ -2,38 +2,46 @@
 
 from pathlib import Path
 
-from eval.core.protocol import Episode, FewShot, Item, Sampler, need, plain_pickle, read_class
+from eval.core.protocol import (
+    Episode,
+    FewShot,
+    HSNetSampler,
+    Item,
+    class_item,
+    load_plain_pickle,
+    require,
+)
 from incontext.errors import InputError
 
 EPISODES, FOLDS, CLASSES = 1000, 4, 80
 
 
 def episodes(folder: Path, fold: int, shots: int) -> list[Episode]:
-    """HSNet's episodes: a class of the fold (FOLD, FOLD + 4, …), a query, examples.
+    """List HSNet's episodes: a class of the fold (FOLD, FOLD + 4, …), a query, examples.
 
     The split, splits/val/foldI.pkl, says which pictures hold which class (0 … 79); labels are
     annotations/NAME.png with class + 1.
     """
-    root = need(folder / "COCO2014")
-    holders = plain_pickle(root / f"splits/val/fold{fold}.pkl")
+    root = require(folder / "COCO2014")
+    images_by_class = load_plain_pickle(root / f"splits/val/fold{fold}.pkl")
     classes = [fold + FOLDS * v for v in range(CLASSES // FOLDS)]
-    missing = [c for c in classes if not holders.get(c)]
+    missing = [c for c in classes if not images_by_class.get(c)]
     if missing:
         raise InputError(f"{root}/splits/val/fold{fold}.pkl: no picture of class {missing[0]}")
-    sampler, found = Sampler(), []
+    sampler, drawn_episodes = HSNetSampler(), []
     for _ in range(EPISODES):
-        index = sampler.one(classes)
-        query = sampler.one(holders[index])
-        shown = sampler.others(holders[index], query, shots)
-        items = tuple(_item(root, name, index) for name in shown)
-        found.append(Episode(index, items, _item(root, query, index)))
-    return found
+        index = sampler.draw(classes)
+        query = sampler.draw(images_by_class[index])
+        names = sampler.draw_examples(images_by_class[index], query, shots)
+        items = tuple(_item(root, name, index) for name in names)
+        drawn_episodes.append(Episode(index, items, _item(root, query, index)))
+    return drawn_episodes
 
 
 def _item(root: Path, name: str, index: int) -> Item:
     labels = (root / "annotations" / name).with_suffix(".png")
-    # 255 is unknown in no map of HSNet's: crowds count as their class there.
-    return read_class(root / name, labels, index + 1, void=False)
+    # In HSNet's maps 255 is never unknown: crowds count as their class.
+    return class_item(root / name, labels, index + 1, ignore=False)
 
 
 PROTOCOL = FewShot(

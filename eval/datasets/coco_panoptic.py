@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.core.dense import VOID, Labelled, Map
-from eval.core.protocol import need
+from eval.core.dense import ClassMap, SemanticImage
+from eval.core.protocol import require
+from incontext.data.pictures import IGNORE_INDEX
 
 LAYOUT = (
     "{train2017,val2017}/NAME.jpg, annotations/panoptic_{train,val}2017.json and "
@@ -20,73 +21,95 @@ PUBLISHED = (("SegGPT, tuned prompt", "34.4"),)
 
 
 @dataclass(frozen=True)
-class Panoptic:
-    """A picture with its segments: (category id, is a crowd) by segment id."""
+class PanopticImage:
+    """An image with its segments.
 
-    image: Path
-    segments: Path
-    about: dict[int, tuple[int, bool]]
+    Attributes:
+        segment_path: the label image, in whose colors segment ids are coded.
+        segment_info: (category id, is a crowd) by segment id.
+    """
 
-    def truth(self, order: dict[int, int]) -> Any:
-        """(H, W, 2): class by `order` and segment number; class 255 where there is none."""
-        rgb = np.asarray(Image.open(need(self.segments)).convert("RGB")).astype(np.int64)
-        ids = rgb @ np.array([1, 256, 65536])
-        answer = np.zeros((*ids.shape, 2), np.int64)
-        answer[..., 0] = VOID
-        for number, (segment, (category, _)) in enumerate(self.about.items(), 1):
-            answer[ids == segment] = order[category], number
-        return answer
+    image_path: Path
+    segment_path: Path
+    segment_info: dict[int, tuple[int, bool]]
+
+    def read_truth(self, class_order: dict[int, int]) -> Any:
+        """Read class and segment number of each pixel, (H, W, 2); class 255: no segment.
+
+        Args:
+            class_order: class by category id.
+        """
+        colors = np.asarray(Image.open(require(self.segment_path)).convert("RGB")).astype(np.int64)
+        ids = colors @ np.array([1, 256, 65536])
+        truth = np.zeros((*ids.shape, 2), np.int64)
+        truth[..., 0] = IGNORE_INDEX
+        for number, (segment, (category, _)) in enumerate(self.segment_info.items(), 1):
+            truth[ids == segment] = class_order[category], number
+        return truth
 
     @property
     def crowds(self) -> set[int]:
         """Segment numbers of crowds."""
-        return {n for n, (_, crowd) in enumerate(self.about.values(), 1) if crowd}
+        return {n for n, (_, crowd) in enumerate(self.segment_info.values(), 1) if crowd}
 
 
 @dataclass(frozen=True)
 class CocoPanoptic:
-    """Both parts; classes are numbers in the order of the category ids."""
+    """Both splits; classes are numbered in the order of the category ids.
 
-    shown: list[Panoptic]
-    asked: list[Panoptic]
+    Attributes:
+        class_order: class by category id.
+        things, stuff: the classes of each sort.
+    """
+
+    train_images: list[PanopticImage]
+    val_images: list[PanopticImage]
     names: list[str]
     things: list[int]
     stuff: list[int]
-    order: dict[int, int]
+    class_order: dict[int, int]
 
     @classmethod
     def read(cls, folder: Path) -> "CocoPanoptic":
-        """See `LAYOUT`."""
-        (shown, categories), (asked, _) = (_part(folder, name) for name in ("train", "val"))
-        categories = sorted(categories, key=lambda one: int(one["id"]))
-        order = {int(one["id"]): number for number, one in enumerate(categories)}
+        """Read the lists of images and segments in `LAYOUT`."""
+        train_images, categories = _read_split(folder, "train")
+        val_images, _ = _read_split(folder, "val")
+        categories = sorted(categories, key=lambda category: int(category["id"]))
+        class_order = {int(c["id"]): number for number, c in enumerate(categories)}
         things, stuff = (
-            [order[c["id"]] for c in categories if bool(c["isthing"]) == wanted]
-            for wanted in (True, False)
+            [class_order[c["id"]] for c in categories if bool(c["isthing"]) == is_thing]
+            for is_thing in (True, False)
         )
-        return cls(shown, asked, [c["name"] for c in categories], things, stuff, order)
+        names = [category["name"] for category in categories]
+        return cls(train_images, val_images, names, things, stuff, class_order)
 
-    def labelled(self, pictures: Sequence[Panoptic]) -> list[Labelled]:
-        """Pictures with a class for each pixel."""
-        return [self._labelled(one) for one in pictures]
+    def semantic_images(self, images: Sequence[PanopticImage]) -> list[SemanticImage]:
+        """Return images with a class for each pixel."""
+        return [self._semantic_image(image) for image in images]
 
-    def _labelled(self, one: Panoptic) -> Labelled:
-        def classes() -> Map:
-            truth = one.truth(self.order)
-            crowded = np.isin(truth[..., 1], list(one.crowds))  # many objects, none by itself
-            return np.where(crowded, VOID, truth[..., 0]).astype(np.uint8)
+    def _semantic_image(self, image: PanopticImage) -> SemanticImage:
+        def read_classes() -> ClassMap:
+            truth = image.read_truth(self.class_order)
+            # A crowd is many objects, none of them by itself: no example of its class.
+            in_crowd = np.isin(truth[..., 1], list(image.crowds))
+            return np.where(in_crowd, IGNORE_INDEX, truth[..., 0]).astype(np.uint8)
 
-        present = {self.order[c] for c, crowd in one.about.values() if not crowd}
-        return Labelled(one.image.stem, one.image, classes, tuple(sorted(present)))
+        present = {self.class_order[c] for c, crowd in image.segment_info.values() if not crowd}
+        path = image.image_path
+        return SemanticImage(path.stem, path, read_classes, tuple(sorted(present)))
 
 
-def _part(folder: Path, name: str) -> tuple[list[Panoptic], list[Any]]:
-    said = json.loads(need(folder / f"annotations/panoptic_{name}2017.json").read_text())
-    files = {int(one["id"]): one["file_name"] for one in said["images"]}
-    found = []
-    for one in said["annotations"]:
-        about = {int(s["id"]): (int(s["category_id"]), bool(s.get("iscrowd")))
-                 for s in one["segments_info"]}  # fmt: skip
-        segments = folder / f"annotations/panoptic_{name}2017" / one["file_name"]
-        found.append(Panoptic(folder / f"{name}2017" / files[one["image_id"]], segments, about))
-    return found, said["categories"]
+def _read_split(folder: Path, name: str) -> tuple[list[PanopticImage], list[Any]]:
+    """Read the images and the categories of "train" or "val"."""
+    data = json.loads(require(folder / f"annotations/panoptic_{name}2017.json").read_text())
+    files = {int(image["id"]): image["file_name"] for image in data["images"]}
+    images = []
+    for annotation in data["annotations"]:
+        segment_info = {
+            int(segment["id"]): (int(segment["category_id"]), bool(segment.get("iscrowd")))
+            for segment in annotation["segments_info"]
+        }
+        segments = folder / f"annotations/panoptic_{name}2017" / annotation["file_name"]
+        path = folder / f"{name}2017" / files[annotation["image_id"]]
+        images.append(PanopticImage(path, segments, segment_info))
+    return images, data["categories"]

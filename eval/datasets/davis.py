@@ -6,33 +6,36 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.core.clips import Clip, VideoSet, ids_of
+from eval.core.clips import VideoClip, VideoSet, read_ids
 from incontext.errors import InputError
 
 
-def clips(year: str, folder: Path, split: str) -> dict[str, Callable[[], Clip]]:
-    """JPEGImages/480p/NAME, Annotations/480p/NAME, ImageSets/YEAR/SPLIT.txt.
+def clips(year: str, folder: Path, split: str) -> dict[str, Callable[[], VideoClip]]:
+    """List the clips of ImageSets/YEAR/SPLIT.txt, in {JPEGImages,Annotations}/480p/NAME.
 
     2016 has one object: every id is 1.
+
+    Raises:
+        InputError: no such split.
     """
-    listed = folder / "ImageSets" / year / f"{split}.txt"
-    if not listed.is_file():
-        raise InputError(f"{listed}: no such file; accepted: the folder of DAVIS, unpacked")
+    split_file = folder / "ImageSets" / year / f"{split}.txt"
+    if not split_file.is_file():
+        raise InputError(f"{split_file}: no such file; accepted: the folder of DAVIS, unpacked")
     # 2016 lists pairs of files, 2017 names of clips.
-    lines = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+    lines = [line.split()[0] for line in split_file.read_text().splitlines() if line.strip()]
     names = [line if "/" not in line else line.strip("/").split("/")[-2] for line in lines]
     return {name: partial(_clip, year, folder, name) for name in names}
 
 
-def _clip(year: str, folder: Path, name: str) -> Clip:
+def _clip(year: str, folder: Path, name: str) -> VideoClip:
     frames = sorted((folder / "JPEGImages/480p" / name).glob("*.jpg"))
-    maps = [ids_of(p) for p in sorted((folder / "Annotations/480p" / name).glob("*.png"))]
+    maps = [read_ids(p) for p in sorted((folder / "Annotations/480p" / name).glob("*.png"))]
     if not frames or len(maps) not in (1, len(frames)):  # test-dev has the first one only
         raise InputError(f"{name}: {len(frames)} frames and {len(maps)} annotations")
     if year == "2016":
         maps = [(ids > 0).astype(np.uint8) for ids in maps]
     truth = np.stack(maps) if len(maps) == len(frames) else None
-    return Clip(name, frames, {0: maps[0]}, truth)
+    return VideoClip(name, frames, {0: maps[0]}, truth)
 
 
 LAYOUT = "{JPEGImages,Annotations}/480p/NAME and ImageSets/YEAR/SPLIT.txt"

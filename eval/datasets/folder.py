@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.core.protocol import VOID, Episode, FewShot, Ids, Item, need
+from eval.core.protocol import Episode, FewShot, Ids, Item, require
 from incontext import Example
+from incontext.data.pictures import IGNORE_INDEX
 from incontext.errors import InputError
 from incontext.images.image import SUFFIXES
 from incontext.training.validation import binary_episodes
@@ -15,42 +16,45 @@ EPISODES = 200
 
 
 def episodes(folder: Path, fold: int, shots: int) -> list[Episode]:
-    """200 episodes, seed 0: each id in turn, pictures that hold it drawn without replacement.
+    """List 200 episodes, seed 0: each id in turn, its images drawn without replacement.
 
     Masks may be whatever `incontext.Example` reads, so 255 is unknown in id maps and 0/255 masks
     have id 1.
+
+    Raises:
+        InputError: an image without a mask, or no id with more than `shots` images.
     """
-    images = sorted(p for p in need(folder / "images").iterdir() if p.suffix.lower() in SUFFIXES)
-    masks = [_mask_of(folder, image) for image in images]
-    holders: dict[int, list[int]] = {}
+    images = sorted(p for p in require(folder / "images").iterdir() if p.suffix.lower() in SUFFIXES)
+    masks = [_find_mask(folder, image) for image in images]
+    images_by_id: dict[int, list[int]] = {}
     for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
         for index in _example(image, mask).labels.present:
-            holders.setdefault(index, []).append(number)
-    drawn = list(binary_episodes(holders, shots, EPISODES))
-    if not drawn:
+            images_by_id.setdefault(index, []).append(number)
+    plan = list(binary_episodes(images_by_id, shots, EPISODES))
+    if not plan:
         raise InputError(f"{folder}: no id is on more than {shots} pictures, so nothing to ask")
-    found = []
-    for episode in drawn:
-        items = [_item(images[i], masks[i], episode.index) for i in episode.pictures]
-        found.append(Episode(episode.index, tuple(items[:-1]), items[-1]))
-    return found
+    read_episodes = []
+    for episode in plan:
+        items = [_item(images[i], masks[i], episode.index) for i in episode.images]
+        read_episodes.append(Episode(episode.index, tuple(items[:-1]), items[-1]))
+    return read_episodes
 
 
-def _mask_of(folder: Path, image: Path) -> Path:
-    for place in ("masks", "labels"):
+def _find_mask(folder: Path, image: Path) -> Path:
+    for subfolder in ("masks", "labels"):
         for suffix in (".png", *sorted(SUFFIXES)):
-            path = folder / place / f"{image.stem}{suffix}"
+            path = folder / subfolder / f"{image.stem}{suffix}"
             if path.is_file():
                 return path
     raise InputError(f"{image}: no mask of that name in {folder}/masks or {folder}/labels")
 
 
 def _example(image: Path, mask: Path) -> Example:
-    """255 is unknown, unless there is nothing else: then it is white."""
-    with Image.open(mask) as picture:
-        colors = picture.getcolors() if picture.mode in ("L", "P") else None
-    ids = {value for _, value in colors or ()} - {0, VOID}
-    return Example(image, mask, ignore=VOID if ids else None)
+    """Read an example; 255 is unknown, unless there is no other value: then it is white."""
+    with Image.open(mask) as stored:
+        colors = stored.getcolors() if stored.mode in ("L", "P") else None
+    ids = {value for _, value in colors or ()} - {0, IGNORE_INDEX}
+    return Example(image, mask, ignore=IGNORE_INDEX if ids else None)
 
 
 def _item(image: Path, mask: Path, index: int) -> Item:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eval.core.protocol import Episode, FewShot, Item, Sampler, need, read_binary
+from eval.core.protocol import Episode, FewShot, HSNetSampler, Item, mask_item, require
 from incontext.errors import InputError
 
 PICTURES = 10  # of a class
@@ -10,26 +10,26 @@ FIRST_TEST_CLASS = 760
 
 
 def episodes(folder: Path, fold: int, shots: int) -> list[Episode]:
-    """HSNet's episodes; the test's classes stand in splits/fss/test.txt or splits/test.txt."""
-    root = need(folder / "FSS-1000")
+    """List HSNet's episodes of the classes in splits/fss/test.txt or splits/test.txt."""
+    root = require(folder / "FSS-1000")
     lists = (folder / "splits/fss/test.txt", root / "splits/test.txt")
-    listed = next((path for path in lists if path.is_file()), lists[0])
-    names = sorted(need(listed).read_text(encoding="utf-8").split())
+    test_list = next((path for path in lists if path.is_file()), lists[0])
+    names = sorted(require(test_list).read_text(encoding="utf-8").split())
     data = root / "data" if (root / "data").is_dir() else root
-    sampler, found = Sampler(), []
+    sampler, drawn_episodes = HSNetSampler(), []
     for number, name in enumerate(names):
-        queries = sorted(need(data / name).glob("*.jpg"), key=str)
+        queries = sorted(require(data / name).glob("*.jpg"), key=str)
         if len(queries) != PICTURES:
             raise InputError(f"{data / name}: {len(queries)} pictures; FSS-1000 has {PICTURES}")
         for query in queries:
-            shown = sampler.others(range(1, PICTURES + 1), int(query.stem), shots)
-            items = tuple(_item(data / name / f"{i}.jpg") for i in shown)
-            found.append(Episode(FIRST_TEST_CLASS + number, items, _item(query)))
-    return found
+            numbers = sampler.draw_examples(range(1, PICTURES + 1), int(query.stem), shots)
+            items = tuple(_item(data / name / f"{i}.jpg") for i in numbers)
+            drawn_episodes.append(Episode(FIRST_TEST_CLASS + number, items, _item(query)))
+    return drawn_episodes
 
 
 def _item(image: Path) -> Item:
-    return read_binary(image, image.with_suffix(".png"))
+    return mask_item(image, image.with_suffix(".png"))
 
 
 PROTOCOL = FewShot(

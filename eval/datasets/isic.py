@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eval.core.protocol import Episode, FewShot, Item, Sampler, need, read_binary
+from eval.core.protocol import Episode, FewShot, HSNetSampler, Item, mask_item, require
 from incontext.errors import InputError
 
 IMAGES, MASKS = "ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"
@@ -10,29 +10,29 @@ ENDING = "_segmentation.png"
 
 
 def episodes(folder: Path, fold: int, shots: int) -> list[Episode]:
-    """Every picture is a query once, examples are drawn from its class as for FSS-1000.
+    """List an episode for every image; examples are drawn from its class as for FSS-1000.
 
-    Cross-domain few-shot work (PATNet, CD-FSS) sorts the pictures into folders 1, 2 and 3 by
+    Cross-domain few-shot work (PATNet, CD-FSS) sorts the images into folders 1, 2 and 3 by
     diagnosis; without these there is one class, "lesion".
     """
     root = folder / "ISIC" if (folder / "ISIC").is_dir() else folder
-    images = need(root / IMAGES)
+    images = require(root / IMAGES)
     groups = sorted(p for p in images.iterdir() if p.is_dir()) or [images]
-    sampler, found = Sampler(), []
+    sampler, drawn_episodes = HSNetSampler(), []
     for index, group in enumerate(groups):
         names = [p.stem for p in sorted(group.glob("*.jpg"))]
         if len(names) < 2:
             raise InputError(f"{group}: {len(names)} pictures; an episode needs two or more")
         for name in names:
-            shown = sampler.others(names, name, shots)
-            items = tuple(_item(root, group, other) for other in shown)
-            found.append(Episode(index, items, _item(root, group, name)))
-    return found
+            examples = sampler.draw_examples(names, name, shots)
+            items = tuple(_item(root, group, example) for example in examples)
+            drawn_episodes.append(Episode(index, items, _item(root, group, name)))
+    return drawn_episodes
 
 
 def _item(root: Path, group: Path, name: str) -> Item:
-    places = (root / MASKS / f"{name}{ENDING}", root / MASKS / group.name / f"{name}{ENDING}")
-    return read_binary(group / f"{name}.jpg", next((p for p in places if p.is_file()), places[0]))
+    paths = (root / MASKS / f"{name}{ENDING}", root / MASKS / group.name / f"{name}{ENDING}")
+    return mask_item(group / f"{name}.jpg", next((p for p in paths if p.is_file()), paths[0]))
 
 
 PROTOCOL = FewShot(

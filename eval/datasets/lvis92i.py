@@ -6,40 +6,48 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.core.protocol import Episode, FewShot, Ids, Item, Sampler, need, plain_pickle, rgb
+from eval.core.protocol import (
+    Episode,
+    FewShot,
+    HSNetSampler,
+    Ids,
+    Item,
+    load_plain_pickle,
+    read_rgb,
+    require,
+)
 from incontext.labels.coco import decode_rle
 
 EPISODES, FOLDS = 2300, 10
 
 
 def episodes(folder: Path, fold: int, shots: int) -> list[Episode]:
-    """Matcher's episodes: the fold's classes in turn, a query, examples.
+    """List Matcher's episodes: the fold's classes in turn, a query, examples.
 
     lvis_val.pkl: {category: {picture: {"annotations": [{"segmentation": …}, …]}}}; a fold takes
     every tenth of the categories that have more pictures than examples are shown.
     """
-    root = need(folder / "LVIS")
-    annotations = plain_pickle(root / "lvis_val.pkl")
-    enough = [c for c, pictures in annotations.items() if len(pictures) > shots]
-    classes = [enough[fold + FOLDS * v] for v in range(len(enough) // FOLDS)]
-    sampler, found = Sampler(), []
+    root = require(folder / "LVIS")
+    annotations = load_plain_pickle(root / "lvis_val.pkl")
+    categories = [c for c, images in annotations.items() if len(images) > shots]
+    classes = [categories[fold + FOLDS * v] for v in range(len(categories) // FOLDS)]
+    sampler, drawn_episodes = HSNetSampler(), []
     for number in range(EPISODES if classes else 0):
         category = classes[number % len(classes)]
-        pictures = annotations[category]
-        names = list(pictures)
-        query = sampler.one(names)
-        shown = sampler.others(names, query, shots)
-        items = tuple(_item(root, name, pictures[name]) for name in shown)
+        images = annotations[category]
+        query = sampler.draw(list(images))
+        names = sampler.draw_examples(list(images), query, shots)
+        items = tuple(_item(root, name, images[name]) for name in names)
         index = number % len(classes)
-        found.append(Episode(index, items, _item(root, query, pictures[query])))
-    return found
+        drawn_episodes.append(Episode(index, items, _item(root, query, images[query])))
+    return drawn_episodes
 
 
-def _item(root: Path, name: str, said: dict[str, Any]) -> Item:
+def _item(root: Path, name: str, record: dict[str, Any]) -> Item:
     def read() -> tuple[Image.Image, Ids]:
-        picture = rgb(root / "coco" / name)
-        masks = [decode_rle(a["segmentation"], picture.size) for a in said["annotations"]]
-        return picture, np.any(masks, 0).astype(np.int16)
+        image = read_rgb(root / "coco" / name)
+        masks = [decode_rle(a["segmentation"], image.size) for a in record["annotations"]]
+        return image, np.any(masks, 0).astype(np.int16)
 
     return Item(name, read)
 

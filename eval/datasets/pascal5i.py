@@ -6,25 +6,32 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from eval.core.protocol import Episode, FewShot, Item, fold_episodes, need, pairs_of, read_class
+from eval.core.protocol import (
+    Episode,
+    FewShot,
+    Item,
+    class_item,
+    fold_episodes,
+    read_fold_list,
+    require,
+)
 
 EPISODES = 1000
 CLASSES_A_FOLD = 5
 
 
 def episodes(folder: Path, fold: int, shots: int) -> list[Episode]:
-    """HSNet's episodes of a fold.
+    """List HSNet's episodes of a fold from splits/pascal/val/foldI.txt.
 
-    Its list is read from splits/pascal/val/foldI.txt; without that file it is made anew from
-    ImageSets/Segmentation/val.txt and the labels, sorted, so that the order and with it the
-    episodes may be others than the published.
+    Without that file the list is made from ImageSets/Segmentation/val.txt and the labels, sorted;
+    the order, and with it the episodes, may then differ from the published ones.
     """
-    root = need(folder / "VOC2012")
-    listed = folder / f"splits/pascal/val/fold{fold}.txt"
-    pairs = pairs_of(listed) if listed.is_file() else list(_pairs(root, fold))
+    root = require(folder / "VOC2012")
+    fold_list = folder / f"splits/pascal/val/fold{fold}.txt"
+    pairs = read_fold_list(fold_list) if fold_list.is_file() else list(_pairs(root, fold))
 
     def item(name: str, index: int) -> Item:
-        return read_class(
+        return class_item(
             root / f"JPEGImages/{name}.jpg", root / f"SegmentationClassAug/{name}.png", index
         )
 
@@ -33,10 +40,10 @@ def episodes(folder: Path, fold: int, shots: int) -> list[Episode]:
 
 def _pairs(root: Path, fold: int) -> Iterator[tuple[str, int]]:
     classes = range(CLASSES_A_FOLD * fold + 1, CLASSES_A_FOLD * (fold + 1) + 1)
-    names = sorted(need(root / "ImageSets/Segmentation/val.txt").read_text().split())
+    names = sorted(require(root / "ImageSets/Segmentation/val.txt").read_text().split())
     for name in names:
-        there = np.unique(np.asarray(Image.open(root / f"SegmentationClassAug/{name}.png")))
-        yield from ((name, int(index)) for index in there if index in classes)
+        present = np.unique(np.asarray(Image.open(root / f"SegmentationClassAug/{name}.png")))
+        yield from ((name, int(index)) for index in present if index in classes)
 
 
 PROTOCOL = FewShot(

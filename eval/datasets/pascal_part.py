@@ -8,75 +8,79 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.core.protocol import Episode, FewShot, Ids, Item, Sampler, need, rgb
+from eval.core.protocol import Episode, FewShot, HSNetSampler, Ids, Item, read_rgb, require
 from incontext.errors import InputError
 from incontext.labels.coco import decode_rle
 
 GROUPS = ("animals", "indoor", "person", "vehicles")  # the folds
-MOST = 2500  # episodes of a fold
-LEFT_OUT = ("aeroplane", "TAIL")
+MAX_EPISODES = 2500  # of a fold
+EXCLUDED_PART = ("aeroplane", "TAIL")
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """The dataset's folder and the draws."""
+class _PartSampler:
+    """The dataset's folder and the official draws."""
 
     root: Path
-    sampler: Sampler
+    sampler: HSNetSampler
 
-    def draw(self, names: list[str], thing: str, part: str, taken: list[str]) -> Item:
-        """A picture not taken yet and an object on it that has the part; drawn until there is."""
-        free = [name for name in names if name not in taken]
-        for _ in range(1000):  # pictures hold other objects too
-            if not free:
+    def draw(self, names: list[str], thing: str, part: str, used_names: list[str]) -> Item:
+        """Draw an unused image and an object on it that has the part; add it to `used_names`.
+
+        Raises:
+            InputError: no such image is left.
+        """
+        unused_names = [name for name in names if name not in used_names]
+        for _ in range(1000):  # an object of the image may lack the part
+            if not unused_names:
                 break
-            name = self.sampler.one(names)
-            if name in taken:
+            name = self.sampler.draw(names)
+            if name in used_names:
                 continue
-            about = need(self.root / f"Annotations_Part_json_merged_part_classes/{name}.json")
-            things = [o for o in json.loads(about.read_text())["object"] if o["name"] == thing]
-            chosen = self.sampler.one(things)
-            masks = [m for p in chosen["parts"] if p["name"] == part for m in p["mask"]]
+            file = require(self.root / f"Annotations_Part_json_merged_part_classes/{name}.json")
+            objects = [o for o in json.loads(file.read_text())["object"] if o["name"] == thing]
+            candidate = self.sampler.draw(objects)
+            masks = [m for p in candidate["parts"] if p["name"] == part for m in p["mask"]]
             if masks:
-                taken.append(name)
-                return self._item(name, masks, chosen["bndbox"])
+                used_names.append(name)
+                return self._item(name, masks, candidate["bndbox"])
         raise InputError(f"{thing}+{part}: {len(names)} pictures are too few for an episode")
 
     def _item(self, name: str, masks: list[Any], box: dict[str, Any]) -> Item:
-        left, top, right, bottom = (int(value) for value in box.values())
+        x0, y0, x1, y1 = (int(value) for value in box.values())
 
         def read() -> tuple[Image.Image, Ids]:
-            picture = rgb(self.root / f"JPEGImages/{name}.jpg")
-            mask = np.any([decode_rle(m, picture.size) for m in masks], 0).astype(np.int16)
-            return picture.crop((left, top, right, bottom)), mask[top:bottom, left:right]
+            image = read_rgb(self.root / f"JPEGImages/{name}.jpg")
+            mask = np.any([decode_rle(m, image.size) for m in masks], 0).astype(np.int16)
+            return image.crop((x0, y0, x1, y1)), mask[y0:y1, x0:x1]
 
         return Item(name, read)
 
 
 def episodes(folder: Path, fold: int, shots: int) -> list[Episode]:
-    """Matcher's episodes: the fold's parts in turn."""
-    root = need(folder / "Pascal-Part/VOCdevkit/VOC2010")
-    things = json.loads(need(root / "all_obj_part_to_image.json").read_text())[GROUPS[fold]]
+    """List Matcher's episodes: the fold's parts in turn."""
+    root = require(folder / "Pascal-Part/VOCdevkit/VOC2010")
+    things = json.loads(require(root / "all_obj_part_to_image.json").read_text())[GROUPS[fold]]
     things = things["object"]
-    listed = [
-        (thing, part, found["val"])
+    all_parts = [
+        (thing, part, names["val"])
         for thing in things
-        for part, found in things[thing]["part"].items()
+        for part, names in things[thing]["part"].items()
     ]
     classes = [
         (thing, part, names)
-        for thing, part, names in listed
-        if names and things[thing]["part"][part]["train"] and (thing, part) != LEFT_OUT
+        for thing, part, names in all_parts
+        if names and things[thing]["part"][part]["train"] and (thing, part) != EXCLUDED_PART
     ]
-    parts, found = _Parts(root, Sampler()), []
-    count = min(MOST, sum(len(names) for _, _, names in listed)) if classes else 0
+    sampler, drawn_episodes = _PartSampler(root, HSNetSampler()), []
+    count = min(MAX_EPISODES, sum(len(names) for _, _, names in all_parts)) if classes else 0
     for number in range(count):
         index = number % len(classes)
         thing, part, names = classes[index]
-        taken: list[str] = []
-        query, *shown = (parts.draw(names, thing, part, taken) for _ in range(shots + 1))
-        found.append(Episode(index, tuple(shown), query))
-    return found
+        used_names: list[str] = []
+        query, *examples = (sampler.draw(names, thing, part, used_names) for _ in range(shots + 1))
+        drawn_episodes.append(Episode(index, tuple(examples), query))
+    return drawn_episodes
 
 
 PROTOCOL = FewShot(

@@ -1,78 +1,84 @@
 """Fundus vessels: DRIVE, CHASE_DB1, STARE, HRF; examples of the training part, all of the test.
 
-A query is judged within the field of view where the dataset has one. Training parts: DRIVE's own;
-the first 20 pictures of CHASE_DB1, 10 of STARE, 5 of each kind of HRF, as is usual.
+A query is scored within the field of view if the dataset has one. Training parts: DRIVE's own; the
+first 20 images of CHASE_DB1, 10 of STARE, 5 of each kind of HRF, as is usual.
 """
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from eval.core.protocol import Episode, FewShot, Item, Sampler, need, read_binary
+from eval.core.protocol import Episode, FewShot, HSNetSampler, Item, mask_item, require
 from incontext.errors import InputError
 
-Parts = tuple[list[Item], list[Item]]  # to show, to ask for
+Splits = tuple[list[Item], list[Item]]  # images for examples, images for queries
 
 
-def _drive(root: Path) -> Parts:
+def _drive(root: Path) -> Splits:
     def part(name: str) -> list[Item]:
         items = []
-        for image in sorted(need(root / name / "images").glob("*.tif")):
+        for image in sorted(require(root / name / "images").glob("*.tif")):
             number = image.name.split("_")[0]
-            mask = need(root / name / f"1st_manual/{number}_manual1.gif")
+            mask = require(root / name / f"1st_manual/{number}_manual1.gif")
             field = root / name / f"mask/{image.stem}_mask.gif"
-            items.append(read_binary(image, mask, field if field.is_file() else None))
+            items.append(mask_item(image, mask, field if field.is_file() else None))
         return items
 
     return part("training"), part("test")
 
 
-def _chase(root: Path) -> Parts:
+def _chase(root: Path) -> Splits:
     items = [
-        read_binary(image, need(image.with_name(f"{image.stem}_1stHO.png")))
+        mask_item(image, require(image.with_name(f"{image.stem}_1stHO.png")))
         for image in sorted(root.glob("Image_*.jpg"))
     ]
     return items[:20], items[20:]
 
 
-def _stare(root: Path) -> Parts:
+def _stare(root: Path) -> Splits:
     images = sorted([*root.rglob("im*.ppm")], key=lambda p: p.name)
     images = [p for p in images if p.name.count(".") == 1]  # labels are im0001.ah.ppm
     labels = {p.name.split(".")[0]: p for p in root.rglob("im*.ah.ppm")}
-    lacking = [p.stem for p in images if p.stem not in labels]
-    if lacking:
-        raise InputError(f"{root}: no {lacking[0]}.ah.ppm (Adam Hoover's labels, unpacked)")
-    items = [read_binary(image, labels[image.stem]) for image in images]
+    missing = [p.stem for p in images if p.stem not in labels]
+    if missing:
+        raise InputError(f"{root}: no {missing[0]}.ah.ppm (Adam Hoover's labels, unpacked)")
+    items = [mask_item(image, labels[image.stem]) for image in images]
     return items[:10], items[10:]
 
 
-def _hrf(root: Path) -> Parts:
-    shown: list[Item] = []
-    asked: list[Item] = []
+def _hrf(root: Path) -> Splits:
+    examples: list[Item] = []
+    queries: list[Item] = []
     for kind in ("dr", "g", "h"):
-        images = sorted([*need(root / "images").glob(f"*_{kind}.[jJ][pP][gG]")])
+        images = sorted([*require(root / "images").glob(f"*_{kind}.[jJ][pP][gG]")])
         for number, image in enumerate(images):
             field = root / f"mask/{image.stem}_mask.tif"
-            item = read_binary(
-                image, need(root / f"manual1/{image.stem}.tif"), field if field.is_file() else None
+            item = mask_item(
+                image,
+                require(root / f"manual1/{image.stem}.tif"),
+                field if field.is_file() else None,
             )
-            (shown if number < 5 else asked).append(item)
-    return shown, asked
+            (examples if number < 5 else queries).append(item)
+    return examples, queries
 
 
 def episodes(
-    name: str, read: Callable[[Path], Parts], folder: Path, fold: int, shots: int
+    name: str, read: Callable[[Path], Splits], folder: Path, fold: int, shots: int
 ) -> list[Episode]:
-    """The test's pictures, all with the same examples, drawn once."""
-    shown, asked = read(need(folder / name))
-    if len(shown) < shots or not asked:
+    """List an episode for each test image, all with the same examples, drawn once.
+
+    Raises:
+        InputError: too few training images, or no test image.
+    """
+    train_items, test_items = read(require(folder / name))
+    if len(train_items) < shots or not test_items:
         raise InputError(
-            f"{folder / name}: {len(shown)} pictures to show and {len(asked)} to ask for; "
-            f"{shots} examples were wanted"
+            f"{folder / name}: {len(train_items)} pictures to show and {len(test_items)} to ask "
+            f"for; {shots} examples were wanted"
         )
-    order = Sampler().rng.permutation(len(shown))[:shots]
-    examples = tuple(shown[i] for i in order)
-    return [Episode(0, examples, query) for query in asked]
+    order = HSNetSampler().rng.permutation(len(train_items))[:shots]
+    examples = tuple(train_items[i] for i in order)
+    return [Episode(0, examples, query) for query in test_items]
 
 
 LAYOUTS = {

@@ -1,4 +1,4 @@
-"""YouTube-VOS 2018 (Xu et al. 2018): objects come up midway."""
+"""YouTube-VOS 2018 (Xu et al. 2018): objects may appear midway."""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,47 +7,52 @@ from typing import Any
 
 import numpy as np
 
-from eval.core.clips import Clip, VideoSet, ids_of
+from eval.core.clips import VideoClip, VideoSet, read_ids
 from incontext.errors import InputError
-from incontext.video.predictor import Added
+from incontext.video.annotations import NewObjects
 
 
-def clips(folder: Path, split: str) -> dict[str, Callable[[], Clip]]:
-    """SPLIT/JPEGImages/ID, SPLIT/Annotations/ID with the frames that objects come up in.
+def clips(folder: Path, split: str) -> dict[str, Callable[[], VideoClip]]:
+    """List the clips of SPLIT/JPEGImages/ID, with SPLIT/Annotations/ID.
 
-    Where all frames have annotations (`train`), they are the truth, and an object is given in the
-    first frame that shows it.
+    Annotations are those of the frames in which objects appear. Where all frames have annotations
+    (`train`), they are the truth, and an object is given in the first frame that shows it.
+
+    Raises:
+        InputError: no such split.
     """
     root = folder / split
     if not (root / "JPEGImages").is_dir():
         raise InputError(f"{root}/JPEGImages: no such folder; accepted: the dataset, unpacked")
-    places = sorted((root / "JPEGImages").iterdir())
-    return {place.name: partial(_clip, root, place) for place in places}
+    folders = sorted((root / "JPEGImages").iterdir())
+    return {clip_folder.name: partial(_clip, root, clip_folder) for clip_folder in folders}
 
 
-def _clip(root: Path, place: Path) -> Clip:
-    frames = sorted(place.glob("*.jpg"))
+def _clip(root: Path, clip_folder: Path) -> VideoClip:
+    frames = sorted(clip_folder.glob("*.jpg"))
     stems = {p.stem: number for number, p in enumerate(frames)}
-    found = sorted((root / "Annotations" / place.name).glob("*.png"))
-    strange = [p for p in found if p.stem not in stems]
-    if strange or not found:
-        raise InputError(f"{strange[0]}: no such frame" if strange else f"{place}: no annotation")
-    maps = {stems[p.stem]: ids_of(p) for p in found}
+    annotations = sorted((root / "Annotations" / clip_folder.name).glob("*.png"))
+    strange = [p for p in annotations if p.stem not in stems]
+    if strange:
+        raise InputError(f"{strange[0]}: no such frame")
+    if not annotations:
+        raise InputError(f"{clip_folder}: no annotation")
+    maps = {stems[p.stem]: read_ids(p) for p in annotations}
     truth = np.stack(list(maps.values())) if len(maps) == len(frames) else None
-    return Clip(place.name, frames, _given(maps), truth)
+    return VideoClip(clip_folder.name, frames, _first_labels(maps), truth)
 
 
-def _given(maps: dict[int, Any]) -> dict[int, Any]:
-    """Labels of the frames in which objects come up; of later frames the new ones only."""
-    given: dict[int, Any] = {}
-    known = set[int]()
+def _first_labels(maps: dict[int, Any]) -> dict[int, Any]:
+    """Return the labels of each object in the first frame that shows it."""
+    labels: dict[int, Any] = {}
+    known_ids = set[int]()
     for number, ids in maps.items():
-        new = {int(i) for i in np.unique(ids) if i} - known
-        if new:  # what else is there is to be predicted
-            alone = np.where(np.isin(ids, list(new)), ids, 0)
-            given[number] = Added(alone) if known else alone
-            known |= new
-    return given
+        new_ids = {int(i) for i in np.unique(ids) if i} - known_ids
+        if new_ids:  # objects of earlier frames are to be predicted
+            new_labels = np.where(np.isin(ids, list(new_ids)), ids, 0)
+            labels[number] = NewObjects(new_labels) if known_ids else new_labels
+            known_ids |= new_ids
+    return labels
 
 
 LAYOUT = "SPLIT/{JPEGImages,Annotations}/ID"

@@ -1,76 +1,65 @@
 """A command for each dataset's protocol."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from eval.core.clips import VideoSet
-from eval.core.domains import PICTURES
 from eval.core.protocol import FewShot
 from eval.datasets import FEW_SHOT, VIDEOS, ade20k, coco_panoptic
+from eval.runs.options import (
+    Checkpoint,
+    DatasetFolder,
+    Dtype,
+    Ensemble,
+    Kind,
+    MaxImages,
+    Out,
+    Threads,
+    TrainedOn,
+    TunedPrompt,
+    numbers,
+)
 from incontext.checkpoints.checkpoint import DEFAULT
-from incontext.errors import InputError
 
-Data = Annotated[Path, typer.Option(help="Folder that holds the dataset, see above.")]
-Kind = Annotated[str, typer.Option(help="semantic or instance; without it the checkpoint's own.")]
-Ensemble = Annotated[str, typer.Option(help="feature or spatial (SegGPT section 3.3).")]
-TrainedOn = Annotated[
-    str,
-    typer.Option(help=f"What the checkpoint saw in training: {', '.join(PICTURES)}, or none."),
-]
-Out = Annotated[Path | None, typer.Option(help="Folder for tables and for going on.")]
+PANEL = "Datasets of the field, by their protocols"
 
 
-def numbers(text: str, name: str) -> list[int]:
-    """Whole numbers with commas.
-
-    Raises:
-        InputError: something else.
-    """
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"{name} {text!r}; accepted: whole numbers with commas, 0,1,2") from None
-
-
-def add(app: typer.Typer) -> None:
+def add_commands(app: typer.Typer) -> None:
     """Add a command for every dataset."""
+
+    def add(name: str, summary: str, layout: str, function: Callable[..., None]) -> None:
+        text = f"{summary}\n\n--data is the folder that holds {layout}."
+        command = app.command(name, help=text, short_help=summary, rich_help_panel=PANEL)
+        command(function)
+
     for protocol in FEW_SHOT.values():
-        app.command(protocol.name, help=_help(protocol))(_command(protocol))
-    for video in VIDEOS.values():
-        text = f"{video.title}: J&F. --data is the folder that holds {video.layout}"
-        app.command(video.name, help=text)(_video_command(video))
-    app.command("ade20k", help=f"ADE20K: mIoU. --data holds {ade20k.SET.layout}")(_ade20k)
-    app.command(
-        "coco-panoptic", help=f"COCO panoptic: PQ, AP. --data holds {coco_panoptic.LAYOUT}"
-    )(_coco_panoptic)
+        folds = f", {protocol.folds} folds" if protocol.folds > 1 else ""
+        summary = f"{protocol.title}: few-shot mIoU, FB-IoU, Dice{folds}."
+        add(protocol.name, summary, protocol.layout, _few_shot_command(protocol))
+    for videos in VIDEOS.values():
+        add(videos.name, f"{videos.title}: J&F.", videos.layout, _video_command(videos))
+    add("ade20k", "ADE20K: mIoU and pixel accuracy.", ade20k.SET.layout, _ade20k)
+    add("coco-panoptic", "COCO panoptic: PQ and AP.", coco_panoptic.LAYOUT, _coco_panoptic)
 
 
-def _help(protocol: FewShot) -> str:
-    folds = f" {protocol.folds} folds." if protocol.folds > 1 else ""
-    return (
-        f"{protocol.title}: few-shot mIoU, FB-IoU and Dice.{folds} --data is the folder that holds "
-        f"{protocol.layout}"
-    )
-
-
-def _command(protocol: FewShot) -> Callable[..., None]:
+def _few_shot_command(protocol: FewShot) -> Callable[..., None]:
     def command(
-        data: Data,
-        checkpoint: str = DEFAULT,
-        fold: Annotated[str, typer.Option(help="Folds, with commas; all without it.")] = "",
+        data: DatasetFolder,
+        checkpoint: Checkpoint = DEFAULT,
+        fold: Annotated[str, typer.Option(help="Folds, with commas. Default: all.")] = "",
         examples: Annotated[str, typer.Option(help="Numbers of examples, with commas.")] = "1,5",
         episodes: Annotated[
-            int | None, typer.Option(help="Of a fold, at most; the protocol's without it.", min=1)
+            int | None,
+            typer.Option(help="Largest number of episodes a fold. Default: all.", min=1),
         ] = None,
         ensemble: Ensemble = "feature",
         kind: Kind = "",
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         trained_on: TrainedOn = "",
         out: Out = None,
-        threads: int = 2,
+        threads: Threads = 2,
     ) -> None:
         import torch
 
@@ -85,24 +74,34 @@ def _command(protocol: FewShot) -> Callable[..., None]:
     return command
 
 
-def _video_command(video: VideoSet) -> Callable[..., None]:
+def _video_command(videos: VideoSet) -> Callable[..., None]:
     def command(
-        data: Data,
-        checkpoint: str = DEFAULT,
-        split: Annotated[str, typer.Option(help=f"Without it {video.split}.")] = "",
+        data: DatasetFolder,
+        checkpoint: Checkpoint = DEFAULT,
+        split: Annotated[
+            str, typer.Option(help=f"Split of the dataset. Default: {videos.split}.")
+        ] = "",
         keep: Annotated[
-            int | None, typer.Option(help="Frames remembered; without it the checkpoint's own.")
+            int | None, typer.Option(help="Frames remembered. Default: the checkpoint's own.")
         ] = None,
-        rule: Annotated[str, typer.Option(help="ours, single, official.")] = "",
-        clips: Annotated[int | None, typer.Option(help="At most so many.", min=1)] = None,
+        rule: Annotated[
+            str,
+            typer.Option(
+                help="Rule of memory: ours, single (ours, one object a painting) or official. "
+                "Default: the checkpoint's own."
+            ),
+        ] = "",
+        clips: Annotated[
+            int | None, typer.Option(help="Largest number of clips. Default: all.", min=1)
+        ] = None,
         masks: Annotated[
-            bool, typer.Option(help="Write masks for the dataset's server, score nothing.")
+            bool, typer.Option(help="Write masks for the dataset's server; score nothing.")
         ] = False,
         kind: Kind = "",
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         trained_on: TrainedOn = "",
         out: Out = None,
-        threads: int = 2,
+        threads: Threads = 2,
     ) -> None:
         import torch
 
@@ -111,29 +110,25 @@ def _video_command(video: VideoSet) -> Callable[..., None]:
 
         torch.set_num_threads(threads)
         setting = Setting(checkpoint, kind, dtype=dtype, trained_on=trained_on)
-        dataset(video, data, split, setting, keep, rule, out, masks, clips)
+        dataset(videos, data, split, setting, keep, rule, out, masks, clips)
 
     return command
 
 
-Pictures = Annotated[int | None, typer.Option(help="At most so many.", min=1)]
-Tuned = Annotated[
-    Path | None, typer.Option(help="A tuned prompt; its ids are class + 1, as in label files.")
-]
-
-
 def _ade20k(
-    data: Data,
-    checkpoint: str = DEFAULT,
-    examples: Annotated[str, typer.Option(help="Numbers of examples a class, or none.")] = "1",
-    prompt: Tuned = None,
-    pictures: Pictures = None,
+    data: DatasetFolder,
+    checkpoint: Checkpoint = DEFAULT,
+    examples: Annotated[
+        str, typer.Option(help="Numbers of examples a class, with commas, or none.")
+    ] = "1",
+    prompt: TunedPrompt = None,
+    pictures: MaxImages = None,
     ensemble: Ensemble = "feature",
     kind: Kind = "",
-    dtype: str = "float32",
+    dtype: Dtype = "float32",
     trained_on: TrainedOn = "",
     out: Out = None,
-    threads: int = 2,
+    threads: Threads = 2,
 ) -> None:
     import torch
 
@@ -147,18 +142,20 @@ def _ade20k(
 
 
 def _coco_panoptic(
-    data: Data,
-    checkpoint: str = DEFAULT,
-    examples: Annotated[int, typer.Option(help="Examples a class.", min=1)] = 1,
-    instances: Annotated[int, typer.Option(help="Examples of instances.", min=1)] = 8,
-    prompt: Tuned = None,
-    pictures: Pictures = None,
+    data: DatasetFolder,
+    checkpoint: Checkpoint = DEFAULT,
+    examples: Annotated[int, typer.Option(help="Number of examples of each class.", min=1)] = 1,
+    instances: Annotated[
+        int, typer.Option(help="Number of examples for the painting of instances.", min=1)
+    ] = 8,
+    prompt: TunedPrompt = None,
+    pictures: MaxImages = None,
     ensemble: Ensemble = "feature",
     kind: Kind = "",
-    dtype: str = "float32",
+    dtype: Dtype = "float32",
     trained_on: TrainedOn = "",
     out: Out = None,
-    threads: int = 2,
+    threads: Threads = 2,
 ) -> None:
     import torch
 

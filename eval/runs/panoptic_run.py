@@ -7,171 +7,190 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eval.core.dense import VOID, Map, classes_of, classify, holders, prompts
+from eval.core.dense import ClassMap, class_prompts, classify, group_by_class, labels_to_classes
 from eval.core.processes import Processes
-from eval.core.protocol import rgb
-from eval.core.report import Row, write
+from eval.core.protocol import read_rgb
+from eval.core.report import Row, write_report
 from eval.core.setting import Setting
-from eval.core.shared_work import Part, complete
-from eval.datasets.coco_panoptic import PUBLISHED, CocoPanoptic, Panoptic
+from eval.core.shared_work import Task, run_tasks
+from eval.datasets.coco_panoptic import PUBLISHED, CocoPanoptic, PanopticImage
 from eval.runs.panoptic import (
     STUFF_AREA,
     Instance,
+    count_segments,
+    find_instances,
     instance_prompt,
-    instances,
-    means,
-    merged,
+    mean_pq,
+    merge_segments,
     panoptic_quality,
-    quality,
 )
 from incontext import Predictor
-from incontext.batch.targets import file_hash
+from incontext.batch.inputs import file_hash
+from incontext.data.pictures import IGNORE_INDEX
 from incontext.labels.coco import encode_rle
 
 KEY = "pictures"
-# → places (H, W), their confidence, classes (H, W)
-Answer = Callable[[Image.Image], tuple[Map, Any, Map]]
+# image → places (H, W), their confidence, classes (H, W)
+Segment = Callable[[Image.Image], tuple[ClassMap, Any, ClassMap]]
 
 
 def run(
-    folder: Path, setting: Setting, count: int, objects: int, prompt: Path | None = None,
-    most: int | None = None, out: Path | None = None,
+    folder: Path, setting: Setting, count: int, instance_count: int, prompt: Path | None = None,
+    max_images: int | None = None, out: Path | None = None,
 ) -> None:  # fmt: skip
     """Evaluate; print and write a table.
 
     Args:
         count: examples of each class for the semantic painting.
-        objects: examples for the painting of instances, those with the most objects.
+        instance_count: examples for the painting of instances, those with the most objects.
         prompt: a tuned prompt for the semantic painting instead; ids are class + 1.
-        most: pictures, at most.
 
     Raises:
         InputError: data that cannot be read, another run in `out`.
     """
-    processes = Processes.here()
-    predictor = setting.open(processes)
+    processes = Processes.from_environment()
+    predictor = setting.load_predictor(processes)
     data = CocoPanoptic.read(folder)
-    asked = data.asked[:most]
-    about = {
+    images = data.val_images[:max_images]
+    run_settings = {
         "dataset": "coco-panoptic", "data": str(folder.resolve()), "examples a class": count,
-        "examples of instances": objects, "prompt": file_hash(prompt) if prompt else "",
-        **setting.about(predictor),
+        "examples of instances": instance_count, "prompt": file_hash(prompt) if prompt else "",
+        **setting.run_settings(predictor),
     }  # fmt: skip
 
-    def make() -> Callable[[int], Any]:
-        answer = by_prompts(predictor, setting, data, count, objects, prompt)
-        return lambda number: row_of(data, asked[number], answer)
+    def make_worker() -> Callable[[int], Any]:
+        segment = make_segment(predictor, setting, data, count, instance_count, prompt)
+        return lambda number: image_row(data, images[number], segment)
 
-    part = Part(KEY, [one.image.stem for one in asked], make)
-    done = complete([part], "coco-panoptic", about, out, processes)
-    figures, detail = figures_of(data, done[KEY])
-    said = "tuned prompt" if prompt else f"{count} a class, {setting.ensemble} ensemble"
+    task = Task(KEY, [image.image_path.stem for image in images], make_worker)
+    rows = run_tasks([task], "coco-panoptic", run_settings, out, processes)[KEY]
+    figures, detail = panoptic_metrics(data, rows)
+    title = "tuned prompt" if prompt else f"{count} a class, {setting.ensemble} ensemble"
     row = Row(
-        f"{said}; {objects} for instances", figures, setting.domain("COCO"),
-        f"{len(asked)} pictures", detail,
+        f"{title}; {instance_count} for instances", figures, setting.domain("COCO"),
+        f"{len(images)} pictures", detail,
     )  # fmt: skip
     if processes.first:
-        write("COCO panoptic", about, [row], PUBLISHED, out, "coco-panoptic")
+        write_report("COCO panoptic", run_settings, [row], PUBLISHED, out, "coco-panoptic")
 
 
-def by_prompts(
-    predictor: Predictor, setting: Setting, data: CocoPanoptic, count: int, objects: int,
+def make_segment(
+    predictor: Predictor, setting: Setting, data: CocoPanoptic, count: int, instance_count: int,
     prompt: Path | None,
-) -> Answer:  # fmt: skip
-    """Both paintings of a picture."""
-    crowded = sorted(data.shown, key=lambda one: -_things(data, one))[:objects]
+) -> Segment:  # fmt: skip
+    """Encode the prompts of both paintings; return a function that paints an image twice."""
+    crowded = sorted(data.train_images, key=lambda image: -_thing_count(data, image))
     pairs = []
-    for one in crowded:
-        truth = one.truth(data.order)
-        there = np.isin(truth[..., 0], data.things) & ~np.isin(truth[..., 1], list(one.crowds))
-        pairs.append((rgb(one.image), np.where(there, truth[..., 1], 0)))
+    for image in crowded[:instance_count]:
+        truth = image.read_truth(data.class_order)
+        is_thing = np.isin(truth[..., 0], data.things)
+        in_crowd = np.isin(truth[..., 1], list(image.crowds))
+        ids = np.where(is_thing & ~in_crowd, truth[..., 1], 0)
+        pairs.append((read_rgb(image.image_path), ids))
     places = instance_prompt(predictor, pairs)
     if prompt:
-        made = predictor.load_prompt(prompt)
+        tuned_prompt = predictor.load_prompt(prompt)
 
-        def semantic(picture: Image.Image) -> Map:
-            return classes_of(predictor.predict(picture, made).labels)
+        def semantic(image: Image.Image) -> ClassMap:
+            return labels_to_classes(predictor.predict(image, tuned_prompt).labels)
     else:
-        held = holders(data.labelled(data.shown), len(data.names))
-        by_class = prompts(predictor, setting, held, count)
+        by_class = group_by_class(data.semantic_images(data.train_images), len(data.names))
+        prompts = class_prompts(predictor, setting, by_class, count)
 
-        def semantic(picture: Image.Image) -> Map:
-            return classify(predictor, picture, by_class)
+        def semantic(image: Image.Image) -> ClassMap:
+            return classify(predictor, image, prompts)
 
-    def answer(picture: Image.Image) -> tuple[Map, Any, Map]:
-        found = predictor.predict(picture, places)
-        return found.labels, found.confidence, semantic(picture)
+    def segment(image: Image.Image) -> tuple[ClassMap, Any, ClassMap]:
+        result = predictor.predict(image, places)
+        return result.labels, result.confidence, semantic(image)
 
-    return answer
-
-
-def _things(data: CocoPanoptic, one: Panoptic) -> int:
-    return sum(data.order[c] in data.things and not crowd for c, crowd in one.about.values())
+    return segment
 
 
-def row_of(
-    data: CocoPanoptic, one: Panoptic, answer: Answer, area: int = STUFF_AREA
+def _thing_count(data: CocoPanoptic, image: PanopticImage) -> int:
+    return sum(
+        data.class_order[category] in data.things and not crowd
+        for category, crowd in image.segment_info.values()
+    )
+
+
+def image_row(
+    data: CocoPanoptic, image: PanopticImage, segment: Segment, area: int = STUFF_AREA
 ) -> dict[str, Any]:
-    """What a picture adds: counts of panoptic quality, instances found and true as RLE."""
-    truth = one.truth(data.order)
-    places, confidence, classes = answer(rgb(one.image))
-    found = instances(places, confidence, classes, data.things)
-    segments = merged(found, classes, data.stuff, area)
-    real = [
-        _coded(Instance(truth[..., 1] == number, int(category), 1.0), number in one.crowds)
+    """Return what an image adds: counts of panoptic quality, instances found and true as RLE."""
+    truth = image.read_truth(data.class_order)
+    places, confidence, classes = segment(read_rgb(image.image_path))
+    instances = find_instances(places, confidence, classes, data.things)
+    segments = merge_segments(instances, classes, data.stuff, area)
+    true_instances = [
+        _to_rle(Instance(truth[..., 1] == number, int(category), 1.0), number in image.crowds)
         for category, number in np.unique(truth.reshape(-1, 2), axis=0).tolist()
         if category in data.things
     ]
     return {
-        "size": list(classes.shape), "quality": quality(segments, truth, one.crowds),
-        "found": [_coded(i) for i in found], "true": real,
+        "size": list(classes.shape), "quality": count_segments(segments, truth, image.crowds),
+        "found": [_to_rle(instance) for instance in instances], "true": true_instances,
     }  # fmt: skip
 
 
-def _coded(one: Instance, crowd: bool = False) -> dict[str, Any]:
-    return {"category": one.category, "score": one.score, "mask": encode_rle(one.mask),
-            "crowd": int(crowd)}  # fmt: skip
+def _to_rle(instance: Instance, crowd: bool = False) -> dict[str, Any]:
+    return {"category": instance.category, "score": instance.score,
+            "mask": encode_rle(instance.mask), "crowd": int(crowd)}  # fmt: skip
 
 
-def figures_of(data: CocoPanoptic, rows: Sequence[Any]) -> tuple[dict[str, float], dict[str, Any]]:
-    """PQ of all, of things and of stuff, AP of instances; and PQ, SQ and RQ of each class."""
+def panoptic_metrics(
+    data: CocoPanoptic, rows: Sequence[Any]
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return PQ of all, of things and of stuff and AP; and PQ, SQ and RQ of each class."""
     by_class = panoptic_quality([row["quality"] for row in rows])
-    every = [*data.things, *data.stuff]
     figures = {
-        "PQ": means(by_class, every), "PQ things": means(by_class, data.things),
-        "PQ stuff": means(by_class, data.stuff), "AP": average_precision(rows),
+        "PQ": mean_pq(by_class, [*data.things, *data.stuff]),
+        "PQ things": mean_pq(by_class, data.things),
+        "PQ stuff": mean_pq(by_class, data.stuff), "AP": average_precision(rows),
     }  # fmt: skip
-    return figures, {"classes": {data.names[c]: by_class[c] for c in by_class if c != VOID}}
+    classes = {data.names[c]: by_class[c] for c in by_class if c != IGNORE_INDEX}
+    return figures, {"classes": classes}
 
 
 def average_precision(rows: Sequence[Any]) -> float:
-    """Mask AP of COCO over 0.50:0.95 in percent, by faster-coco-eval; NaN without an instance."""
+    """Return COCO's mask AP over 0.50:0.95 in percent, by faster-coco-eval.
+
+    NaN without a true instance, 0 without a predicted one.
+
+    Args:
+        rows: of `image_row`.
+    """
     from faster_coco_eval import COCO, COCOeval_faster, mask
 
     images: list[Any] = []
-    true: list[Any] = []
-    found: list[Any] = []
+    annotations: list[Any] = []
+    detections: list[Any] = []
     for number, row in enumerate(rows, 1):
         height, width = row["size"]
         images.append({"id": number, "height": height, "width": width})
-        for one in row["true"]:
-            area = float(mask.area(one["mask"]))
-            box = [float(x) for x in mask.toBbox(one["mask"])]
-            true.append({"id": len(true) + 1, "image_id": number, "category_id": one["category"],
-                         "segmentation": one["mask"], "area": area, "bbox": box,
-                         "iscrowd": one["crowd"]})  # fmt: skip
-        found += [
-            {"image_id": number, "category_id": one["category"], "score": one["score"],
-             "segmentation": one["mask"]} for one in row["found"]
+        for instance in row["true"]:
+            rle = instance["mask"]
+            annotations.append({
+                "id": len(annotations) + 1, "image_id": number,
+                "category_id": instance["category"], "segmentation": rle,
+                "area": float(mask.area(rle)), "bbox": [float(x) for x in mask.toBbox(rle)],
+                "iscrowd": instance["crowd"],
+            })  # fmt: skip
+        detections += [
+            {"image_id": number, "category_id": instance["category"], "score": instance["score"],
+             "segmentation": instance["mask"]} for instance in row["found"]
         ]  # fmt: skip
-    if all(one["iscrowd"] for one in true):
+    if all(annotation["iscrowd"] for annotation in annotations):
         return float("nan")
-    if not found:
+    if not detections:
         return 0.0
-    categories = [{"id": c, "name": str(c)} for c in sorted({a["category_id"] for a in true})]
-    data = COCO({"images": images, "annotations": true, "categories": categories})
-    judge = COCOeval_faster(data, data.loadRes(found), "segm", print_function=lambda *_: None)
-    judge.evaluate()
-    judge.accumulate()
-    judge.summarize()
-    return 100 * float(judge.stats[0])
+    ids = sorted({annotation["category_id"] for annotation in annotations})
+    categories = [{"id": c, "name": str(c)} for c in ids]
+    truth = COCO({"images": images, "annotations": annotations, "categories": categories})
+    evaluation = COCOeval_faster(
+        truth, truth.loadRes(detections), "segm", print_function=lambda *_: None
+    )
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return 100 * float(evaluation.stats[0])

@@ -8,88 +8,99 @@ from typing import Any
 from PIL import Image
 
 from eval.core.dense import (
-    Labelled,
-    Map,
+    ClassMap,
+    SemanticImage,
     SemanticSet,
-    classes_of,
+    class_prompts,
     classify,
-    figures,
-    holders,
-    prompts,
-    tally,
+    count_pixels,
+    group_by_class,
+    labels_to_classes,
+    semantic_metrics,
 )
 from eval.core.processes import Processes
-from eval.core.report import Row, write
+from eval.core.report import Row, write_report
 from eval.core.setting import Setting
-from eval.core.shared_work import Part, complete
+from eval.core.shared_work import Task, run_tasks
 from incontext import Predictor
-from incontext.batch.targets import file_hash
+from incontext.batch.inputs import file_hash
 from incontext.errors import InputError
 
-Answer = Callable[[Image.Image], Map]
+Segment = Callable[[Image.Image], ClassMap]
 
 
 def run(
     data: SemanticSet, folder: Path, setting: Setting, counts: Sequence[int],
-    prompt: Path | None = None, most: int | None = None, out: Path | None = None,
+    prompt: Path | None = None, max_images: int | None = None, out: Path | None = None,
 ) -> None:  # fmt: skip
-    """Evaluate with each number of examples a class, and the tuned prompt; print and write a table.
+    """Evaluate with each number of examples a class, and a tuned prompt; print and write a table.
 
     Args:
         prompt: file of a tuned prompt; its ids are class + 1, as in the dataset's label files.
-        most: pictures, at most.
 
     Raises:
         InputError: data that cannot be read, another run in `out`.
     """
-    processes = Processes.here()
-    predictor = setting.open(processes)
-    shown, asked = data.parts(folder)
-    asked = asked[:most]
-    about = {"dataset": data.name, "data": str(folder.resolve()), **setting.about(predictor)}
+    processes = Processes.from_environment()
+    predictor = setting.load_predictor(processes)
+    example_images, query_images = data.read(folder)
+    query_images = query_images[:max_images]
+    run_settings = {
+        "dataset": data.name, "data": str(folder.resolve()), **setting.run_settings(predictor)
+    }  # fmt: skip
     if prompt:
-        about["prompt"] = file_hash(prompt)
-    held = cache(lambda: _held(data, shown, folder))
-    makes: dict[str, Callable[[], Answer]] = {
+        run_settings["prompt"] = file_hash(prompt)
+    by_class = cache(lambda: _group(data, example_images, folder))
+    makers: dict[str, Callable[[], Segment]] = {
         f"{count} a class, {setting.ensemble} ensemble": partial(
-            lambda n: _by_examples(predictor, prompts(predictor, setting, held(), n)), count
+            lambda n: _with_examples(predictor, class_prompts(predictor, setting, by_class(), n)),
+            count,
         )
         for count in counts
     }
     if prompt:
-        makes["tuned prompt"] = partial(_tuned, predictor, prompt)
-    parts = [_part(key, asked, make, data.classes) for key, make in makes.items()]
-    done = complete(parts, data.name, about, out, processes)
-    rows = [_row(key, done[key], setting.domain(data.pictures)) for key in makes]
+        makers["tuned prompt"] = partial(_with_tuned_prompt, predictor, prompt)
+    tasks = [_task(key, query_images, make, data.classes) for key, make in makers.items()]
+    results = run_tasks(tasks, data.name, run_settings, out, processes)
+    rows = [_row(key, results[key], setting.domain(data.image_source)) for key in makers]
     if processes.first:
-        write(data.title, about, rows, data.published, out, data.name)
+        write_report(data.title, run_settings, rows, data.published, out, data.name)
 
 
-def _held(data: SemanticSet, shown: Sequence[Labelled], folder: Path) -> dict[int, list[Labelled]]:
-    """Reads all label maps to show, so not before it is needed."""
-    found = holders(shown, data.classes)
-    if not found:
-        raise InputError(f"{folder}: no class on the {len(shown)} pictures to show")
-    return found
+def _group(
+    data: SemanticSet, images: Sequence[SemanticImage], folder: Path
+) -> dict[int, list[SemanticImage]]:
+    """Group images by class; this reads all their label maps, so call it only if needed."""
+    by_class = group_by_class(images, data.classes)
+    if not by_class:
+        raise InputError(f"{folder}: no class on the {len(images)} pictures to show")
+    return by_class
 
 
-def _part(key: str, asked: Sequence[Labelled], make: Callable[[], Answer], classes: int) -> Part:
-    def work() -> Callable[[int], Any]:
-        answer = make()
-        return lambda n: tally(answer(asked[n].picture()), asked[n].classes(), classes)
+def _task(
+    key: str, images: Sequence[SemanticImage], make_segment: Callable[[], Segment],
+    class_count: int,
+) -> Task:  # fmt: skip
+    """Return a task of one row of `count_pixels` an image."""
 
-    return Part(key, [one.name for one in asked], work)
+    def make_worker() -> Callable[[int], Any]:
+        segment = make_segment()
+        return lambda n: count_pixels(
+            segment(images[n].read_image()), images[n].read_classes(), class_count
+        )
+
+    return Task(key, [image.name for image in images], make_worker)
 
 
-def _by_examples(predictor: Predictor, by_class: Any) -> Answer:
-    return lambda picture: classify(predictor, picture, by_class)
+def _with_examples(predictor: Predictor, prompts: Any) -> Segment:
+    return lambda image: classify(predictor, image, prompts)
 
 
-def _tuned(predictor: Predictor, path: Path) -> Answer:
-    made = predictor.load_prompt(path)
-    return lambda picture: classes_of(predictor.predict(picture, made).labels)
+def _with_tuned_prompt(predictor: Predictor, path: Path) -> Segment:
+    prompt = predictor.load_prompt(path)
+    return lambda image: labels_to_classes(predictor.predict(image, prompt).labels)
 
 
 def _row(key: str, rows: Sequence[Any], domain: str) -> Row:
-    means, iou = figures(rows)
-    return Row(key, dict(means), domain, f"{len(rows)} pictures", {"classes": iou})
+    figures, iou = semantic_metrics(rows)
+    return Row(key, dict(figures), domain, f"{len(rows)} pictures", {"classes": iou})

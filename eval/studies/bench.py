@@ -17,7 +17,7 @@ from eval.studies import same_images
 from eval.studies.baselines import copy_mask, nearest_neighbor
 from eval.studies.common import ImageSet, binary_ids, still_sets
 from incontext import Example, Predictor
-from incontext.batch.targets import file_hash
+from incontext.batch.inputs import file_hash
 from incontext.checkpoints.checkpoint import CONFIG, locate
 from incontext.errors import InputError
 from incontext.evaluation.confusion import Interval, interval_around
@@ -36,7 +36,7 @@ def with_model(predictor: Predictor, thin_to: int | None) -> Method:
     """Segment the query by the episode's examples, see `Predictor.prompt` for `thin_to`."""
 
     def method(data: ImageSet, episode: BinaryEpisode) -> Any:
-        *shown, query = episode.pictures
+        *shown, query = episode.images
         examples = [
             Example(data.images[i], binary_ids(data.labels[i], episode.index), ignore=-1)
             for i in shown
@@ -59,7 +59,7 @@ def with_baseline(rule: Callable[..., Any]) -> Method:
             picture = np.asarray(data.images[i].resize(size, Image.Resampling.BICUBIC))
             return picture, resize_nearest(data.labels[i] == episode.index, size)
 
-        *shown, query = episode.pictures
+        *shown, query = episode.images
         answer = rule(small(query)[0], [small(i) for i in shown])
         return resize_nearest(answer, data.labels[query].shape)
 
@@ -70,7 +70,7 @@ def score(data: ImageSet, method: Method, examples: int, episodes: int) -> list[
     """Rows of `FewShotIoU`, one an episode, of a method on one set."""
     meter = FewShotIoU()
     for episode in binary_episodes(data.holders, examples, episodes):
-        truth = data.labels[episode.pictures[-1]]
+        truth = data.labels[episode.images[-1]]
         meter.add(episode.index, method(data, episode), truth == episode.index, truth == 255)
     return meter.rows
 

@@ -82,7 +82,7 @@ def planted(predictor: Predictor, data: ImageSet, kind: str, seed: int) -> tuple
     bad = LabelledSet.from_examples(examples, predictor.size, sources=pool.sources)
     diagnosis = examine(predictor, bad)
     first = diagnosis.effects[0].source == pool.sources[at]
-    return first, any(e.source == pool.sources[at] for e in diagnosis.bad)
+    return first, any(e.source == pool.sources[at] for e in diagnosis.harmful)
 
 
 def word(predictor: Predictor, data: ImageSet, seed: int) -> tuple[Diagnosis, float]:

@@ -75,13 +75,11 @@ def as_they_are(
     return _with_prompt(predictor, data, draw, prompt)
 
 
-def tuned(
-    predictor: Predictor, data: ImageSet, draw: Draw, count: int, effort: Effort
-) -> Answers:
+def tuned(predictor: Predictor, data: ImageSet, draw: Draw, count: int, effort: Effort) -> Answers:
     """A prompt learned from the examples, whatever its verdict."""
     examples = _examples(data, draw, count)
     outcome = tune(predictor, examples, settings=effort.tuning, thumbnail=False)
-    return _with_prompt(predictor, data, draw, outcome.tuned)
+    return _with_prompt(predictor, data, draw, outcome.tuned_prompt)
 
 
 def trained(

@@ -18,9 +18,10 @@ from incontext.data.plan import Mixture
 from incontext.errors import InputError
 from incontext.model import Model, VotingModel
 from incontext.model.votes.votes import MAPS
+from incontext.training.from_file import initial_model
 from incontext.training.objective import Weights
 from incontext.training.recipe import Run
-from incontext.training.trainer import Trainer, start
+from incontext.training.trainer import Trainer
 from incontext.training.validation import Validation
 
 PACE = 40  # steps that say how long a step takes
@@ -126,7 +127,7 @@ def begin(trial: Trial, base: Run, recipe: Path, init: str | None) -> tuple[Mode
         weights=Weights(**{**base.recipe.weights.__dict__, **trial.weights}),
     )
     torch.manual_seed(changed.seed)
-    model = start(config, (init if trial.init is None else trial.init) or None)
+    model = initial_model(config, (init if trial.init is None else trial.init) or None)
     for part in changed.frozen:
         model.get_submodule(part).requires_grad_(False)
     if isinstance(model, VotingModel):
@@ -170,7 +171,9 @@ def run(
     size = base.config.image_size
     sets = [load_set(path, base.cache) for path in sorted(train.glob("*.tar"))]
     judged = [load_set(path, size) for path in sorted(validation.glob("*.tar"))]
-    checks = [Validation([s for s in judged if s.kind == "semantic"], n, episodes) for n in (1, 4)]
+    checks = [
+        Validation([s for s in judged if s.set_type == "semantic"], n, episodes) for n in (1, 4)
+    ]
     for name in names or list(known):
         if name in done:
             continue
@@ -182,7 +185,7 @@ def run(
         else:
             trainer.run()
         seconds = time.process_time() - start_time
-        averaged = trainer.averaged()
+        averaged = trainer.averaged_model()
         scores = [sum(s.values()) / len(s) for s in (v.score(averaged) for v in checks)]
         count = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
         row = {

@@ -22,7 +22,7 @@ from incontext.data.pictures import IGNORE_INDEX
 from incontext.evaluation.confusion import Counts, Interval, confusion_counts, interval, miou
 from incontext.evaluation.labelled_set import LabelledSet
 from incontext.inference.prompt import Prompt
-from incontext.tuning.baselines import prompt_of
+from incontext.tuning.baselines import baseline_prompt
 from incontext.tuning.tune import tune
 from incontext.tuning.tuner import Settings
 
@@ -53,7 +53,9 @@ def test(predictor: Predictor, prompt: Prompt, data: ImageSet, chosen: Sequence[
     results = predictor.predict((data.images[i] for i in chosen), prompt)
     for index, result in zip(chosen, results, strict=True):
         truth = data.labels[index]
-        counts.append(confusion_counts(table[truth], table[result.labels], len(ids), truth == IGNORE_INDEX))
+        counts.append(
+            confusion_counts(table[truth], table[result.labels], len(ids), truth == IGNORE_INDEX)
+        )
     return np.stack(counts)
 
 
@@ -83,27 +85,29 @@ def one(
         def tell(what: str, done: int, total: int) -> None:
             bar.set_description(f"{data.name}: {what} {done}/{total}")
 
-        outcome = tune(predictor, pool, state, settings=settings, thumbnail=False, tell=tell)
+        outcome = tune(predictor, pool, state, settings=settings, thumbnail=False, on_progress=tell)
     plain = {
-        name: test(predictor, prompt_of(predictor, outcome.pool, name, chosen), data, tested)
-        for name, chosen in outcome.shown.items()
+        name: test(
+            predictor, baseline_prompt(predictor, outcome.dataset, name, chosen), data, tested
+        )
+        for name, chosen in outcome.baseline_examples.items()
     }
-    tuned = test(predictor, outcome.tuned, data, tested)
+    tuned = test(predictor, outcome.tuned_prompt, data, tested)
     best = max(plain, key=lambda name: float(miou(plain[name])))
     gain = interval(tuned, plain[best])
     found: dict[str, Any] = {
         "learned": len(learned), "tested": len(tested), "ids": len(pool.ids),
-        "verdict": outcome.verdict.helps, "held_out_gain": rounded(outcome.verdict.gain),
+        "verdict": outcome.comparison.improves, "held_out_gain": rounded(outcome.comparison.gain),
         "untuned": {name: round(float(miou(c)), 1) for name, c in plain.items()}, "best": best,
         "tuned": round(float(miou(tuned)), 1),
         "gain": rounded(gain),
     }  # fmt: skip
     (out / f"{data.name}.safetensors").unlink(missing_ok=True)
-    if outcome.verdict.helps:
+    if outcome.comparison.improves:
         said = {"test": {"best untuned": f"{best} {found['untuned'][best]}",
                          "tuned": found["tuned"], "gain": str(gain), "pictures": len(tested)},
                 "command": f"{COMMAND} --only {data.name}"}  # fmt: skip
-        prompt = replace(outcome.tuned, made={**outcome.tuned.made, **said})
+        prompt = replace(outcome.tuned_prompt, made={**outcome.tuned_prompt.made, **said})
         file = prompt.save(out / f"{data.name}.safetensors")
         found["megabytes"] = round(file.stat().st_size / 1e6, 1)
     return found

@@ -55,7 +55,7 @@ def test_bootstrap_equals_a_loop():
     for number in range(7):
         one, two = rng.random((2, 5, 5)) > 0.5
         meter.add(number % 2, one, two)
-    drawn = meter.drawn()
+    samples = meter.bootstrap()
     weights = {i: resamples(sum(r[0] == i for r in meter.rows), i) for i in (0, 1)}
     for at in (0, 1, RESAMPLES - 1):
         by_class = []
@@ -64,7 +64,7 @@ def test_bootstrap_equals_a_loop():
             both = sum(w * r[3] for w, r in zip(weights[index][at], rows, strict=True))
             either = sum(w * r[4] for w, r in zip(weights[index][at], rows, strict=True))
             by_class.append(100 * both / either)
-        assert drawn[at] == pytest.approx(np.mean(by_class))
+        assert samples[at] == pytest.approx(np.mean(by_class))
     interval = meter.interval()
     assert interval.low < interval.value == meter.miou() < interval.high
 

@@ -11,23 +11,23 @@ from eval.core import clips
 from eval.core.metrics import JandF
 from eval.core.setting import Setting
 from eval.datasets import VIDEOS
-from eval.runs.video import RULES, answers, dataset
+from eval.runs.video import POLICIES, dataset, predict_clip
 from incontext import VideoPredictor
 from incontext.errors import InputError
-from incontext.video.predictor import Added
+from incontext.video.annotations import NewObjects
 
 
 def test_drawn_clips_repeat_and_tell_their_stories():
-    one, again = clips.drawn(3, 12), clips.drawn(3, 12)
+    one, again = clips.draw_clip(3, 12), clips.draw_clip(3, 12)
     for a, b in zip(one.frames, again.frames, strict=True):
         np.testing.assert_array_equal(a, b)
     assert one.truth is not None
     assert one.truth[0].max() >= 1
-    areas = [(clips.drawn(7, 12).truth[t] == 1).sum() for t in range(12)]
+    areas = [(clips.draw_clip(7, 12).truth[t] == 1).sum() for t in range(12)]
     assert areas[0] > 0
     assert min(areas) == 0  # it leaves …
     assert areas[-1] > 0  # … and returns
-    assert set(np.unique(clips.drawn(4, 3, objects=3).truth)) == {0, 1, 2, 3}
+    assert set(np.unique(clips.draw_clip(4, 3, objects=3).truth)) == {0, 1, 2, 3}
 
 
 def palette(ids: np.ndarray, path) -> None:
@@ -63,7 +63,7 @@ def davis(tmp_path):
 def test_davis(davis):
     clip = VIDEOS["davis-2017"].clips(davis, "val")["bear"]()
     assert (clip.name, len(clip.frames)) == ("bear", 4)
-    assert set(np.unique(clip.given[0])) == {0, 2}
+    assert set(np.unique(clip.given_labels[0])) == {0, 2}
     assert clip.truth.shape == (4, 16, 24)
     # A prediction that stays where the object was: by hand, the two inner frames' IoU.
     meter = JandF()
@@ -82,7 +82,9 @@ def test_davis_is_scored(davis, tiny_checkpoint, tmp_path, capsys):
     dataset(VIDEOS["davis-2017"], davis, "", setting, 0, "ours", out)
     found = json.loads((out / "davis-2017.json").read_text())["rows"][0]
     clip = VIDEOS["davis-2017"].clips(davis, "val")["bear"]()
-    maps = answers(VideoPredictor.from_pretrained(tiny_checkpoint, rule=RULES["ours"](0)), clip)
+    maps = predict_clip(
+        VideoPredictor.from_pretrained(tiny_checkpoint, policy=POLICIES["ours"](0)), clip
+    )
     wanted = []
     for truth, ours in zip(clip.truth[1:3], maps[1:3], strict=True):
         union = ((truth == 2) | (ours == 2)).sum()
@@ -108,9 +110,9 @@ def test_youtube_vos(tmp_path, tiny_checkpoint, name):
     palette(both, tmp_path / "valid/Annotations/0a/00010.png")
     clip = VIDEOS[name].clips(tmp_path, "valid")["0a"]()
     assert clip.name == "0a"
-    assert set(np.unique(clip.given[0])) == {0, 1}
-    assert isinstance(clip.given[2], Added)
-    assert set(np.unique(clip.given[2].labels)) == {0, 2}
+    assert set(np.unique(clip.given_labels[0])) == {0, 1}
+    assert isinstance(clip.given_labels[2], NewObjects)
+    assert set(np.unique(clip.given_labels[2].labels)) == {0, 2}
     assert clip.truth is None
     with pytest.raises(InputError, match="JPEGImages"):
         VIDEOS[name].clips(tmp_path, "test")
@@ -144,6 +146,6 @@ def test_set_of_clips(tmp_path):
             items.append({"id": str(t), "size": [24, 16], "classes": [1], "group": "g"})
     about = {"kind": "video", "classes": {"1": "it"}, "items": items, "title": "", "domain": ""}
     (tmp_path / "v.json").write_text(json.dumps(about))
-    [clip] = clips.of_set(tmp_path / "v.tar")
+    [clip] = clips.read_clips(tmp_path / "v.tar")
     assert len(clip.frames) == 2  # from the first frame that shows something on
-    assert clip.given[0].max() == 1
+    assert clip.given_labels[0].max() == 1

@@ -15,15 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.core.domains import PICTURES, domain
+from eval.core.domains import IMAGE_SOURCES, domain
 from eval.core.metrics import FewShotIoU
 from eval.core.processes import Processes
-from eval.core.protocol import read_class
+from eval.core.protocol import class_item
 from eval.core.setting import Setting
-from eval.core.shared_work import Part, complete
+from eval.core.shared_work import Task, run_tasks
 from eval.datasets import FEW_SHOT
-from eval.runs.fewshot import part as work_of
-from eval.runs.fewshot import run
+from eval.runs.fewshot import episode_task, run
 from incontext.errors import InputError
 from incontext.labels.coco import encode_rle
 
@@ -70,8 +69,8 @@ def copied(examples, picture):
 
 def measured(name: str, folder: Path, tmp_path: Path, fold: int = 0, most: int = 8) -> FewShotIoU:
     episodes = FEW_SHOT[name].episodes(folder, fold, 1)
-    work = work_of("it", episodes[:most], copied)
-    return FewShotIoU(complete([work], name, {}, tmp_path / "out", Processes())["it"])
+    task = episode_task("it", episodes[:most], copied)
+    return FewShotIoU(run_tasks([task], name, {}, tmp_path / "out", Processes())["it"])
 
 
 def figures(meter: FewShotIoU) -> tuple[float, float]:
@@ -405,17 +404,17 @@ def test_other_data_is_another_evaluation(tmp_path, tiny_checkpoint):
 
 def test_nothing_to_do_is_an_error(tmp_path):
     with pytest.raises(InputError, match="nothing to evaluate"):
-        complete([Part("x", [], lambda: int)], "it", {}, None, Processes())
+        run_tasks([Task("x", [], lambda: int)], "it", {}, None, Processes())
     with pytest.raises(InputError, match="--out"):
-        complete([Part("x", ["a"], lambda: int)], "it", {}, None, Processes(0, 2))
+        run_tasks([Task("x", ["a"], lambda: int)], "it", {}, None, Processes(0, 2))
 
 
 def test_what_another_process_left_is_told(tmp_path):
     """One of two did its share; then one alone does the rest."""
-    work = [Part("x", [str(n) for n in range(5)], lambda: lambda n: n * n)]
+    work = [Task("x", [str(n) for n in range(5)], lambda: lambda n: n * n)]
     with pytest.raises(InputError, match="not all was done"):
-        complete(work, "it", {}, tmp_path, Processes(1, 2))
-    assert complete(work, "it", {}, tmp_path, Processes()) == {"x": [0, 1, 4, 9, 16]}
+        run_tasks(work, "it", {}, tmp_path, Processes(1, 2))
+    assert run_tasks(work, "it", {}, tmp_path, Processes()) == {"x": [0, 1, 4, 9, 16]}
     assert [len(p.read_text().splitlines()) for p in sorted((tmp_path / "it.journal").iterdir())] \
         == [1 + 3, 1 + 2]  # fmt: skip
 
@@ -426,9 +425,9 @@ def test_pictures_are_taken_as_they_are_stored(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
     image(tmp_path / "a.png", np.ones((4, 8), np.uint8))
-    picture, _ = read_class(tmp_path / "a.jpg", tmp_path / "a.png", 1).read()
+    picture, _ = class_item(tmp_path / "a.jpg", tmp_path / "a.png", 1).read()
     assert picture.size == (8, 4)
-    assert Setting("x").shown([read_class(tmp_path / "a.jpg", tmp_path / "a.png", 1)], 8)
+    assert Setting("x").read_examples([class_item(tmp_path / "a.jpg", tmp_path / "a.png", 1)], 8)
 
 
 def test_domains():
@@ -438,7 +437,7 @@ def test_domains():
     assert domain("incontext-small", "FSS-1000") == "strict"
     assert domain("mine", "FSS-1000") == "unknown (--trained-on)"
     assert domain("mine", "FSS-1000", "none") == domain("mine", "FSS-1000", "COCO") == "strict"
-    assert {one.pictures for one in FEW_SHOT.values()} <= set(PICTURES)
+    assert {one.image_source for one in FEW_SHOT.values()} <= set(IMAGE_SOURCES)
     with pytest.raises(InputError, match="'PASCAL'; accepted: ADE20K"):
         Setting("x", trained_on="VOC,PASCAL")
 

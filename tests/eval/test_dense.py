@@ -6,21 +6,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eval.core.dense import NONE, classes_of, classify, figures, holders, tally
+from eval.core.dense import (
+    NO_CLASS,
+    classify,
+    count_pixels,
+    group_by_class,
+    labels_to_classes,
+    semantic_metrics,
+)
 from eval.core.setting import Setting
-from eval.core.spatial import spatial
+from eval.core.spatial import spatial_grid
 from eval.datasets import ade20k, coco_panoptic
 from eval.runs.panoptic import (
     Instance,
-    instances,
-    means,
-    merged,
+    count_segments,
+    find_instances,
+    instance_places,
+    mean_pq,
+    merge_segments,
     panoptic_quality,
     place_colors,
-    places,
-    quality,
 )  # fmt: skip
-from eval.runs.panoptic_run import average_precision, figures_of, row_of, run
+from eval.runs.panoptic_run import average_precision, image_row, panoptic_metrics, run
 from eval.runs.semantic import run as run_semantic
 from incontext import Example
 from incontext.labels.coloring import Coloring
@@ -51,23 +58,23 @@ def ade(tmp_path):
 
 def test_ade20k_by_hand(ade):
     """Answered with the training picture's classes: wall 12 of 16 rows, sky 8 of 12."""
-    [shown], [asked] = ade20k.parts(ade)
-    row = tally(shown.classes(), asked.classes(), 150)
+    [shown], [asked] = ade20k.read(ade)
+    row = count_pixels(shown.read_classes(), asked.read_classes(), 150)
     assert {index: counts for index, *counts in row} == {
         0: [12 * 23, 16 * 23, 12 * 23], 2: [8 * 23, 8 * 23, 12 * 23]
     }  # fmt: skip
-    means, iou = figures([row])
+    means, iou = semantic_metrics([row])
     assert iou == {0: 75.0, 2: pytest.approx(200 / 3)}
     assert means["accuracy"] == pytest.approx(100 * 20 / 24)
     assert means["mIoU"] == pytest.approx((75 + 200 / 3) / 2)
-    assert list(holders([shown], 150)) == [0, 2]
+    assert list(group_by_class([shown], 150)) == [0, 2]
 
 
 def test_pixels_without_a_class_are_wrong(ade):
-    [_], [asked] = ade20k.parts(ade)
-    found = classes_of(np.where(asked.classes() == 0, 1, 0))  # the sky as background
-    assert set(np.unique(found)) == {0, NONE}
-    means, iou = figures([tally(found, asked.classes(), 150)])
+    [_], [asked] = ade20k.read(ade)
+    found = labels_to_classes(np.where(asked.read_classes() == 0, 1, 0))  # the sky as background
+    assert set(np.unique(found)) == {0, NO_CLASS}
+    means, iou = semantic_metrics([count_pixels(found, asked.read_classes(), 150)])
     assert iou == {0: 100.0, 2: 0.0}
     assert means["accuracy"] == 50.0
 
@@ -117,7 +124,7 @@ def test_places_are_painted_and_read_back():
     """Through colors and back: each object keeps its place; nearest color by a plain loop."""
     ids = np.zeros((32, 40), np.int32)
     ids[2:8, 3:9], ids[20:30, 30:38], ids[20:30, 4:12] = 1, 2, 3
-    marked = places(ids)
+    marked = instance_places(ids)
     assert [int(marked[y, x]) for y, x in ((4, 5), (25, 33), (25, 7))] == [
         1 + 2 * 20 + 2, 1 + 12 * 20 + 16, 1 + 12 * 20 + 3
     ]  # fmt: skip
@@ -136,21 +143,21 @@ def test_instances_take_the_class_of_most_of_their_pixels():
     classes = np.full((SIDE, SIDE), 2, np.uint8)
     classes[:8, :5], classes[12:, 12:] = 1, 0
     confidence = np.where(painted == 5, 0.4, 0.9)
-    found = instances(painted, confidence, classes, things=[0, 1])
+    found = find_instances(painted, confidence, classes, things=[0, 1])
     assert [(one.category, round(one.score, 6)) for one in found] == [(0, 0.9), (1, 0.4)]
-    segments = merged(found, classes, stuff=[2], area=30)
+    segments = merge_segments(found, classes, stuff=[2], area=30)
     assert segments[2, 2].tolist() == [1, 2]  # also where the semantic painting said stuff
     assert segments[2, 7].tolist() == [1, 2]
     assert segments[20, 20].tolist() == [0, 1]
     assert segments[10, 2].tolist() == [2, 0]
-    assert merged(found, classes, stuff=[2], area=10_000)[10, 2].tolist() == [255, 0]
+    assert merge_segments(found, classes, stuff=[2], area=10_000)[10, 2].tolist() == [255, 0]
 
 
 def test_surer_instances_lie_above():
     masks = np.zeros((2, SIDE, SIDE), bool)
     masks[0, :, :16], masks[1, :, 6:18] = True, True
     one, two = (Instance(m, 3, s) for m, s in zip(masks, (0.9, 0.8), strict=True))
-    segments = merged([one, two], np.zeros((SIDE, SIDE), np.uint8), [], 1)
+    segments = merge_segments([one, two], np.zeros((SIDE, SIDE), np.uint8), [], 1)
     assert set(segments[..., 1].ravel().tolist()) == {
         0,
         1,
@@ -165,14 +172,14 @@ def test_panoptic_quality_by_hand():
     found = truth_of(ids, {11: 0, 13: 2})
     found[3, :4] = 255, 0  # a row less: 12 of 16
     found[:2, 4:] = 1, 9  # the other class
-    rows = [quality(found, truth)]
+    rows = [count_segments(found, truth)]
     by_class = panoptic_quality(rows)
     assert by_class[0] == pytest.approx((100 * 0.75 / 1.5, 75.0, 100 / 1.5))
     assert by_class[1] == pytest.approx((0, 0, 0))
     assert by_class[2] == pytest.approx((100, 100, 100))
-    assert means(by_class, [0, 1]) == pytest.approx(25.0)
+    assert mean_pq(by_class, [0, 1]) == pytest.approx(25.0)
     truth[:2, 4:] = 255, 0  # what lies on void is not false
-    assert 1 not in panoptic_quality([quality(found, truth)])
+    assert 1 not in panoptic_quality([count_segments(found, truth)])
 
 
 def test_panoptic_quality_equals_torchmetrics():
@@ -188,7 +195,7 @@ def test_panoptic_quality_equals_torchmetrics():
     metric.update(torch.from_numpy(found), torch.from_numpy(truth))
     order = metric.cat_id_to_continuous_id
     wanted = 100 * metric.compute().reshape(-1)
-    ours = panoptic_quality([quality(f, t) for f, t in zip(found, truth, strict=True)])
+    ours = panoptic_quality([count_segments(f, t) for f, t in zip(found, truth, strict=True)])
     for category, (pq, _, _) in ours.items():
         assert pq == pytest.approx(float(wanted[order[category]]), abs=1e-4)
 
@@ -218,28 +225,32 @@ def coco(tmp_path):
 def test_coco_panoptic_by_hand(coco):
     data = coco_panoptic.CocoPanoptic.read(coco)
     assert (data.names, data.things, data.stuff) == (["person", "dog", "sky"], [0, 1], [2])
-    [one] = data.asked
-    truth = one.truth(data.order)
+    [one] = data.val_images
+    truth = one.read_truth(data.class_order)
     assert truth[5, 5].tolist() == [0, 2]
     assert truth[17, 3].tolist() == [1, 3]
     assert one.crowds == {3}
     assert truth[0, 3, 0] == 255  # no segment
-    [labelled] = data.labelled(data.asked)
-    assert set(np.unique(labelled.classes())) == {0, 2, 255}  # crowds are no example
+    [labelled] = data.semantic_images(data.val_images)
+    assert set(np.unique(labelled.read_classes())) == {0, 2, 255}  # crowds are no example
     assert labelled.present == (0, 2)
     person = truth[..., 0] == 0
 
     def exact(_picture):
-        return places(person.astype(int)), np.ones(person.shape), truth[..., 0].astype(np.uint8)
+        return (
+            instance_places(person.astype(int)),
+            np.ones(person.shape),
+            truth[..., 0].astype(np.uint8),
+        )
 
     def narrow(_picture):  # 48 of the 64 pixels; the rest is given to the sky
         where = person.copy()
         where[:, 4:6] = False
-        return places(where.astype(int)), np.ones(where.shape), np.where(where, 0, 2)
+        return instance_places(where.astype(int)), np.ones(where.shape), np.where(where, 0, 2)
 
-    figures, _ = figures_of(data, [row_of(data, one, exact, area=1)])
+    figures, _ = panoptic_metrics(data, [image_row(data, one, exact, area=1)])
     assert figures == {"PQ": 100.0, "PQ things": 100.0, "PQ stuff": 100.0, "AP": pytest.approx(100)}
-    figures, _ = figures_of(data, [row_of(data, one, narrow, area=1)])
+    figures, _ = panoptic_metrics(data, [image_row(data, one, narrow, area=1)])
     sky = (truth[..., 0] == 2).sum()
     assert figures["PQ things"] == pytest.approx(75)
     # 16 pixels of the person, 32 of the crowd, which panopticapi counts; the void row is left out.
@@ -249,9 +260,9 @@ def test_coco_panoptic_by_hand(coco):
     def crowded(_picture):  # a dog in the crowd, which is no mistake; and one in the sky, which is
         where = person.copy()
         found = np.where(truth[..., 0] == 1, 1, np.where(where, 0, 2))
-        return places(where + 2 * (truth[..., 0] == 1)), np.ones(where.shape), found
+        return instance_places(where + 2 * (truth[..., 0] == 1)), np.ones(where.shape), found
 
-    figures, _ = figures_of(data, [row_of(data, one, crowded, area=1)])
+    figures, _ = panoptic_metrics(data, [image_row(data, one, crowded, area=1)])
     assert figures["PQ"] == figures["AP"] == pytest.approx(100)
 
 
@@ -262,14 +273,14 @@ def test_crowds_excuse_their_own_class_only():
     truth = truth_of(ids, {1: 0, 2: 0, 3: 1})
     found = truth_of(ids, {1: 0, 3: 1})
     found[4:6] = 0, 1  # 60 pixels over an object of 40 and a crowd of 20
-    rows = quality(found, truth, crowds={2})
+    rows = count_segments(found, truth, crowds={2})
     assert rows == [[0, pytest.approx(40 / 60), 1, 0, 0], [1, 1.0, 1, 0, 0]]
     found[4:6] = 0, 9
-    assert quality(found, truth, crowds={2}) == [[0, 1.0, 1, 0, 0], [1, 1.0, 1, 0, 0]]
+    assert count_segments(found, truth, crowds={2}) == [[0, 1.0, 1, 0, 0], [1, 1.0, 1, 0, 0]]
     found[4:6] = 1, 9  # the other class: false
-    assert quality(found, truth, crowds={2}) == [[0, 1.0, 1, 0, 0], [1, 1.0, 1, 1, 0]]
+    assert count_segments(found, truth, crowds={2}) == [[0, 1.0, 1, 0, 0], [1, 1.0, 1, 1, 0]]
     found[:6] = 255, 0
-    assert quality(found, truth, crowds={2}) == [[0, 0, 0, 0, 1], [1, 1.0, 1, 0, 0]]
+    assert count_segments(found, truth, crowds={2}) == [[0, 0, 0, 0, 1], [1, 1.0, 1, 0, 0]]
 
 
 def test_coco_panoptic_runs(coco, tiny_checkpoint, tmp_path, capsys):
@@ -294,7 +305,7 @@ def test_spatial_ensemble():
         ids = np.zeros((6, 6), np.int32)
         ids[:3] = value
         shown.append(Example(Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)), ids))
-    grid = spatial(shown, 12)
+    grid = spatial_grid(shown, 12)
     assert grid.image.size == (12, 12)
     for cell, example in enumerate([*shown, shown[0]]):
         top, left = 6 * (cell // 2), 6 * (cell % 2)
@@ -302,5 +313,5 @@ def test_spatial_ensemble():
         np.testing.assert_array_equal(part, example.labels.ids)
         pixels = np.asarray(grid.image)[top : top + 6, left : left + 6]
         np.testing.assert_array_equal(pixels, np.asarray(example.image))
-    assert spatial(shown[:1], 160).labels.ids.shape == (160, 160)
-    assert spatial([shown[0]] * 5, 160).image.size == (160, 160)  # 3 × 3, cells of 53 and 54
+    assert spatial_grid(shown[:1], 160).labels.ids.shape == (160, 160)
+    assert spatial_grid([shown[0]] * 5, 160).image.size == (160, 160)  # 3 × 3, cells of 53 and 54

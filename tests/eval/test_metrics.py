@@ -29,7 +29,7 @@ def test_by_hand():
     assert meter.per_class() == {3: 50.0}
     assert meter.miou() == 50.0
     assert meter.fb_iou() == 50.0
-    meter.add(3, yes, no, ignored=np.array([[False, True, False]]))
+    meter.add(3, yes, no, ignore_mask=np.array([[False, True, False]]))
     assert meter.per_class() == {3: 100 * 2 / 3}
 
 
