@@ -17,7 +17,7 @@ from PIL import Image
 
 from benchmarks.common import CHECKPOINT, environment, heading, numbers, peak, row
 from incontext import VideoPredictor
-from incontext.video.policies import Official, Rule, Trusted
+from incontext.video.policies import CycleConsistencyPolicy, MemoryPolicy, SegGPTPolicy
 
 SIZE = (240, 320)  # height and width
 MARKS = (100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -51,7 +51,7 @@ def labels() -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
 def long(checkpoint: str, frames: int, keep: int, threads: int) -> None:
     """One stream; peak memory of the process at every mark, a line of JSON each."""
     torch.set_num_threads(threads)
-    video = VideoPredictor.from_pretrained(checkpoint, rule=Trusted(keep))
+    video = VideoPredictor.from_pretrained(checkpoint, policy=CycleConsistencyPolicy(keep))
     started, missed = time.perf_counter(), 0
     for index, result in video.track(stream(frames), labels()):
         truth = np.zeros(SIZE, bool)
@@ -68,15 +68,15 @@ def against_keep(checkpoint: str, keeps: list[int], frames: int, threads: int) -
     """Frames a second for each K and rule, in turn, frame by frame of the same stream."""
     torch.set_num_threads(threads)
     predictor = VideoPredictor.from_pretrained(checkpoint).predictor
-    rules: dict[str, Rule] = {}
+    rules: dict[str, MemoryPolicy] = {}
     for keep in keeps:
-        rules[f"ours, K = {keep}"] = Trusted(keep)
+        rules[f"ours, K = {keep}"] = CycleConsistencyPolicy(keep)
         if keep:
-            rules[f"without asking back, K = {keep}"] = Trusted(keep, back=0)
-            rules[f"official, K = {keep}"] = Official(keep)
+            rules[f"without asking back, K = {keep}"] = CycleConsistencyPolicy(keep, back=0)
+            rules[f"official, K = {keep}"] = SegGPTPolicy(keep)
     warm = max(keeps) + 1
     tracks = {
-        name: VideoPredictor(predictor, rule=rule).track(stream(frames + warm), labels())
+        name: VideoPredictor(predictor, policy=rule).track(stream(frames + warm), labels())
         for name, rule in rules.items()
     }
     seconds: dict[str, list[float]] = {name: [] for name in tracks}

@@ -1,5 +1,6 @@
 """In-context visual segmentation: show examples with masks, get masks for new pictures."""
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ if TYPE_CHECKING:
     from incontext.errors import InputError
     from incontext.evaluation.doctor import examine
     from incontext.evaluation.doctor_report import report_lines, report_page
-    from incontext.evaluation.labelled_set import Pool
+    from incontext.evaluation.labelled_set import LabelledSet
     from incontext.formats import export
     from incontext.formats.coco import Coco
     from incontext.formats.examples import read_examples
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from incontext.labels.coloring import Palette
     from incontext.tuning.tune import tune
     from incontext.tuning.tuner import Settings
+    from incontext.video.frames import open_frames
     from incontext.video.overlay import write_overlay
     from incontext.video.predictor import VideoPredictor
-    from incontext.video.sources import open_frames
 
 __version__ = "0.1.0"
 
@@ -29,8 +30,8 @@ __all__ = [
     "Coco",
     "Example",
     "InputError",
+    "LabelledSet",
     "Palette",
-    "Pool",
     "Predictor",
     "Prompt",
     "Segmentation",
@@ -50,17 +51,22 @@ __all__ = [
 _HOMES = {
     "Example": "inference.example", "InputError": "errors", "Palette": "labels.coloring",
     "Predictor": "inference.predictor", "Prompt": "inference.prompt",
-    "Segmentation": "inference.segmentation", "Pool": "evaluation.labelled_set",
+    "Segmentation": "inference.segmentation", "LabelledSet": "evaluation.labelled_set",
     "examine": "evaluation.doctor", "VideoPredictor": "video.predictor", "tune": "tuning.tune",
     "Coco": "formats.coco", "export": "formats", "Settings": "tuning.tuner",
     "read_image": "images.image", "read_examples": "formats.examples",
-    "open_frames": "video.sources", "report_lines": "evaluation.doctor_report",
+    "open_frames": "video.frames", "report_lines": "evaluation.doctor_report",
     "report_page": "evaluation.doctor_report", "write_overlay": "video.overlay",
 }  # fmt: skip
+_FORMER = {"Pool": "LabelledSet"}  # names that go with the next release
 
 
 def __getattr__(name: str) -> object:
-    """Public names are imported on first use, so that the command line answers without torch."""
+    """Import public names on first use, so that the command line starts without torch."""
+    if name in _FORMER:
+        text = f"{name} is now called {_FORMER[name]}; the former name goes with the next release"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return __getattr__(_FORMER[name])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"incontext.{_HOMES[name]}"), name)

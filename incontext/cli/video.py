@@ -14,7 +14,7 @@ from incontext.errors import InputError
 
 if TYPE_CHECKING:
     from incontext.video.frames import Frames
-    from incontext.video.policies import Rule
+    from incontext.video.policies import MemoryPolicy
     from incontext.video.run import Summary, VideoRun
 
 RULES = ("ours", "official")
@@ -52,12 +52,12 @@ class TrackOptions:
         if self.direction not in DIRECTIONS:
             raise InputError(f"--direction {self.direction!r}; accepted: {', '.join(DIRECTIONS)}")
 
-    def memory_rule(self) -> "Rule":
-        """Return the rule of memory that the options name."""
-        from incontext.video.policies import Official, Trusted
+    def policy(self) -> "MemoryPolicy":
+        """Return the policy of memory that the options name."""
+        from incontext.video.policies import CycleConsistencyPolicy, SegGPTPolicy
 
-        rule = Official if self.rule == "official" else Trusted
-        return rule(self.keep, **({"per_pass": self.per_pass} if self.per_pass else {}))
+        policy = SegGPTPolicy if self.rule == "official" else CycleConsistencyPolicy
+        return policy(self.keep, **({"per_pass": self.per_pass} if self.per_pass else {}))
 
 
 @option_groups
@@ -100,10 +100,11 @@ def video(
     """
     from incontext.checkpoints.checkpoint import locate
     from incontext.labels.coco import check_coding
-    from incontext.video.movie import check_writing
-    from incontext.video.predictor import Added, VideoPredictor
+    from incontext.video.annotations import NewObjects
+    from incontext.video.frames import open_frames
+    from incontext.video.predictor import VideoPredictor
     from incontext.video.run import VideoRun
-    from incontext.video.sources import open_frames
+    from incontext.video.video_file import import_av
 
     check_out_folder(out)
     tracking.check()
@@ -118,7 +119,7 @@ def video(
         raise InputError(f"--labels and --add both name frame {shared_frames[0]}")
     check_coding()
     if overlay:
-        check_writing()
+        import_av()
     frames = open_frames(source)
     if rate and hasattr(frames, "rate"):
         raise InputError(f"--rate is for folders; {source} has {float(frames.rate):g} a second")
@@ -132,13 +133,13 @@ def video(
     }  # fmt: skip
     run = VideoRun(out, source.stem or source.resolve().name, settings, overwrite)
     _check_not_among_results(run, (*complete_masks.values(), *object_masks.values()))
-    if run.finished:
+    if run.complete:
         _finish_again(run, frames, rate, overlay)
         return
     predictor = model.open(weights, model.dtype)
-    video_predictor = VideoPredictor(predictor, rule=tracking.memory_rule(), kind=tracking.kind)
+    video_predictor = VideoPredictor(predictor, policy=tracking.policy(), kind=tracking.kind)
     labels_by_frame: dict[int, Any] = {
-        **complete_masks, **{index: Added(path) for index, path in object_masks.items()}
+        **complete_masks, **{index: NewObjects(path) for index, path in object_masks.items()}
     }  # fmt: skip
     track = video_predictor.track(
         frames, labels_by_frame, prompt=prompt, examples=files.read(), names=files.names,
@@ -167,7 +168,7 @@ def parse_frames(texts: list[str] | None, option: str = "--labels") -> dict[int,
 
 def _hash_file(path: Path) -> str:
     """Hash a file; raise InputError where there is none."""
-    from incontext.batch.targets import file_hash
+    from incontext.batch.inputs import file_hash
 
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -191,11 +192,11 @@ def _source_settings(source: Path, frames: "Frames") -> Any:
     """Return what identifies a video, without reading its frames."""
     from hashlib import sha256
 
-    from incontext.batch.targets import fingerprint
+    from incontext.batch.inputs import fingerprint
 
     if not source.is_dir():
         return fingerprint(source)
-    files = [fingerprint(Path(frames.where(i) or "")) for i in range(frames.total or 0)]
+    files = [fingerprint(Path(frames.file_of(i) or "")) for i in range(frames.total or 0)]
     text = str([{**file, "path": Path(file["path"]).name} for file in files])
     digest = sha256(text.encode()).hexdigest()
     return {"path": str(source), "files": len(files), "hash": digest[:16]}
@@ -245,15 +246,15 @@ def _frame_rate(frames: "Frames", rate: float | None) -> Fraction:
 
 def _print_summary(run: "VideoRun", summary: "Summary") -> None:
     """Print in how many frames each id was found, notes, and frames worth a look."""
-    for index, count in sorted(summary.found.items()):
+    for index, count in sorted(summary.frame_counts.items()):
         typer.echo(f"id {index} ({summary.names[index]}): in {count} of {summary.frames} frames")
     for note in summary.notes:
         typer.echo(f"note: {note}")
-    if summary.look:
-        subject = "1 frame is" if len(summary.look) == 1 else f"{len(summary.look)} frames are"
+    if summary.review:
+        subject = "1 frame is" if len(summary.review) == 1 else f"{len(summary.review)} frames are"
         typer.echo(f"{subject} worth a look, and new labels where wrong (--labels FRAME=MASK):")
-        for frame, reason in list(summary.look.items())[:MAX_LINES]:
+        for frame, reason in list(summary.review.items())[:MAX_LINES]:
             typer.echo(f"  frame {frame}: {reason}")
-        if len(summary.look) > MAX_LINES:
-            typer.echo(f"  … and {len(summary.look) - MAX_LINES} more, see results.json")
+        if len(summary.review) > MAX_LINES:
+            typer.echo(f"  … and {len(summary.review) - MAX_LINES} more, see results.json")
     typer.echo(f"results: {run.out / 'results.json'}")

@@ -1,4 +1,4 @@
-"""Drift: which frames of a video are worth a look, from what was answered for them alone."""
+"""Quality monitor: which frames of a video should be reviewed, from their results alone."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -8,17 +8,21 @@ import numpy as np
 
 from incontext.inference.segmentation import Segmentation
 
-BEFORE = 8  # frames that a frame is compared with
+WINDOW = 8  # frames that a frame is compared with
 JUMP = 2.0  # times larger or smaller than before
 UNSURE = 0.6  # trust, or mean confidence over an object's pixels
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObjectStats:
     """One object in one frame.
 
-    `confidence`: how far its mask can be trusted, 0–1: what the memory's rule found, or else the
-    mean over its pixels; 0 where there are none. `warning`: why the frame is worth a look, or "".
+    Attributes:
+        pixels: of its mask.
+        presence: how sure the model is that the object is in the frame, 0–1.
+        confidence: how far its mask can be trusted, 0–1: what the memory's policy found, or else
+            the mean over its pixels; 0 if there are none.
+        warning: why the frame should be reviewed, or "".
     """
 
     pixels: int
@@ -28,77 +32,86 @@ class Seen:
 
 
 @dataclass
-class Watch:
-    """Looks at frames in the order in which they are answered.
+class QualityMonitor:
+    """Compares frames with those before, in the order in which they are segmented.
 
     What it keeps hardly grows: a number for each frame with a warning.
     """
 
-    bad: dict[int, float] = field(default_factory=dict)  # frames with warnings, and how bad
+    severity: dict[int, float] = field(default_factory=dict)  # of frames with warnings
     areas: dict[int, deque[float]] = field(default_factory=dict)  # shares of the frame
 
-    def look(
-        self, frame: int, result: Segmentation, trust: Mapping[int, float], given: bool = False
-    ) -> dict[int, Seen]:
-        """What is seen of every id; a frame whose labels were `given` draws no warning."""
-        seen = {i: self._one(result, i, trust.get(i), given) for i in result.presence}
-        self._note(frame, seen)
-        return seen
+    def update(
+        self, frame: int, result: Segmentation, trust: Mapping[int, float], annotated: bool = False
+    ) -> dict[int, ObjectStats]:
+        """Return the statistics of every id; an annotated frame gets no warning."""
+        stats = {i: self._measure(result, i, trust.get(i), annotated) for i in result.presence}
+        self._rate(frame, stats)
+        return stats
 
-    def turn(self) -> None:
-        """Frames go on elsewhere: what was seen before is no measure."""
+    def reset_baseline(self) -> None:
+        """Forget the areas so far: the frames continue elsewhere."""
         self.areas.clear()
 
-    def worth_a_look(self) -> list[int]:
-        """See the function of this name, of all frames so far."""
-        return worth_a_look(self.bad)
+    def frames_to_review(self) -> list[int]:
+        """Return those of all frames so far, see `frames_to_review`."""
+        return frames_to_review(self.severity)
 
-    def _note(self, frame: int, seen: Mapping[int, Seen]) -> None:
-        self.bad.pop(frame, None)
-        warned = [one for one in seen.values() if one.warning]
-        if warned:
-            self.bad[frame] = sum(2 - one.confidence for one in warned)
+    def replay(self, frame: int, stats: Mapping[int, ObjectStats], pixels: int) -> None:
+        """Take over the statistics of a frame from an earlier run.
 
-    def _one(self, result: Segmentation, index: int, trust: float | None, given: bool) -> Seen:
+        Args:
+            pixels: of the frame.
+        """
+        self._rate(frame, stats)
+        for index, item in stats.items():
+            self._add_area(index, item.pixels / pixels)
+
+    def _rate(self, frame: int, stats: Mapping[int, ObjectStats]) -> None:
+        self.severity.pop(frame, None)
+        doubtful = [item for item in stats.values() if item.warning]
+        if doubtful:
+            self.severity[frame] = sum(2 - item.confidence for item in doubtful)
+
+    def _measure(
+        self, result: Segmentation, index: int, trust: float | None, annotated: bool
+    ) -> ObjectStats:
         mask = result.labels == index
-        pixels, there = int(mask.sum()), result.presence[index]
-        sure = float(result.confidence[mask].mean()) if pixels else 0.0
-        sure = sure if trust is None or not pixels else trust
-        area, before = pixels / mask.size, self.areas.get(index)
-        usual = float(np.median(before)) if before else None
-        warning = "" if given else _warning(area, usual, there, sure)
-        self._add(index, area)
-        return Seen(pixels, there, sure, warning)
+        pixels, presence = int(mask.sum()), result.presence[index]
+        confidence = float(result.confidence[mask].mean()) if pixels else 0.0
+        confidence = confidence if trust is None or not pixels else trust
+        area, areas = pixels / mask.size, self.areas.get(index)
+        usual_area = float(np.median(areas)) if areas else None
+        warning = "" if annotated else _warning(area, usual_area, presence, confidence)
+        self._add_area(index, area)
+        return ObjectStats(pixels, presence, confidence, warning)
 
-    def recall(self, frame: int, seen: Mapping[int, Seen], pixels: int) -> None:
-        """A frame of so many pixels that was looked at before."""
-        self._note(frame, seen)
-        for index, one in seen.items():
-            self._add(index, one.pixels / pixels)
-
-    def _add(self, index: int, area: float) -> None:
-        self.areas.setdefault(index, deque(maxlen=BEFORE)).append(area)
+    def _add_area(self, index: int, area: float) -> None:
+        self.areas.setdefault(index, deque(maxlen=WINDOW)).append(area)
 
 
-def _warning(area: float, usual: float | None, there: float, sure: float) -> str:
-    if area and sure < UNSURE:
-        return f"unsure, confidence {sure:.2f}"
-    if 0.25 < there < 0.75:
-        return f"there or not, presence {there:.2f}"
-    if usual is None:
+def _warning(area: float, usual_area: float | None, presence: float, confidence: float) -> str:
+    if area and confidence < UNSURE:
+        return f"unsure, confidence {confidence:.2f}"
+    if 0.25 < presence < 0.75:
+        return f"there or not, presence {presence:.2f}"
+    if usual_area is None:
         return ""
     if not area:
-        return "gone" if usual else ""
-    if usual and max(area / usual, usual / area) > JUMP:
-        return f"{area / usual:.1f} times as large as before"
+        return "gone" if usual_area else ""
+    if usual_area and max(area / usual_area, usual_area / area) > JUMP:
+        return f"{area / usual_area:.1f} times as large as before"
     return ""
 
 
-def worth_a_look(warned: dict[int, float], apart: int = 10) -> list[int]:
-    """Frames to annotate anew, of those with warnings {frame: how bad}: the worst ones first,
-    none within `apart` frames of another; ascending."""
-    chosen: list[int] = []
-    for frame in sorted(warned, key=lambda f: (-warned[f], f)):
-        if all(abs(frame - other) >= apart for other in chosen):
-            chosen.append(frame)
-    return sorted(chosen)
+def frames_to_review(severity: dict[int, float], distance: int = 10) -> list[int]:
+    """Return the worst frames, none within `distance` frames of a worse one; ascending.
+
+    Args:
+        severity: of frames with warnings.
+    """
+    frames: list[int] = []
+    for frame in sorted(severity, key=lambda f: (-severity[f], f)):
+        if all(abs(frame - worse) >= distance for worse in frames):
+            frames.append(frame)
+    return sorted(frames)

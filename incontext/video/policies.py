@@ -1,34 +1,44 @@
-"""Rules: which predicted frames of a video are remembered, and as what.
+"""Policies: which predicted frames of a video are remembered, and as what.
 
-A rule is a small object that can be replaced: see `Rule`.
+A policy is a small object that can be replaced: see `MemoryPolicy`.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from incontext.errors import InputError
+from incontext.errors import InputError, former_attributes
 from incontext.inference.predictor import CLASSES_PER_PASS
 from incontext.inference.segmentation import Segmentation
 from incontext.labels.coloring import Coloring
 from incontext.labels.encodings import IdMap
 
+__getattr__ = partial(
+    former_attributes(
+        Rule="MemoryPolicy", Trusted="CycleConsistencyPolicy", Official="SegGPTPolicy",
+        Judged="Decision",
+    ),
+    sys.modules[__name__],
+)  # fmt: skip
 
-class Remembered(Protocol):
-    """What a rule may ask the memory."""
+
+class MemoryView(Protocol):
+    """What a policy may ask of the memory."""
 
     colorings: list[Coloring]  # of the passes
 
-    def ask_back(self, picture: Image.Image, ids: IdMap) -> dict[int, float]:
-        """See `incontext.video.memory.Memory.ask_back`."""
+    def cycle_consistency(self, image: Image.Image, ids: IdMap) -> dict[int, float]:
+        """See `incontext.video.memory.Memory.cycle_consistency`."""
 
 
 @dataclass(frozen=True)
-class Rule(ABC):
+class MemoryPolicy(ABC):
     """Which predicted frames are remembered, and as what.
 
     Args:
@@ -44,21 +54,25 @@ class Rule(ABC):
             raise InputError(f"keep is {self.keep!r}; accepted: whole numbers, 0 or more")
 
     @abstractmethod
-    def judge(self, picture: Image.Image, result: Segmentation, memory: Remembered) -> "Judged":
-        """What to answer for a frame, and what to remember of it.
+    def decide(self, image: Image.Image, result: Segmentation, memory: MemoryView) -> "Decision":
+        """Decide on the result of a frame, and what to remember of it.
 
         Args:
-            picture: the frame.
+            image: the frame.
             result: what was predicted; `result.paintings` has one for each of `memory.colorings`.
             memory: what it was predicted from.
         """
 
 
 @dataclass(frozen=True)
-class Judged:
-    """`labels` to remember a frame with, of any size, -1 where unknown; None: not at all.
+class Decision:
+    """What a policy decided on a frame.
 
-    `trust`: for ids that were looked into, how far their masks can be trusted, 0–1.
+    Attributes:
+        result: of the frame, as the caller gets it.
+        labels: to remember the frame with, of any size, -1 where unknown; None: the frame is not
+            remembered.
+        trust: how far the masks of the ids that were checked can be trusted, 0–1.
     """
 
     result: Segmentation
@@ -67,12 +81,12 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Official(Rule):
-    """The rule of SegGPT's released video script: every frame is remembered, and its painting is
-    made white where the mean of RGB is over 128, black elsewhere (official `inference_video`).
+class SegGPTPolicy(MemoryPolicy):
+    """Remember every frame, as SegGPT's released video script does: its painting is made white
+    where the mean of RGB is over 128, black elsewhere (official `inference_video`).
 
-    So one painting knows one object; several are asked for one after the other, and where two
-    paintings are white the later one counts. Paintings are read in whole numbers.
+    So one painting holds one object; several objects are painted one after the other, and where
+    two paintings are white the later one counts.
     """
 
     per_pass: int = 1
@@ -82,28 +96,28 @@ class Official(Rule):
         if self.per_pass != 1:
             raise InputError(f"per_pass is {self.per_pass}; the official rule knows one object")
 
-    def judge(self, picture: Image.Image, result: Segmentation, memory: Remembered) -> Judged:
-        """See `Rule`."""
+    def decide(self, image: Image.Image, result: Segmentation, memory: MemoryView) -> Decision:
+        """See `MemoryPolicy`."""
         ids = np.zeros(result.paintings[0].shape[:2], np.int32)
         for painting, coloring in zip(result.paintings, memory.colorings, strict=True):
             ids[painting.astype(float).mean(-1) > 128] = coloring.ids[0]
-        return Judged(result, ids)
+        return Decision(result, ids)
 
 
 @dataclass(frozen=True)
-class Trusted(Rule):
-    """Frames that show something, surely, and that give back the annotated frame.
+class CycleConsistencyPolicy(MemoryPolicy):
+    """Remember a frame only if it is confident and cycle-consistent: used as the only example, its
+    mask must reproduce the annotated frame's mask nearly as well as that frame does itself.
 
-    A frame is asked back: shown alone with what was predicted for it, it must paint the annotated
-    frame nearly as well as that frame does itself. A prediction that has gone astray does not;
-    one that brings nothing back is no object, and its mask is emptied.
+    A mask that has drifted to something else does not. One that reproduces nothing is no object
+    at all, and is erased.
 
     Args:
         sure: mean confidence over an object's pixels below which a frame is not remembered.
         doubt: half of the range of presence around 0.5 in which it is not either.
-        back: how well each object must come back to be remembered: IoU as a share of what the
-            annotated frame gives of itself, 0–1; 0: frames are not asked.
-        absent: share below which there is no such object in the frame.
+        back: IoU that each object must reach on the annotated frame, as a share of what that frame
+            reaches on itself, 0–1; 0: cycle consistency is not checked.
+        absent: share below which the frame does not hold the object.
     """
 
     sure: float = 0.5
@@ -111,28 +125,27 @@ class Trusted(Rule):
     back: float = 0.9
     absent: float = 0.2
 
-    def judge(self, picture: Image.Image, result: Segmentation, memory: Remembered) -> Judged:
-        """See `Rule`."""
-        trust = {}
+    def decide(self, image: Image.Image, result: Segmentation, memory: MemoryView) -> Decision:
+        """See `MemoryPolicy`."""
+        trust: dict[int, float] = {}
         if self.back and result.labels.any():
-            back = memory.ask_back(picture, result.labels)
-            trust = {i: share for i, share in back.items() if (result.labels == i).any()}
-        gone = [i for i, share in trust.items() if share < self.absent]
-        result = emptied(result, gone, trust)
-        seen = [i for i in result.presence if (result.labels == i).any()]
-        sure = [float(result.confidence[result.labels == i].mean()) for i in seen]
-        refused = (
-            not seen or gone or min(sure) < self.sure
-            or any(abs(there - 0.5) < self.doubt for there in result.presence.values())
-            or min((trust[i] for i in seen if i in trust), default=1.0) < self.back
+            trust = memory.cycle_consistency(image, result.labels)
+        lost_ids = [i for i, share in trust.items() if share < self.absent]
+        result = erase_ids(result, lost_ids, trust)
+        ids = [i for i in result.presence if (result.labels == i).any()]
+        confidences = [float(result.confidence[result.labels == i].mean()) for i in ids]
+        doubtful = (
+            not ids or lost_ids or min(confidences) < self.sure
+            or any(abs(presence - 0.5) < self.doubt for presence in result.presence.values())
+            or min((trust[i] for i in ids if i in trust), default=1.0) < self.back
         )  # fmt: skip
-        return Judged(result, None if refused else result.labels, trust)
+        return Decision(result, None if doubtful else result.labels, trust)
 
 
-def emptied(
+def erase_ids(
     result: Segmentation, ids: Sequence[int], presence: Mapping[int, float]
 ) -> Segmentation:
-    """A result without the masks of some ids, whose presence becomes the one given."""
+    """Return a result without the masks of some ids, whose presence becomes the one given."""
     if not ids:
         return result
     inside = np.isin(result.labels, ids)

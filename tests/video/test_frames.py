@@ -6,8 +6,7 @@ import torch
 from PIL import Image
 
 from incontext.errors import InputError
-from incontext.video.frames import Stack, Stream, Volume
-from incontext.video.sources import natural, open_frames
+from incontext.video.frames import MultiPageImage, Stream, Volume, natural_key, open_frames
 
 
 def gray(value: int, size: tuple[int, int] = (8, 6)) -> Image.Image:
@@ -36,14 +35,14 @@ def sources(folder):
         gray(number).save(only / f"f{number}.png")
     return [
         only, str(only), pictures, tuple(pictures), stacked, torch.from_numpy(stacked),
-        folder / "stack.tif", sorted(only.glob("*.png"), key=lambda p: natural(p.name)),
+        folder / "stack.tif", sorted(only.glob("*.png"), key=lambda p: natural_key(p.name)),
     ]  # fmt: skip
 
 
 def test_all_that_can_be_asked_for_by_number(folder):
     for source in sources(folder):
         frames = open_frames(source)
-        assert frames.sought
+        assert frames.seekable
         assert frames.total == 3
         assert values(frames) == [(0, 1), (1, 2), (2, 10)]
         assert values(frames, 1) == [(1, 2), (2, 10)]
@@ -70,7 +69,7 @@ def test_stream_is_read_as_it_comes():
 
     frames = open_frames(camera())
     assert isinstance(frames, Stream)
-    assert not frames.sought
+    assert not frames.seekable
     assert frames.total is None
     moving = frames.forward()
     next(moving)
@@ -98,7 +97,7 @@ def test_stack_of_sixteen_bits_is_stretched_as_a_whole(tmp_path):
     pages = [Image.fromarray(np.full((5, 6), v, np.uint16)) for v in (100, 200, 300)]
     pages[0].save(tmp_path / "s.tif", save_all=True, append_images=pages[1:])
     frames = open_frames(tmp_path / "s.tif")
-    assert isinstance(frames, Stack)
+    assert isinstance(frames, MultiPageImage)
     assert [v for _, v in values(frames)] in ([0, 127, 255], [0, 128, 255])
 
 

@@ -16,7 +16,7 @@ from incontext.labels.coloring import Coloring
 from incontext.labels.encodings import Labels
 from incontext.model import SIZES, SegGPT
 from incontext.video.memory import Memory
-from incontext.video.policies import Judged, Official, Rule, Trusted
+from incontext.video.policies import CycleConsistencyPolicy, Decision, MemoryPolicy, SegGPTPolicy
 from tests.model.test_voting import assembled
 
 INDEPENDENT = replace(
@@ -61,24 +61,24 @@ def answer(ids: Labels, presence: float = 1.0, confidence: float = 0.9) -> Segme
     return Segmentation(ids.ids, sure, {1: presence}, frame(0), (painting,), {}, {})
 
 
-class All(Rule):
+class All(MemoryPolicy):
     """Remembers everything as it was answered."""
 
-    def judge(self, picture, result, memory):
-        return Judged(result, result.labels)
+    def decide(self, image, result, memory):
+        return Decision(result, result.labels)
 
 
-def filled(predictor: Predictor, rule: Rule) -> Memory:
-    memory = Memory(predictor, rule, "instance")
+def filled(predictor: Predictor, policy: MemoryPolicy) -> Memory:
+    memory = Memory(predictor, policy, "instance")
     memory.annotate(0, Example.of(frame(0), labels((1, 5))))
     memory.prompt()
     return memory
 
 
-def test_official_rule_is_its_definition(independent):
+def test_seggpt_policy_is_its_definition(independent):
     """First frame and a FIFO of K; a painting is white where the mean of RGB is over 128."""
     rng = np.random.default_rng(0)
-    memory = filled(independent, Official(3))
+    memory = filled(independent, SegGPTPolicy(3))
     side = independent.size
     fifo: deque[np.ndarray] = deque(maxlen=3)
     for index in range(1, 8):
@@ -95,17 +95,17 @@ def test_official_rule_is_its_definition(independent):
         np.testing.assert_array_equal(kept, list(fifo))
         assert list(memory.annotated) == [0]
     with pytest.raises(InputError, match="one object"):
-        Official(3, per_pass=4)
+        SegGPTPolicy(3, per_pass=4)
 
 
-def test_official_rule_paints_one_object_at_a_time(independent):
-    memory = Memory(independent, Official(2), "instance")
+def test_seggpt_policy_paints_one_object_at_a_time(independent):
+    memory = Memory(independent, SegGPTPolicy(2), "instance")
     memory.annotate(0, Example.of(frame(0), labels((1, 0), (2, 12), (5, 24))))
     assert [part.coloring.ids for part in memory.prompt().passes] == [(1,), (2,), (5,)]
 
 
-def test_trusted_rule_refuses_what_is_unsure(independent):
-    memory = filled(independent, Trusted(4, back=0))
+def test_unsure_frames_are_not_remembered(independent):
+    memory = filled(independent, CycleConsistencyPolicy(4, back=0))
     seen = labels((1, 5))
     memory.observe(1, frame(1), answer(seen, presence=0.6))
     memory.observe(2, frame(2), answer(seen, confidence=0.3))
@@ -114,10 +114,10 @@ def test_trusted_rule_refuses_what_is_unsure(independent):
     assert [k.index for k in memory.recent] == [4]
 
 
-def test_trusted_rule_asks_frames_back():
-    """A frame with its own labels gives the annotated one back; with labels astray it does not."""
+def test_frames_that_are_not_cycle_consistent_are_not_remembered():
+    """A frame with its own labels reproduces the annotated one; with labels astray it does not."""
     predictor = Predictor.from_pretrained()
-    memory = Memory(predictor, Trusted(4), "instance")
+    memory = Memory(predictor, CycleConsistencyPolicy(4), "instance")
     picture = np.full((60, 80, 3), (40, 90, 40), np.uint8)
     picture[20:40, 20:40] = (220, 60, 60)
     moved = np.roll(picture, 12, 1)
@@ -165,9 +165,9 @@ def test_without_memory_it_is_the_image_prompt(predictor):
 
 
 def test_every_frame_is_encoded_once(independent):
-    """Also where it is asked back first; the one more is the annotated frame alone."""
-    for rule, more in ((All(3), 0), (Trusted(3, sure=0, back=1e-9, absent=0), 1)):
-        memory = filled(independent, rule)
+    """Also where it is checked first; the one more is the annotated frame alone."""
+    for policy, more in ((All(3), 0), (CycleConsistencyPolicy(3, sure=0, back=1e-9, absent=0), 1)):
+        memory = filled(independent, policy)
         for index in range(1, 21):
             memory.observe(index, frame(index), answer(labels((1, index % 20))))
             memory.prompt()
@@ -198,14 +198,14 @@ def test_objects_come_and_go(independent):
         memory.remove(3)
 
 
-def test_frames_are_asked_back_after_an_object_went(independent):
-    memory = Memory(independent, Trusted(2, back=1e-9, absent=0), "instance")
+def test_cycle_consistency_after_an_object_went(independent):
+    memory = Memory(independent, CycleConsistencyPolicy(2, back=1e-9, absent=0), "instance")
     memory.annotate(0, Example.of(frame(0), labels((1, 5), (2, 22))))
     memory.prompt()
-    assert memory.ask_back(frame(1), labels((1, 5), (2, 22)).ids).keys() <= {1, 2}
+    assert memory.cycle_consistency(frame(1), labels((1, 5), (2, 22)).ids).keys() <= {1, 2}
     memory.remove(2)
     memory.prompt()
-    assert memory.ask_back(frame(1), labels((1, 5)).ids).keys() <= {1}
+    assert memory.cycle_consistency(frame(1), labels((1, 5)).ids).keys() <= {1}
 
 
 def test_prompt_of_other_pictures_goes_along(independent):
@@ -230,7 +230,7 @@ def test_prompts_that_no_frame_can_join(independent):
     with pytest.raises(InputError, match="nearest"):
         Memory(independent, All(2), "instance", independent.prompt(several, nearest=2))
     with pytest.raises(InputError, match="one object a painting, in white"):
-        Memory(independent, Official(2), "instance", independent.prompt(several))
+        Memory(independent, SegGPTPolicy(2), "instance", independent.prompt(several))
     torch.manual_seed(0)
     joint = Predictor(SegGPT(SIZES["tiny"]))
     with pytest.raises(InputError, match="joint attention"):
@@ -251,7 +251,7 @@ def test_state_brings_it_back(independent):
 @pytest.mark.parametrize("keep", [-1, 1.5, True])
 def test_bad_keep(keep):
     with pytest.raises(InputError, match="keep is"):
-        Trusted(keep)
+        CycleConsistencyPolicy(keep)
 
 
 def test_objects_too_small_for_the_model_keep_their_ids(independent):
@@ -285,32 +285,32 @@ def test_colors_stay_and_differ(independent):
 
 
 def test_what_is_unknown_is_not_held_against_a_frame(independent):
-    """Asked back, only known pixels of the annotated frame are judged."""
+    """Cycle consistency counts only the known pixels of the annotated frame."""
     known = labels((1, 5)).ids
     partly = np.where(known > 0, known, -1)
     for ids in (known, partly):
-        memory = Memory(independent, Trusted(2, absent=0), "instance")
+        memory = Memory(independent, CycleConsistencyPolicy(2, absent=0), "instance")
         memory.annotate(0, Example.of(frame(0), Labels(ids)))
         memory.prompt()
-        memory.ask_back(frame(0), known)
+        memory.cycle_consistency(frame(0), known)
         truth = memory.annotated[0].labels.ids == 1
         answer = independent.predict(memory.annotated[0].image, memory.prompt()).labels == 1
         if ids is partly:
-            assert memory._itself[0][1] >= (answer & truth).sum() / truth.sum() - 1e-9
+            assert memory._self_ious[0][1] >= (answer & truth).sum() / truth.sum() - 1e-9
 
 
-def test_each_object_is_asked_of_the_nearest_frame_that_shows_it(independent):
-    memory = Memory(independent, Trusted(2, absent=0), "instance")
+def test_each_object_is_checked_on_the_nearest_frame_that_shows_it(independent):
+    memory = Memory(independent, CycleConsistencyPolicy(2, absent=0), "instance")
     memory.annotate(0, Example.of(frame(0), labels((1, 5))))
     memory.annotate(90, Example.of(frame(90), labels((1, 9), (2, 22))))
     memory.prompt()
     memory._index = 5
-    memory.ask_back(frame(5), labels((1, 5)).ids)
-    assert set(memory._itself) == {0}
-    memory.ask_back(frame(5), labels((1, 5), (2, 22)).ids)
-    assert set(memory._itself) == {0, 90}
+    memory.cycle_consistency(frame(5), labels((1, 5)).ids)
+    assert set(memory._self_ious) == {0}
+    memory.cycle_consistency(frame(5), labels((1, 5), (2, 22)).ids)
+    assert set(memory._self_ious) == {0, 90}
     memory.annotate(40, Example.of(frame(40), labels((3, 9))))  # other paintings from here on
-    assert not memory._itself
+    assert not memory._self_ious
 
 
 def test_earlier_labels_may_show_what_is_new_where_they_are_blank(independent):
@@ -318,12 +318,12 @@ def test_earlier_labels_may_show_what_is_new_where_they_are_blank(independent):
     memory.annotate(0, Example.of(frame(0), labels((1, 5))))
     memory.prompt()
     memory.observe(1, frame(1), answer(labels((1, 6))))
-    memory.annotate(2, Example.of(frame(2), labels((1, 7), (3, 25))), news=[3])
+    memory.annotate(2, Example.of(frame(2), labels((1, 7), (3, 25))), new_ids=[3])
     assert not memory.recent
-    first, second = memory._known_to([1, 3])
+    first, second = memory._examples_for([1, 3])
     assert set(np.unique(first.labels.ids)) == {-1, 1}
     assert set(np.unique(second.labels.ids)) == {0, 1, 3}
-    assert set(np.unique(memory._known_to([1])[0].labels.ids)) == {0, 1}
+    assert set(np.unique(memory._examples_for([1])[0].labels.ids)) == {0, 1}
     # Ids that are looked for already are no news.
-    memory.annotate(3, Example.of(frame(3), labels((1, 7))), news=[1])
-    assert set(np.unique(memory._known_to([1])[0].labels.ids)) == {0, 1}
+    memory.annotate(3, Example.of(frame(3), labels((1, 7))), new_ids=[1])
+    assert set(np.unique(memory._examples_for([1])[0].labels.ids)) == {0, 1}

@@ -12,15 +12,15 @@ from incontext.errors import InputError
 from incontext.inference.predictor import Predictor
 from incontext.labels.encodings import Labels
 from incontext.model import SIZES, SegGPT
-from incontext.video.policies import Judged, Rule
+from incontext.video.policies import Decision, MemoryPolicy
 from tests.model.test_voting import assembled
 
 
-class All(Rule):
+class All(MemoryPolicy):
     """Remembers everything as it was answered."""
 
-    def judge(self, picture, result, memory):
-        return Judged(result, result.labels)
+    def decide(self, image, result, memory):
+        return Decision(result, result.labels)
 
 
 @pytest.fixture(scope="module", params=["tokens", "votes"])
@@ -37,7 +37,7 @@ def predictor(request) -> Predictor:
 
 @pytest.fixture(scope="module")
 def video(predictor) -> VideoPredictor:
-    return VideoPredictor(predictor, rule=All(2))
+    return VideoPredictor(predictor, policy=All(2))
 
 
 def frame(seed: int) -> Image.Image:
@@ -79,7 +79,7 @@ def test_without_memory_frame_by_frame(predictor, attention):
         torch.manual_seed(0)
         predictor = Predictor(SegGPT(SIZES["tiny"]))
     still = predictor.prompt([Example(FRAMES[0], ONE)], kind="instance")
-    for index, result in VideoPredictor(predictor, rule=All(0)).track(FRAMES, ONE):
+    for index, result in VideoPredictor(predictor, policy=All(0)).track(FRAMES, ONE):
         if index:
             same(result, predictor.predict(FRAMES[index], still))
 
@@ -138,15 +138,15 @@ def test_backwards_is_forwards_of_the_turned_video(video):
         same(result, turned[5 - index])
 
 
-def test_later_labels_count_from_the_start_where_frames_can_be_sought(video, predictor):
+def test_later_labels_count_from_the_start_where_frames_are_seekable(video, predictor):
     given = {0: ONE, 4: ids((1, 20))}
     still = predictor.prompt(
         [Example(FRAMES[0], ONE), Example(FRAMES[4], given[4])], kind="instance"
     )
-    results = dict(VideoPredictor(predictor, rule=All(0)).track(FRAMES, given))
+    results = dict(VideoPredictor(predictor, policy=All(0)).track(FRAMES, given))
     same(results[2], predictor.predict(FRAMES[2], still))
     np.testing.assert_array_equal(results[4].labels, given[4])
-    streamed = dict(VideoPredictor(predictor, rule=All(0)).track(iter(FRAMES), given))
+    streamed = dict(VideoPredictor(predictor, policy=All(0)).track(iter(FRAMES), given))
     same(streamed[5], results[5])
 
 
@@ -222,12 +222,12 @@ def test_options_that_are_none(video):
     assert [i for i, _ in video.track(FRAMES, ONE, direction="auto")] == [0, 1, 2, 3, 4, 5]
 
 
-def test_what_is_seen_and_worth_a_look(video):
+def test_statistics_and_frames_to_review(video):
     track = video.track(FRAMES, ONE)
     next(track)
-    assert track.seen[1].pixels == 120
-    assert not track.seen[1].warning
-    assert not track.worth_a_look()
+    assert track.object_stats[1].pixels == 120
+    assert not track.object_stats[1].warning
+    assert not track.frames_to_review()
 
 
 def test_what_cannot_be_corrected(video):
@@ -319,11 +319,11 @@ def test_prompts_of_other_checkpoints(video):
 
 def test_three_objects_keep_their_ids():
     """Drawn ones, with the bundled checkpoint: one leaves, is not seen, and returns."""
-    from eval.core.clips import drawn
+    from eval.core.clips import draw_clip
 
-    clip = drawn(3, 24, objects=3)
+    clip = draw_clip(3, 24, objects=3)
     scores = []
-    for index, result in VideoPredictor.from_pretrained().track(clip.frames, clip.given):
+    for index, result in VideoPredictor.from_pretrained().track(clip.frames, clip.given_labels):
         truth = clip.truth[index]
         for one in (1, 2, 3):
             there, ours = truth == one, result.labels == one

@@ -16,9 +16,9 @@ from PIL import Image
 
 from incontext.inference.segmentation import Segmentation
 from incontext.labels import coco
-from incontext.video.monitor import Watch, worth_a_look
-from incontext.video.movie import Movie, writer
+from incontext.video.monitor import QualityMonitor, frames_to_review
 from incontext.video.run import STATE
+from incontext.video.video_file import VideoFile, writer
 
 SIZE = (64, 48)
 
@@ -79,7 +79,7 @@ def test_a_whole_run(incontext, arguments, tmp_path):
         decoded = coco.decode_rle(entry["objects"]["3"]["rle"], SIZE)
         np.testing.assert_array_equal(decoded, labels == 3)
         assert entry["objects"]["3"]["seen"]["pixels"] == decoded.sum()
-    overlay = Movie(out / "overlay.mp4")
+    overlay = VideoFile(out / "overlay.mp4")
     assert (overlay.total, overlay.rate) == (8, 25)
     assert overlay.at(0).size == SIZE
     assert sorted(p.name for p in out.iterdir()) == ["Annotations", "overlay.mp4", "results.json"]
@@ -94,7 +94,7 @@ def test_overlay_keeps_the_times_of_frames(incontext, arguments, tmp_path):
     times = [0, 40, 300, 340, 380, 900, 940, 1000]
     arguments[1] = film(tmp_path / "clip.mp4", 8, times)
     assert incontext(*arguments).code == 0
-    made = Movie(tmp_path / "out/overlay.mp4")
+    made = VideoFile(tmp_path / "out/overlay.mp4")
     seen = [round(float(made.pts * made.time_base * 1000)) for _ in made.forward()]
     assert seen == times
 
@@ -108,7 +108,7 @@ def test_folder_keeps_names_and_takes_a_rate(incontext, arguments, tmp_path):
     answer = incontext(*arguments, "--rate", 10)
     assert answer.code == 0, answer.err
     assert sorted(files(tmp_path / "out")) == ["00000.png", "00005.png", "00010.png"]
-    assert Movie(tmp_path / "out/overlay.mp4").rate == 10
+    assert VideoFile(tmp_path / "out/overlay.mp4").rate == 10
 
 
 def test_labels_of_other_frames(incontext, arguments, tmp_path):
@@ -280,7 +280,7 @@ def test_an_overlay_afterwards(incontext, arguments, tmp_path):
     assert incontext(*arguments, "--no-overlay").code == 0
     before = files(tmp_path / "out")
     assert "finished already" in incontext(*arguments).out
-    assert Movie(tmp_path / "out/overlay.mp4").total == 8
+    assert VideoFile(tmp_path / "out/overlay.mp4").total == 8
     assert files(tmp_path / "out") == before
 
 
@@ -381,25 +381,25 @@ def test_coco_labels_of_a_folder(incontext, arguments, tmp_path):
     assert results(tmp_path / "out")["frames"][0]["objects"]["4"]["seen"]["pixels"] > 300
 
 
-def seen(watch: Watch, pixels: int, presence: float = 1.0, trust: float | None = None):
+def seen(monitor: QualityMonitor, pixels: int, presence: float = 1.0, trust: float | None = None):
     labels = np.zeros((20, 20), np.int32)
     labels.flat[:pixels] = 1
     result = Segmentation(labels, np.ones((20, 20), np.float32), {1: presence}, picture(0), (), {},
                           {})  # fmt: skip
-    return watch.look(0, result, {} if trust is None else {1: trust})[1]
+    return monitor.update(0, result, {} if trust is None else {1: trust})[1]
 
 
 def test_drift_is_noticed():
-    watch = Watch()
-    assert not seen(watch, 100).warning
-    assert not watch.worth_a_look()
-    assert not seen(watch, 120).warning
-    assert "unsure" in seen(watch, 110, trust=0.4).warning
-    assert watch.worth_a_look() == [0]
-    assert "times as large" in seen(watch, 300).warning
-    assert "there or not" in seen(watch, 110, presence=0.6).warning
-    assert seen(watch, 0, presence=0.0).warning == "gone"
-    assert seen(watch, 110, trust=0.8).confidence == 0.8
-    watch.turn()
-    assert not seen(watch, 300).warning
-    assert worth_a_look({3: 1.0, 5: 2.0, 30: 1.0}) == [5, 30]
+    monitor = QualityMonitor()
+    assert not seen(monitor, 100).warning
+    assert not monitor.frames_to_review()
+    assert not seen(monitor, 120).warning
+    assert "unsure" in seen(monitor, 110, trust=0.4).warning
+    assert monitor.frames_to_review() == [0]
+    assert "times as large" in seen(monitor, 300).warning
+    assert "there or not" in seen(monitor, 110, presence=0.6).warning
+    assert seen(monitor, 0, presence=0.0).warning == "gone"
+    assert seen(monitor, 110, trust=0.8).confidence == 0.8
+    monitor.reset_baseline()
+    assert not seen(monitor, 300).warning
+    assert frames_to_review({3: 1.0, 5: 2.0, 30: 1.0}) == [5, 30]

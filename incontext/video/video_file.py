@@ -1,4 +1,4 @@
-"""Movie: video files through PyAV, read from any frame on, and written with an overlay."""
+"""Video files through PyAV: read from any frame on, and written."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 SQUARE = Fraction(1)  # pixels
 CHUNK = 24  # frames held at once when a file is read backwards
-TURNS: dict[int, Image.Transpose] = {
+ROTATIONS: dict[int, Image.Transpose] = {
     90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180,
     270: Image.Transpose.ROTATE_270,
 }  # fmt: skip
 
 
-def check_writing() -> Any:
-    """PyAV.
+def import_av() -> Any:
+    """Return PyAV.
 
     Raises:
         InputError: it is not installed.
@@ -38,15 +38,17 @@ def check_writing() -> Any:
         raise InputError(
             "video files need PyAV: pip install 'incontext-seg[video]'; folders of pictures do not"
         ) from None
-    av.logging.set_level(None)  # decoders talk to stderr about what is said in one sentence here
+    av.logging.set_level(None)  # decoders write to stderr what is reported in one sentence here
     return av
 
 
-class Movie(Frames):
-    """Frames of a video file, turned as its display matrix says.
+class VideoFile(Frames):
+    """Frames of a video file, rotated by its display matrix.
 
-    `rate` frames a second on average; `pts` of the frame read last, in units of `time_base`; None
-    where the file says no times. `aspect`: width of a pixel over its height, as stored.
+    Attributes:
+        rate: frames a second on average.
+        pts: of the frame read last, in units of `time_base`; None if the file has no times.
+        aspect: width of a pixel over its height, as stored.
 
     Raises:
         InputError: PyAV is missing, or the file holds no video.
@@ -54,7 +56,7 @@ class Movie(Frames):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._opened() as (_, stream):
+        with self._open() as (_, stream):
             if stream.codec_context is None:
                 raise InputError(f"{path}: a video of a kind that cannot be decoded here")
             self.total = self._announced = stream.frames or None
@@ -66,18 +68,18 @@ class Movie(Frames):
             raise InputError(f"{path}: frames of {wide // 10**6} megapixels are too large")
         self.pts: int | None = None
         self.notes: list[str] = []
-        self._places: list[int] = []  # pts of every frame, once they were asked for
-        self._keys: list[int] = []
+        self._pts: list[int] = []  # of every frame, once `_index` has read them
+        self._key_frames: list[int] = []
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[Any, Any]]:
-        """The file and its first video stream."""
-        av = check_writing()
+    def _open(self) -> Iterator[tuple[Any, Any]]:
+        """Open the file and its first video stream."""
+        av = import_av()
         try:
             container = av.open(str(self.path))
         except (av.error.FFmpegError, OSError) as error:
             problem = "an empty file" if not self.path.stat().st_size else "not a video, or damaged"
-            raise InputError(f"{self.path}: {problem} ({_said(error)})") from None
+            raise InputError(f"{self.path}: {problem} ({_error_text(error)})") from None
         with container:
             if not container.streams.video:
                 raise InputError(f"{self.path}: no video in this file")
@@ -85,9 +87,9 @@ class Movie(Frames):
             stream.thread_type = "AUTO"
             yield container, stream
 
-    def _decoded(self, container: Any, stream: Any) -> Iterator["av.VideoFrame"]:
-        """Frames from where the file stands; what is damaged is left out, with a warning."""
-        av, bad = check_writing(), 0
+    def _decode(self, container: Any, stream: Any) -> Iterator["av.VideoFrame"]:
+        """Decode frames from the current position; what is damaged is skipped, with a warning."""
+        av, damaged_count = import_av(), 0
         packets = container.demux(stream)
         while True:
             try:
@@ -95,27 +97,27 @@ class Movie(Frames):
             except StopIteration:
                 break
             except av.error.FFmpegError as error:
-                self._note(f"ends early, damaged ({_said(error)})")
+                self._note(f"ends early, damaged ({_error_text(error)})")
                 break
             try:
                 yield from packet.decode()
             except av.error.FFmpegError:
-                bad += 1
-        if bad:
-            self._note(f"{bad} damaged pieces are left out")
+                damaged_count += 1
+        if damaged_count:
+            self._note(f"{damaged_count} damaged pieces are left out")
 
     def _note(self, text: str) -> None:
-        """Say once what is damaged."""
-        said = f"{self.path}: {text}"
-        if said not in self.notes:
-            self.notes.append(said)
-            warnings.warn(said, stacklevel=3)
+        """Warn of damage, once."""
+        note = f"{self.path}: {text}"
+        if note not in self.notes:
+            self.notes.append(note)
+            warnings.warn(note, stacklevel=3)
 
-    def _counted(self, count: int) -> None:
-        """All frames were read.
+    def _set_total(self, count: int) -> None:
+        """Set the number of frames, which all were read.
 
         Raises:
-            InputError: there were none.
+            InputError: there are none.
         """
         if not count:
             raise InputError(f"{self.path}: no frame can be read; the file is damaged or empty")
@@ -129,59 +131,59 @@ class Movie(Frames):
             yield from self._between(start, len(self._index()))
             return
         index = -1
-        with self._opened() as (container, stream):
-            for index, frame in enumerate(self._decoded(container, stream)):
+        with self._open() as (container, stream):
+            for index, frame in enumerate(self._decode(container, stream)):
                 self.pts = frame.pts
                 yield index, _upright(frame)
-        self._counted(index + 1)
+        self._set_total(index + 1)
 
     def last(self) -> int:
-        """See `Frames`; the whole file is decoded for it once."""
+        """See `Frames`; decodes the whole file the first time."""
         return len(self._index()) - 1
 
     def backward(self, start: int) -> Iterator[tuple[int, Image.Image]]:
-        """See `Frames`; some are decoded at a time, from the key frame before them on."""
+        """See `Frames`; decodes chunk after chunk, each from the key frame before it on."""
         for end in range(min(start, len(self._index()) - 1) + 1, 0, -CHUNK):
             yield from reversed(list(self._between(max(0, end - CHUNK), end)))
 
     def _index(self) -> list[int]:
-        """pts of every frame; the whole file is decoded for it once."""
-        if not self._places:
-            with self._opened() as (container, stream):
-                for index, frame in enumerate(self._decoded(container, stream)):
-                    self._places.append(-1 if frame.pts is None else frame.pts)
-                    self._keys += [index] if frame.key_frame else []
-            self._counted(len(self._places))
-        return self._places
+        """Return the pts of every frame; decodes the whole file the first time."""
+        if not self._pts:
+            with self._open() as (container, stream):
+                for index, frame in enumerate(self._decode(container, stream)):
+                    self._pts.append(-1 if frame.pts is None else frame.pts)
+                    self._key_frames += [index] if frame.key_frame else []
+            self._set_total(len(self._pts))
+        return self._pts
 
     def _between(self, start: int, end: int) -> Iterator[tuple[int, Image.Image]]:
-        """Frames start … end - 1."""
-        places = self._index()
-        number = {pts: index for index, pts in enumerate(places)}
-        with self._opened() as (container, stream):
-            key = max((k for k in self._keys if k <= start), default=0)
-            exact = len(number) == len(places) and places == sorted(places)
+        """Yield frames start … end - 1."""
+        all_pts = self._index()
+        index_of = {pts: index for index, pts in enumerate(all_pts)}
+        with self._open() as (container, stream):
+            key = max((k for k in self._key_frames if k <= start), default=0)
+            exact = len(index_of) == len(all_pts) and all_pts == sorted(all_pts)
             if exact and key:
-                container.seek(places[key], stream=stream)
-            for index, frame in enumerate(self._decoded(container, stream)):
-                # Without times every frame is counted from the first one on.
-                at = number.get(frame.pts or 0, -1) if exact else index
-                if start <= at < end:
+                container.seek(all_pts[key], stream=stream)
+            for index, frame in enumerate(self._decode(container, stream)):
+                # Without usable times every frame is counted from the first one on.
+                number = index_of.get(frame.pts or 0, -1) if exact else index
+                if start <= number < end:
                     self.pts = frame.pts
-                    yield at, _upright(frame)
-                if at >= end - 1:
+                    yield number, _upright(frame)
+                if number >= end - 1:
                     return
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return first_line(error).rpartition("] ")[2]
 
 
 def _upright(frame: Any) -> Image.Image:
-    """A frame as RGB, turned as it is to be shown."""
-    picture = frame.to_image()
-    turn = TURNS.get(frame.rotation % 360)  # counterclockwise
-    return picture if turn is None else picture.transpose(turn)
+    """Return a frame as RGB, rotated as it is to be shown."""
+    image = frame.to_image()
+    rotation = ROTATIONS.get(frame.rotation % 360)  # counterclockwise
+    return image if rotation is None else image.transpose(rotation)
 
 
 @contextmanager
@@ -204,9 +206,9 @@ def writer(
         aspect: width of a pixel over its height.
 
     Yields:
-        What takes a picture of that size and its pts.
+        A function that takes an image of that size and its pts.
     """
-    av = check_writing()
+    av = import_av()
     width, height = size
     even = (width + width % 2, height + height % 2)
     try:
@@ -223,12 +225,12 @@ def writer(
             stream.codec_context.sample_aspect_ratio = aspect
             step, last = max(1, round(1 / (rate * base))), -1
 
-            def write(picture: Image.Image, pts: int | None = None) -> None:
+            def write(image: Image.Image, pts: int | None = None) -> None:
                 nonlocal last
-                if picture.size != size:
-                    picture = picture.resize(size)
+                if image.size != size:
+                    image = image.resize(size)
                 pad = ((0, height % 2), (0, width % 2), (0, 0))
-                pixels = np.pad(np.asarray(picture), pad, "edge")
+                pixels = np.pad(np.asarray(image), pad, "edge")
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 after = 0 if last < 0 else last + step
                 last = pts if time_base and pts is not None and pts > last else after
@@ -238,4 +240,4 @@ def writer(
             yield write
             container.mux(stream.encode(None))
     except av.error.FFmpegError as error:
-        raise OSError(getattr(error, "errno", None), _said(error), str(path)) from None
+        raise OSError(getattr(error, "errno", None), _error_text(error), str(path)) from None

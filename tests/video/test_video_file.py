@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from incontext.errors import InputError
-from incontext.video.movie import CHUNK, Movie, writer
-from incontext.video.sources import open_frames
+from incontext.video.frames import open_frames
+from incontext.video.video_file import CHUNK, VideoFile, writer
 
 
 def picture(index: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
@@ -33,7 +33,7 @@ def number(image: Image.Image) -> int:
 
 def test_every_frame_in_order(tmp_path):
     frames = open_frames(film(tmp_path / "a.mp4"))
-    assert isinstance(frames, Movie)
+    assert isinstance(frames, VideoFile)
     assert (frames.total, frames.rate) == (30, 25)
     found = list(frames.forward())
     assert [i for i, _ in found] == list(range(30))
@@ -44,15 +44,15 @@ def test_every_frame_in_order(tmp_path):
 def test_any_frame_and_backwards(tmp_path):
     count = 3 * CHUNK + 5
     path = tmp_path / "a.mp4"
-    with av.open(str(path), "w") as container:  # several key frames, so that it is sought
+    with av.open(str(path), "w") as container:  # several key frames, so that it is seekable
         stream = container.add_stream("libx264", rate=25, options={"g": "20", "bf": "2"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         for index in range(count):
             container.mux(stream.encode(av.VideoFrame.from_image(picture(index % 60))))
         container.mux(stream.encode(None))
-    frames = Movie(path)
+    frames = VideoFile(path)
     ahead = [np.asarray(p) for _, p in frames.forward()]
-    back = list(Movie(path).backward(count - 1))
+    back = list(VideoFile(path).backward(count - 1))
     assert [i for i, _ in back] == list(range(count - 1, -1, -1))
     for index, image in back:
         np.testing.assert_array_equal(np.asarray(image), ahead[index])
@@ -64,7 +64,7 @@ def test_any_frame_and_backwards(tmp_path):
 
 
 def test_odd_sides_get_one_more_pixel(tmp_path):
-    frames = Movie(film(tmp_path / "odd.mp4", 3, (65, 47)))
+    frames = VideoFile(film(tmp_path / "odd.mp4", 3, (65, 47)))
     [first, *_] = [p for _, p in frames.forward()]
     assert first.size == (66, 48)
     assert np.asarray(first)[2, 2].min() > 240
@@ -75,7 +75,7 @@ def test_variable_rate_is_kept(tmp_path):
     with writer(tmp_path / "v.mp4", (64, 48), Fraction(25), Fraction(1, 1000)) as write:
         for index, time in enumerate(times):
             write(picture(index), time)
-    frames = Movie(tmp_path / "v.mp4")
+    frames = VideoFile(tmp_path / "v.mp4")
     seen = []
     for _ in frames.forward():
         assert frames.pts is not None
@@ -93,7 +93,7 @@ def test_rotation_is_applied(tmp_path, turned):
         for index in range(3):
             container.mux(stream.encode(av.VideoFrame.from_image(picture(index))))
         container.mux(stream.encode(None))
-    [(_, image), *_] = Movie(path).forward()
+    [(_, image), *_] = VideoFile(path).forward()
     assert image.size == ((48, 64) if turned in (90, 270) else (64, 48))
     rgb = np.asarray(image)[..., 0]
     corners = {90: rgb[-3, 2], 180: rgb[-3, -3], 270: rgb[2, -3]}
@@ -106,7 +106,7 @@ def test_cut_off_file_gives_what_is_there(tmp_path):
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole[: len(whole) * 2 // 3])  # the index stands at its beginning
     with pytest.warns(UserWarning, match=r"cut off|ends early|damaged"):
-        found = list(Movie(cut).forward())
+        found = list(VideoFile(cut).forward())
     assert 5 < len(found) < 120
     assert all(abs(number(p) - i) <= 1 for i, p in found[:4])
 
@@ -116,7 +116,7 @@ def test_damaged_in_the_middle(tmp_path):
     start = whole.index(b"mdat") + (len(whole) - whole.index(b"mdat")) // 2
     whole[start : start + 300] = bytes(300)
     (tmp_path / "bad.mp4").write_bytes(whole)
-    frames = Movie(tmp_path / "bad.mp4")
+    frames = VideoFile(tmp_path / "bad.mp4")
     with pytest.warns(UserWarning, match="damaged"):
         found = list(frames.forward())
     assert len(found) > 30
@@ -146,7 +146,7 @@ def test_without_index_or_frames(tmp_path):
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         container.start_encoding()
-    frames = Movie(tmp_path / "none.avi")
+    frames = VideoFile(tmp_path / "none.avi")
     with pytest.raises(InputError, match="no frame can be read"):
         list(frames.forward())
 
@@ -180,7 +180,7 @@ def test_times_that_files_lack_or_repeat(tmp_path):
     with writer(tmp_path / "a.mp4", (64, 48), Fraction(25), Fraction(1, 1000)) as write:
         for index, pts in enumerate((None, None, 120, 120, 90)):
             write(picture(index), pts)
-    frames = Movie(tmp_path / "a.mp4")
+    frames = VideoFile(tmp_path / "a.mp4")
     seen = []
     for _ in frames.forward():
         assert frames.pts is not None
@@ -192,14 +192,14 @@ def test_pixels_that_are_not_square(tmp_path):
     wide = Fraction(2)
     with writer(tmp_path / "w.mp4", (64, 48), Fraction(25), aspect=wide) as write:
         write(picture(0), None)
-    assert Movie(tmp_path / "w.mp4").aspect == wide
+    assert VideoFile(tmp_path / "w.mp4").aspect == wide
 
 
 @pytest.mark.parametrize("way", ["forward", "behind", "backward"])
 def test_damage_is_noted_whatever_the_way(tmp_path, way):
     whole = film(tmp_path / "a.mp4", 120).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 2 // 3])
-    frames = Movie(tmp_path / "cut.mp4")
+    frames = VideoFile(tmp_path / "cut.mp4")
     ways = {
         "forward": frames.forward, "behind": lambda: frames.forward(5),
         "backward": lambda: frames.backward(frames.last()),
