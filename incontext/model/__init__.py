@@ -8,7 +8,7 @@ Model = SegGPT | VotingModel
 
 
 def assemble(config: Config) -> Model:
-    """A model of this shape: with a backbone one that votes, else one of tokens."""
+    """Build the model of a config: a voting model if it has a backbone, else a token model."""
     return VotingModel(config) if config.backbone else SegGPT(config)
 
 

@@ -1,4 +1,4 @@
-"""Softmax attention: whole, in slices under a bias that never exists at once, or in parts.
+"""Softmax attention: in one piece, in slices under a bias that never exists at once, or in parts.
 
 Letters: M any leading dimension, n heads, L queries, K keys, d channels of a head, R C rows and
 columns of the grid of keys.
@@ -22,10 +22,10 @@ _flash_cpu = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 def attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None
 ) -> Tensor:
-    """softmax(scale · q kᵀ + bias) v over the last two dimensions; scale defaults to 1/√d.
+    """Return softmax(scale · q kᵀ + bias) v over the last two dimensions; scale defaults to 1/√d.
 
     On CPU, PyTorch's fused backward pass in bfloat16 is slower than writing the matrix out (see
-    `benchmarks/README.md`), so what needs gradients there does that.
+    `benchmarks/README.md`), so that is done wherever gradients are wanted there.
     """
     if not (q.requires_grad and q.device.type == "cpu" and q.dtype == torch.bfloat16):
         return F.scaled_dot_product_attention(q, k, v, bias, scale=scale)
@@ -35,22 +35,23 @@ def attention(
 
 @dataclass(frozen=True)
 class AttentionOutput:
-    """Attention over some of the keys, with the log-sum-exp that merging with others needs."""
+    """Attention over a group of keys, with the log-sum-exp that merging with another needs."""
 
     out: Tensor  # (M, n, L, d)
-    lse: Tensor  # (M, n, L) float32, log-sum-exp of the scores: the softmax's denominator
+    lse: Tensor  # (M, n, L) float32, log of the softmax's denominator
 
     def repeat(self, times: int) -> "AttentionOutput":
-        """Each of M that often in a row."""
+        """Repeat each of M `times` in a row."""
         if times == 1:
             return self
         return AttentionOutput(*(x.repeat_interleave(times, 0) for x in (self.out, self.lse)))
 
     def merge(self, other: "AttentionOutput", offset: float = 0.0) -> "AttentionOutput":
-        """Exactly the attention over both groups of keys; `offset` is added to the other's scores.
+        """Return the exact attention over both groups; `offset` is added to the other's scores.
 
         The softmax over both is the mean of the two, weighted by their denominators (as in online
-        softmax, Milakov & Gimelshein 2018, and flash attention).
+        softmax, Milakov & Gimelshein 2018, and flash attention). The weight is a sigmoid of the
+        difference of logarithms, so that no exponential can overflow.
         """
         other_lse = other.lse + offset
         share = torch.sigmoid(other_lse - self.lse)[..., None].to(self.out.dtype)
@@ -60,20 +61,24 @@ class AttentionOutput:
 
 
 def can_merge(q: Tensor) -> bool:
-    """Whether parts pay: there is a kernel that answers denominators, nobody wants gradients."""
+    """Return True if attention in parts pays: on CPU, without gradients, not traced.
+
+    Only there does PyTorch's kernel return the log-sum-exp along with the output.
+    """
     return not (q.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling())
 
 
 def partial_attention(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None
 ) -> AttentionOutput:
-    """`attention` with the denominator that merging needs.
+    """Compute `attention` with the log-sum-exp that merging needs.
 
-    A kernel answers both where parts pay, see `can_merge`; elsewhere the matrix is written out.
+    A kernel returns both where `can_merge` is True; elsewhere the matrix is written out.
     """
     if can_merge(q):
         return AttentionOutput(*_flash_cpu(q, k, v, 0.0, False, attn_mask=bias, scale=scale))
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)
+    # float32 from here on: in a smaller type the sum of exponentials loses the small ones.
     scores = scores.float() if bias is None else scores.float() + bias
     lse = scores.logsumexp(-1)
     return AttentionOutput((scores - lse[..., None]).exp().to(v.dtype) @ v, lse)
@@ -81,7 +86,7 @@ def partial_attention(
 
 @dataclass(frozen=True)
 class Group:
-    """Keys that are attended to together with others."""
+    """Keys that share one softmax with other groups."""
 
     k: Tensor  # (M, n, K, d)
     v: Tensor
@@ -90,14 +95,14 @@ class Group:
 
 
 def grouped_attention(q: Tensor, groups: Sequence[Group], scale: float | None = None) -> Tensor:
-    """Attention over all keys of several groups in one softmax: (M, n, L, d)."""
+    """Attend to all keys of several groups in one softmax: (M, n, L, d)."""
     # `shape[0]` here and elsewhere: `len` would fix the number in graphs for other runtimes.
     if can_merge(q):
-        parts = (partial_attention(q, g.k, g.v, _bias(g, q), scale) for g in groups)
-        whole = next(parts)
-        for group, part in zip(groups[1:], parts, strict=True):
-            whole = whole.merge(part, group.offset - groups[0].offset)
-        return whole.out
+        outputs = (partial_attention(q, g.k, g.v, _bias(g, q), scale) for g in groups)
+        total = next(outputs)
+        for group, output in zip(groups[1:], outputs, strict=True):
+            total = total.merge(output, group.offset - groups[0].offset)
+        return total.out
     if len(groups) == 1 and groups[0].weight is None:
         return attention(q, groups[0].k, groups[0].v, None, scale)
     bias = []
@@ -109,40 +114,44 @@ def grouped_attention(q: Tensor, groups: Sequence[Group], scale: float | None = 
 
 
 def _bias(group: Group, q: Tensor) -> Tensor | None:
-    """The weights of a group as the kernel reads them: (M, n, L, K), nothing of it repeated."""
+    """Return a group's weights as the kernel reads them: (M, n, L, K), an expanded view."""
     if group.weight is None:
         return None
     return group.weight.to(q.dtype).expand(*q.shape[:3], -1)
 
 
 def biased_slices(
-    q: Tensor, tall: Tensor, wide: Tensor, budget: int | None = None
+    q: Tensor, row_bias: Tensor, column_bias: Tensor, budget: int | None = None
 ) -> Iterator[tuple[tuple[slice, slice, slice], Tensor]]:
-    """Cut queries into slices whose bias is small: (where in (M, n, L), bias (m, h, l, R·C)).
+    """Yield slices of the queries, as an index into (M, n, L), with their bias (m, h, l, R·C).
 
-    The bias of a key at row r and column c is tall[…, r] + wide[…, c], with tall (M, n, L, R) and
-    wide (M, n, L, C). At most `budget` elements of it exist at a time (one query at the least); a
-    slice's bias is overwritten by the next one, unless gradients are wanted. Traced, all is one
-    slice: how many there are would otherwise be fixed in the graph, and with it the batch.
+    The bias of a key at row r and column c is row_bias[…, r] + column_bias[…, c], from (M, n, L, R)
+    and (M, n, L, C). At most `budget` elements of it exist at a time (one query at the least); a
+    slice's bias is overwritten by the next one, unless gradients are wanted. Traced, everything is
+    one slice: the number of slices would otherwise be fixed in the graph, and with it the batch.
     """
+    # No einops in here: this loop runs hundreds of times a block, on views of a few kilobytes.
     if torch.compiler.is_compiling():
-        yield (slice(None),) * 3, (tall[..., :, None] + wide[..., None, :]).flatten(3)
+        bias = row_bias[..., :, None] + column_bias[..., None, :]
+        yield (slice(None),) * 3, bias.flatten(3)
         return
-    images, heads, rows = q.shape[:3]
-    grid = (tall.shape[-1], wide.shape[-1])
+    images, heads, queries = q.shape[:3]
+    grid = (row_bias.shape[-1], column_bias.shape[-1])
     keys = grid[0] * grid[1]
     budget = budget or (BIAS_BUDGET if q.device.type == "cpu" else BIAS_BUDGET_GPU)
-    some = min(rows, max(1, budget // keys))
-    several = min(heads, max(1, budget // (keys * rows))) if some == rows else 1
-    many = min(images, max(1, budget // (keys * rows * heads))) if several == heads else 1
+    # As many queries as fit; several heads only if all queries fit, several images only if all
+    # heads do.
+    length = min(queries, max(1, budget // keys))
+    depth = min(heads, max(1, budget // (keys * queries))) if length == queries else 1
+    batch = min(images, max(1, budget // (keys * queries * heads))) if depth == heads else 1
     reuse = not torch.is_grad_enabled()
-    space = q.new_empty(many * several * some * keys) if reuse else None
-    for m in range(0, images, many):
-        for h in range(0, heads, several):
-            for at in range(0, rows, some):
-                where = (slice(m, m + many), slice(h, h + several), slice(at, at + some))
-                one, other = tall[where][..., :, None], wide[where][..., None, :]
-                shape = (*one.shape[:3], *grid)
-                size = one[..., 0, 0].numel() * keys
-                out = None if space is None else space[:size].view(shape)
-                yield where, torch.add(one, other, out=out).flatten(3)
+    buffer = q.new_empty(batch * depth * length * keys) if reuse else None
+    for m in range(0, images, batch):
+        for h in range(0, heads, depth):
+            for start in range(0, queries, length):
+                index = (slice(m, m + batch), slice(h, h + depth), slice(start, start + length))
+                rows, columns = row_bias[index][..., :, None], column_bias[index][..., None, :]
+                shape = (*rows.shape[:3], *grid)
+                size = rows[..., 0, 0].numel() * keys
+                out = None if buffer is None else buffer[:size].view(shape)
+                yield index, torch.add(rows, columns, out=out).flatten(3)

@@ -1,7 +1,7 @@
-"""Parts: tensors of many examples, some examples each, so that not all need to be at hand at once.
+"""Tensor chunks: tensors of many examples, a few examples each, so that not all are in memory.
 
-A part is (M, some, …): M prompts or queries, then examples. Whoever keeps them elsewhere than in
-memory (see `incontext.inference.offload`) brings a class with the same methods.
+A chunk is (M, chunk, …): M prompts or queries, then examples. Storage elsewhere than in memory
+(see `incontext.inference.offload`) is a class with the same methods.
 """
 
 from collections.abc import Iterator
@@ -12,66 +12,70 @@ from torch import Tensor
 
 
 class TensorChunks(Protocol):
-    """A list of tensors of fixed length; what is set replaces what was there."""
+    """A list of tensors; an assigned chunk replaces the one at its index."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Tensor: ...
-    def __setitem__(self, index: int, part: Tensor) -> None: ...
-    def append(self, part: Tensor) -> None:
-        """One more part."""
+    def __setitem__(self, index: int, chunk: Tensor, /) -> None: ...
+    def append(self, chunk: Tensor, /) -> None:
+        """Add a chunk at the end."""
 
     def empty(self) -> "TensorChunks":
-        """A new one of the same kind without parts."""
+        """Return a new, empty storage of the same class."""
 
     def shapes(self) -> list[torch.Size]:
-        """Of all parts, without fetching them."""
+        """Return the shapes of all chunks without fetching them."""
 
     @property
     def nbytes(self) -> int:
-        """Size of all parts."""
+        """Size of all chunks."""
 
 
 class MemoryChunks(list[Tensor]):
-    """Parts in memory."""
+    """Chunks in memory."""
 
     def empty(self) -> "MemoryChunks":
-        """A new one without parts."""
+        """Return a new, empty storage."""
         return MemoryChunks()
 
     def shapes(self) -> list[torch.Size]:
-        """Of all parts."""
-        return [part.shape for part in self]
+        """Return the shapes of all chunks."""
+        return [chunk.shape for chunk in self]
 
     @property
     def nbytes(self) -> int:
-        """Size of all parts."""
-        return sum(part.nbytes for part in self)
+        """Size of all chunks."""
+        return sum(chunk.nbytes for chunk in self)
 
 
-def iter_chunks(parts: TensorChunks) -> Iterator[Tensor]:
-    """The parts in order, one at a time."""
-    return (parts[index] for index in range(len(parts)))
+def iter_chunks(chunks: TensorChunks) -> Iterator[Tensor]:
+    """Yield the chunks in order, one at a time."""
+    return (chunks[index] for index in range(len(chunks)))
 
 
-def gather_examples(parts: TensorChunks, numbers: Tensor) -> Tensor:
-    """Examples of P = 1 by their number among all: (B,) → (B, 1, …); each part is read once."""
-    found: dict[int, Tensor] = {}
+def gather_examples(chunks: TensorChunks, numbers: Tensor) -> Tensor:
+    """Return examples of P = 1 by their numbers (B,): (B, 1, …); each chunk is read once."""
+    examples: dict[int, Tensor] = {}
     start = 0
-    for index, shape in enumerate(parts.shapes()):
-        here = [n for n in set(numbers.tolist()) if start <= n < start + shape[1]]
-        if here:
-            part = parts[index]
-            found |= {n: part[:, n - start : n - start + 1] for n in here}
+    for index, shape in enumerate(chunks.shapes()):
+        hits = [n for n in set(numbers.tolist()) if start <= n < start + shape[1]]
+        if hits:
+            chunk = chunks[index]
+            examples |= {n: chunk[:, n - start : n - start + 1] for n in hits}
         start += shape[1]
-    return torch.cat([found[n] for n in numbers.tolist()])
+    return torch.cat([examples[n] for n in numbers.tolist()])
 
 
-def indexed_tensors(named: dict[str, Tensor], name: str) -> list[Tensor]:
-    """The tensors NAME.0, NAME.1, … in this order."""
-    own = [key for key in named if key.startswith(f"{name}.")]
-    return [named[f"{name}.{index}"] for index in range(len(own))]
+def indexed_tensors(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
+    """Return the tensors NAME.0, NAME.1, … in this order."""
+    count = sum(key.startswith(f"{name}.") for key in tensors)
+    return [tensors[f"{name}.{index}"] for index in range(count)]
 
 
-def moved(weight: Tensor | None, kind: torch.dtype | torch.device) -> Tensor | None:
-    """A weight elsewhere; its dtype stays."""
-    return weight if weight is None or isinstance(kind, torch.dtype) else weight.to(kind)
+def move_weight(
+    weight: Tensor | None, dtype_or_device: torch.dtype | torch.device
+) -> Tensor | None:
+    """Move a weight to a device; its dtype stays: logarithms of counts need float32."""
+    if weight is None or isinstance(dtype_or_device, torch.dtype):
+        return weight
+    return weight.to(dtype_or_device)

@@ -41,9 +41,9 @@ class Config:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        def check(holds: bool, what: str) -> None:
-            if not holds:
-                raise ValueError(f"Config: {what}")
+        def check(condition: bool, message: str) -> None:
+            if not condition:
+                raise ValueError(f"Config: {message}")
 
         sizes = ("image_size", "patch_size", "embed_dim", "depth", "num_heads", "decoder_dim",
                  "position_grid")  # fmt: skip
@@ -89,7 +89,7 @@ class Config:
         )
 
     def _check_voting(self, check: Callable[[bool, str], None]) -> None:
-        """What a model that votes needs beside its backbone."""
+        """Check the fields that a voting model needs along with its backbone."""
         check(
             self.backbone in VARIANTS,
             f"backbone is {self.backbone!r}; accepted: {', '.join(VARIANTS)}",

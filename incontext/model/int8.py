@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class Int8Linear(nn.Module):
     """A linear layer whose weights are int8, with a scale for each output.
 
-    Inputs become integers of 7 bits as they come, products are summed as integers by PyTorch's
-    kernels (FBGEMM or oneDNN), and what comes out is float32. Inference on CPU only.
+    Inputs are rounded to 7 bits on the fly, products are summed as integers by PyTorch's kernels
+    (FBGEMM or oneDNN), and the output is float32. Inference on CPU only.
     """
 
     def __init__(self, linear: nn.Linear) -> None:

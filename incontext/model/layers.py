@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from incontext.model.attention import AttentionOutput, attention, biased_slices, partial_attention
 from incontext.model.int8 import Int8Linear
 
-# Hidden elements of an MLP at once, on CPU: 14 MB. Larger pieces of new memory come from the system
-# page by page each time, which costs more than the arithmetic of a GELU.
-HIDDEN = 3_600_000
+# Elements of an MLP's wide layer at once, on CPU: 14 MB. Larger pieces of new memory come from the
+# system page by page each time, which costs more than the arithmetic of a GELU.
+MLP_CHUNK_ELEMENTS = 3_600_000
 
 
 class PatchEmbedding(nn.Module):
@@ -26,9 +26,9 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(3, embed_dim, patch_size, patch_size)
 
-    def forward(self, picture: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(M, 3, height, width) → (M, H, W, C)."""
-        return self.proj(picture).permute(0, 2, 3, 1)
+        return self.proj(images).permute(0, 2, 3, 1)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -40,20 +40,21 @@ class ChannelNorm(nn.LayerNorm):
 
 
 def relative_table(table: Tensor, size: int) -> Tensor:
-    """Offsets of every (query, key) pair along one axis: (2L - 1, d) → (size, size, d).
+    """Look up the offset of every (query, key) pair along one axis: (2L - 1, d) → (size, size, d).
 
     A table of another length is interpolated linearly (ViTDet `get_rel_pos`, which the official
     SegGPT uses): row `q - k + size - 1` of the resized table belongs to query q and key k.
     """
     if len(table) != 2 * size - 1:
+        # Interpolated in float32: bfloat16 would move whole offsets.
         resized = F.interpolate(table.T[None].float(), size=2 * size - 1, mode="linear")
         table = resized[0].T.to(table.dtype)
-    at = torch.arange(size, device=table.device)
-    return table[at[:, None] - at[None, :] + size - 1]
+    position = torch.arange(size, device=table.device)
+    return table[position[:, None] - position[None, :] + size - 1]
 
 
-class Derived:
-    """What inference computes from a parameter, kept until the parameter changes.
+class ParameterCache:
+    """A function of a parameter whose results inference keeps until the parameter changes.
 
     Changes are seen by the parameter's version, which edits through `.data` go past: edit under
     `torch.no_grad()` instead.
@@ -61,24 +62,24 @@ class Derived:
 
     def __init__(self, make: Callable[..., Tensor]) -> None:
         self.make = make
-        self.kept: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+        self.results: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, parameter: Tensor, *sizes: int) -> Tensor:
-        """`make(parameter, *sizes)`; computed anew whenever gradients may flow through it."""
+        """Return `make(parameter, *sizes)`; never cached where gradients may flow through it."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or parameter.is_inference():
             return self.make(parameter, *sizes)
         key = (parameter.data_ptr(), parameter.dtype, parameter._version, *sizes)
-        found = self.kept.get(key)
-        if found is None:
-            if len(self.kept) >= 4:  # a few sizes of pictures take turns; older weights go
-                self.kept = {}
+        result = self.results.get(key)
+        if result is None:
+            if len(self.results) >= 4:  # a few sizes of pictures take turns; older weights go
+                self.results = {}
             # Its storage is kept too, so that no other parameter can come to lie there.
-            found = self.make(parameter, *sizes), parameter.detach()
-            self.kept[key] = found
-        return found[0]
+            result = self.make(parameter, *sizes), parameter.detach()
+            self.results[key] = result
+        return result[0]
 
     def __getstate__(self) -> dict[str, object]:
-        return {"make": self.make, "kept": {}}
+        return {"make": self.make, "results": {}}
 
 
 class Attention(nn.Module):
@@ -98,7 +99,7 @@ class Attention(nn.Module):
         if grid is not None:
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * grid[0] - 1, dim // heads))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * grid[1] - 1, dim // heads))
-        self.tables = (Derived(relative_table), Derived(relative_table))
+        self.tables = (ParameterCache(relative_table), ParameterCache(relative_table))
 
     def project(self, x: Tensor) -> Tensor:
         """(M, H, W, C) → queries, keys and values in one tensor (M, H, W, 3, n, d)."""
@@ -107,13 +108,13 @@ class Attention(nn.Module):
     def project_key_value(self, x: Tensor) -> Tensor:
         """(M, H, W, C) → keys and values alone (M, H, W, 2, n, d)."""
         dim = x.shape[-1]
-        if not isinstance(self.qkv, nn.Linear):  # weights that cannot be cut
+        if not isinstance(self.qkv, nn.Linear):  # int8 weights cannot be sliced
             return self.project(x)[..., 1:, :, :]
-        both = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])
-        return both.unflatten(-1, (2, self.heads, -1))
+        kv = F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])
+        return kv.unflatten(-1, (2, self.heads, -1))
 
     def attend(self, qkv: Tensor, budget: int | None = None) -> Tensor:
-        """Every token of a grid attends to all of them: (M, H, W, 3, n, d) → (M, H, W, C).
+        """Let every token of a grid attend to all of them: (M, H, W, 3, n, d) → (M, H, W, C).
 
         The relative bias exists in slices of at most `budget` elements, so that the matrix of all
         pairs never does; the result does not depend on it.
@@ -122,48 +123,47 @@ class Attention(nn.Module):
         q, k, v = split_heads(qkv)
         if not self.relative:
             return join_heads(attention(q, k, v), columns)
-        tall, wide = self._offsets(q, (rows, columns), slice(0, rows), slice(0, rows))
-        found = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
-        found = found.transpose(1, 2)  # (M, n, L, d), laid out as the output projection reads it
-        for where, bias in biased_slices(q, tall, wide, budget):
-            m, h, _ = where
-            found[where] = attention(q[where], k[m, h], v[m, h], bias)
-        return join_heads(found, columns)
+        row_bias, column_bias = self._biases(q, (rows, columns), slice(0, rows), slice(0, rows))
+        out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
+        out = out.transpose(1, 2)  # (M, n, L, d), laid out as the output projection reads it
+        for index, bias in biased_slices(q, row_bias, column_bias, budget):
+            m, h, _ = index
+            out[index] = attention(q[index], k[m, h], v[m, h], bias)
+        return join_heads(out, columns)
 
     def attend_rows(
-        self, q: Tensor, known: Tensor, grid: tuple[int, int], asked: slice, shown: slice
+        self, q: Tensor, kv: Tensor, grid: tuple[int, int], query_rows: slice, key_rows: slice
     ) -> AttentionOutput:
-        """Some rows of a canvas attend to others of its rows; for inference.
+        """Let the queries of some rows of a canvas attend to other rows; for inference.
 
         Args:
-            q: (M, n, L, d), the rows `asked` of the canvas.
-            known: keys and values (2, M, n, K, d), the rows `shown` of the canvas.
+            q: (M, n, L, d), of `query_rows` of the canvas.
+            kv: keys and values (2, M, n, K, d), of `key_rows` of the canvas.
             grid: rows and columns of the canvas.
         """
-        k, v = known
+        k, v = kv
         if not self.relative:
             return partial_attention(q, k, v)
-        tall, wide = self._offsets(q, grid, asked, shown)
-        found = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
-        whole = AttentionOutput(
-            found.transpose(1, 2), q.new_empty(q.shape[:3], dtype=torch.float32)
-        )
-        for where, bias in biased_slices(q, tall, wide):
-            m, h, _ = where
-            part = partial_attention(q[where], k[m, h], v[m, h], bias)
-            whole.out[where], whole.lse[where] = part.out, part.lse
-        return whole
+        row_bias, column_bias = self._biases(q, grid, query_rows, key_rows)
+        out = torch.empty_like(q.transpose(1, 2), memory_format=torch.contiguous_format)
+        lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+        result = AttentionOutput(out.transpose(1, 2), lse)
+        for index, bias in biased_slices(q, row_bias, column_bias):
+            m, h, _ = index
+            part = partial_attention(q[index], k[m, h], v[m, h], bias)
+            result.out[index], result.lse[index] = part.out, part.lse
+        return result
 
-    def _offsets(
-        self, q: Tensor, grid: tuple[int, int], asked: slice, shown: slice
+    def _biases(
+        self, q: Tensor, grid: tuple[int, int], query_rows: slice, key_rows: slice
     ) -> tuple[Tensor, Tensor]:
-        """Bias by row and by column of the keys: (M, n, L, R) and (M, n, L, C)."""
-        vertical = self.tables[0](self.rel_pos_h, grid[0])[asked, shown]  # (rows, R, d)
+        """Return the bias by row and by column of the keys: (M, n, L, R) and (M, n, L, C)."""
+        vertical = self.tables[0](self.rel_pos_h, grid[0])[query_rows, key_rows]  # (rows, R, d)
         horizontal = self.tables[1](self.rel_pos_w, grid[1])  # (C, C, d)
         cells = q.unflatten(2, (-1, grid[1]))  # (M, n, rows, C, d)
-        tall = torch.einsum("mnrcd,rkd->mnrck", cells, vertical)
-        wide = torch.einsum("mnrcd,ckd->mnrck", cells, horizontal)
-        return tall.flatten(2, 3), wide.flatten(2, 3)
+        row_bias = torch.einsum("mnrcd,rkd->mnrck", cells, vertical)
+        column_bias = torch.einsum("mnrcd,ckd->mnrck", cells, horizontal)
+        return row_bias.flatten(2, 3), column_bias.flatten(2, 3)
 
 
 def split_heads(x: Tensor) -> Tensor:
@@ -171,29 +171,28 @@ def split_heads(x: Tensor) -> Tensor:
     return x.flatten(1, 2).permute(2, 0, 3, 1, 4)
 
 
-def join_heads(found: Tensor, columns: int) -> Tensor:
+def join_heads(x: Tensor, columns: int) -> Tensor:
     """(M, n, H·W, d) → (M, H, W, n·d)."""
-    return found.transpose(1, 2).flatten(2).unflatten(1, (-1, columns))
+    return x.transpose(1, 2).flatten(2).unflatten(1, (-1, columns))
 
 
 class Mlp(nn.Module):
     """Two linear layers with the exact GELU between them."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, width: int) -> None:
         super().__init__()
-        self.hidden = hidden
-        self.fc1: nn.Module = nn.Linear(dim, hidden)
-        self.fc2: nn.Module = nn.Linear(hidden, dim)
+        self.width = width
+        self.fc1: nn.Module = nn.Linear(dim, width)
+        self.fc2: nn.Module = nn.Linear(width, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, C) → (…, C)."""
-        hidden = self.hidden
-        if torch.is_grad_enabled() or not x.is_cpu or x.numel() * hidden <= HIDDEN * x.shape[-1]:
+        elements, limit = x.numel() * self.width, MLP_CHUNK_ELEMENTS * x.shape[-1]
+        if torch.is_grad_enabled() or not x.is_cpu or elements <= limit:
             return self.fc2(F.gelu(self.fc1(x)))
-        # As few pieces as there can be, all of one size.
-        pieces = -(-x.numel() * hidden // (HIDDEN * x.shape[-1]))
-        moved = [self.fc2(F.gelu(self.fc1(part))) for part in x.flatten(0, -2).chunk(pieces)]
-        return torch.cat(moved).view(x.shape)
+        # As few chunks as there can be, all of one size.
+        chunks = x.flatten(0, -2).chunk(-(-elements // limit))
+        return torch.cat([self.fc2(F.gelu(self.fc1(chunk))) for chunk in chunks]).view(x.shape)
 
 
 class Block(nn.Module):
@@ -224,11 +223,11 @@ class Block(nn.Module):
                     setattr(module, name, Int8Linear(layer))
 
     def compile(self, *args: Any, **options: Any) -> None:
-        """Compile what a block computes beside attention; options of `torch.compile`."""
+        """Compile everything but the attention; options of `torch.compile`."""
         self.project = torch.compile(self.project, *args, **options)  # type: ignore[method-assign]
         self.finish = torch.compile(self.finish, *args, **options)  # type: ignore[method-assign]
 
     def finish(self, x: Tensor, context: Tensor) -> Tensor:
-        """Output projection of the attended `context`, residual, MLP, residual."""
+        """Apply output projection of the attended `context`, residual, MLP, residual."""
         x = x + self.attn.proj(context)
         return x + self.mlp(self.norm2(x))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-_HELD = ".parametrizations.weight."
+_PARAMETRIZATIONS = ".parametrizations.weight."
 
 
 class LowRank(nn.Module):
@@ -30,14 +30,16 @@ def add_low_rank(model: nn.Module, rank: int) -> None:
 
 
 def merge(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors with the updates added to the weights, under a plain model's names.
+    """Add the updates to the weights, under a plain model's names.
 
-    A state without updates comes back as it is.
+    A state without updates is returned as it is.
     """
-    merged = {name: value for name, value in state.items() if _HELD not in name}
+    plain = {name: value for name, value in state.items() if _PARAMETRIZATIONS not in name}
     for name, value in state.items():
-        module, held, part = name.partition(_HELD)
-        if held and part == "original":
-            up, down = (state[f"{module}{_HELD}0.{which}"] for which in ("up", "down"))
-            merged[f"{module}.weight"] = value + up @ down
-    return merged
+        module, separator, part = name.partition(_PARAMETRIZATIONS)
+        if separator and part == "original":
+            up, down = (
+                state[f"{module}{_PARAMETRIZATIONS}0.{factor}"] for factor in ("up", "down")
+            )
+            plain[f"{module}.weight"] = value + up @ down
+    return plain

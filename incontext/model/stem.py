@@ -1,7 +1,7 @@
 """Convolutional stem and copy path: the parts that small checkpoints trained here add.
 
 Letters: M any leading dimensions, P prompts, B queries, N examples, H W rows and columns of the
-stride-4 grid of one picture, n heads, d channels of a head.
+stride-4 grid of one picture, K cells kept of an example, n heads, d channels of a head.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from incontext.model.attention import Group, grouped_attention
-from incontext.model.chunks import moved
+from incontext.model.chunks import move_weight
 from incontext.model.thinning import TokenSelection, concat_weights
 
 COPY_STRIDE = 4
@@ -33,7 +33,7 @@ class Residual(nn.Module):
 
 
 class Stem(nn.Module):
-    """Pictures to tokens through one stage for each halving; every stage is kept as a skip."""
+    """Pictures to tokens through one stage for each halving; every stage's output is a skip."""
 
     def __init__(self, widths: tuple[int, ...], blocks: int, embed_dim: int | None) -> None:
         super().__init__()
@@ -47,19 +47,19 @@ class Stem(nn.Module):
         )
         self.proj = None if embed_dim is None else nn.Conv2d(widths[-1], embed_dim, 1)
 
-    def skips(self, picture: Tensor) -> list[Tensor]:
+    def skips(self, images: Tensor) -> list[Tensor]:
         """(M, 3, height, width) → features at strides 2, 4, …"""
         skips = []
-        x = picture.contiguous(memory_format=torch.channels_last)
+        x = images.contiguous(memory_format=torch.channels_last)
         for stage in self.stages:
             x = stage(x)
             skips.append(x)
         return skips
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(M, 3, height, width) → tokens (M, h, w, C) and `skips`."""
         assert self.proj is not None
-        skips = self.skips(picture)
+        skips = self.skips(images)
         return self.proj(skips[-1]).permute(0, 2, 3, 1), skips
 
 
@@ -69,50 +69,55 @@ class Matches:
 
     keys: Tensor  # (P, n, N, K, d)
     values: Tensor  # (P, n, N, K, d)
-    weight: Tensor | None = None  # (P, N, K), log of how many cells a kept one stands for
+    weight: Tensor | None = None  # (P, N, K), log of how many cells each stands for; None: zeros
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is kept, by name."""
+        """Return the tensors by the names that prompt files use."""
         weight = {} if self.weight is None else {"weight": self.weight}
         return {"keys": self.keys, "values": self.values, **weight}
 
     @classmethod
-    def concat(cls, several: "Sequence[Matches]") -> "Matches":
-        """Those of several prompts as one; N grows where all keep as many cells of an example,
-        otherwise all cells become those of one."""
-        shapes = [(len(m.keys), *m.keys.shape[2:4]) for m in several]
-        even = len({kept for _, _, kept in shapes}) == 1
-        weights: list[Tensor | None] = [m.weight for m in several]
+    def concat(cls, parts: "Sequence[Matches]") -> "Matches":
+        """Concatenate several prompts into one.
+
+        N grows where all keep the same number of cells of an example; otherwise all cells become
+        those of a single example, whose weights say how many each stands for.
+        """
+        shapes = [(len(m.keys), *m.keys.shape[2:4]) for m in parts]
+        even = len({cells for _, _, cells in shapes}) == 1
+        weights: list[Tensor | None] = [m.weight for m in parts]
         if not even:
             weights = [None if w is None else w.flatten(1)[:, None] for w in weights]
-            shapes = [(prompts, 1, count * kept) for prompts, count, kept in shapes]
-        kind = several[-1].keys.dtype
+            shapes = [(prompts, 1, count * cells) for prompts, count, cells in shapes]
+        dtype = parts[-1].keys.dtype
         keys, values = (
-            torch.cat([x.to(kind) if even else x.to(kind).flatten(2, 3)[:, :, None] for x in same],
-                      2 if even else 3)
-            for same in ([m.keys for m in several], [m.values for m in several])
+            torch.cat([x.to(dtype) if even else x.to(dtype).flatten(2, 3)[:, :, None]
+                       for x in tensors], 2 if even else 3)
+            for tensors in ([m.keys for m in parts], [m.values for m in parts])
         )  # fmt: skip
         return cls(keys, values, concat_weights(weights, shapes, 1 if even else 2))
 
-    def prune(self, kept: TokenSelection | None) -> "Matches":
-        """Only the cells that are kept, None: all."""
-        if kept is None:
+    def prune(self, selection: TokenSelection | None) -> "Matches":
+        """Keep the selected cells only, None: all."""
+        if selection is None:
             return self
-        return Matches(kept.gather(self.keys), kept.gather(self.values), kept.weight)
+        keys, values = (selection.gather(x) for x in (self.keys, self.values))
+        return Matches(keys, values, selection.weight)
 
-    def select(self, which: Tensor) -> "Matches":
-        """Other examples for each query: `which` (B, k) of the N; P must be 1."""
-        weight = None if self.weight is None else self.weight[0][which]
-        keys, values = (x[0][:, which].transpose(0, 1) for x in (self.keys, self.values))
+    def select(self, numbers: Tensor) -> "Matches":
+        """Pick other examples for each query: `numbers` (B, k) of the N; P must be 1."""
+        weight = None if self.weight is None else self.weight[0][numbers]
+        keys, values = (x[0][:, numbers].transpose(0, 1) for x in (self.keys, self.values))
         return Matches(keys, values, weight)
 
-    def to(self, kind: torch.dtype | torch.device) -> "Matches":
-        """Stored as another dtype, or elsewhere; queries go on in their own dtype."""
-        return Matches(self.keys.to(kind), self.values.to(kind), moved(self.weight, kind))
+    def to(self, dtype_or_device: torch.dtype | torch.device) -> "Matches":
+        """Convert or move what is stored; queries are computed in their own dtype."""
+        keys, values = (x.to(dtype_or_device) for x in (self.keys, self.values))
+        return Matches(keys, values, move_weight(self.weight, dtype_or_device))
 
 
 class CopyPath(nn.Module):
-    """Match query pixels to example pixels by cosine and bring their target colors along.
+    """Match query pixels to example pixels by cosine and copy their target colors.
 
     Runs at stride 4 over all examples at once. A head's value is the target's mean color in a
     4×4 cell (3 channels) followed by learned features of the target around it.
@@ -133,36 +138,36 @@ class CopyPath(nn.Module):
         fine = self.fine(skips[1])
         coarse = F.interpolate(self.coarse(skips[-1]), size=fine.shape[-2:], mode="bilinear")
         features = (fine + coarse).flatten(2).unflatten(1, (self.heads, self.dim))
-        # The fused kernels want the channels of a head side by side.
+        # The fused kernels want the channels of a head next to each other in memory.
         return F.normalize(features.transpose(2, 3), dim=-1).contiguous()
 
-    def cache_examples(self, skips: list[Tensor], targets: Tensor) -> "Matches":
-        """Skips of P·N pictures, targets (P, N, 3, …) → what queries are matched with."""
+    def cache_examples(self, skips: list[Tensor], targets: Tensor) -> Matches:
+        """Skips of P·N pictures, targets (P, N, 3, …) → keys and values that queries match."""
         count = targets.shape[:2]
         cells = F.pixel_unshuffle(targets.flatten(0, 1), COPY_STRIDE)  # (P·N, 3·16, H, W)
         color = cells.unflatten(1, (3, -1)).mean(2).flatten(2)  # (P·N, 3, H·W)
-        learned = self.value(cells).flatten(2).unflatten(1, (self.heads, -1))
+        features = self.value(cells).flatten(2).unflatten(1, (self.heads, -1))
         color = color[:, None].expand(-1, self.heads, -1, -1)
-        values = torch.cat([color.to(learned.dtype), learned], 2).transpose(2, 3).contiguous()
+        values = torch.cat([color.to(features.dtype), features], 2).transpose(2, 3).contiguous()
         keys = self._features(skips)
         return Matches(*(x.unflatten(0, count).transpose(1, 2) for x in (keys, values)))
 
-    def forward(self, skips: list[Tensor], known: "Matches") -> Tensor:
+    def forward(self, skips: list[Tensor], matches: Matches) -> Tensor:
         """Skips of B query pictures → copied values (B, n·d, H, W), colors first in each head."""
-        asked = self._features(skips) * self.scale.exp()
-        # Under autocast unit vectors come out in float32, and the values have the type that is
-        # wanted; a stored prompt may have a smaller one than queries.
-        autocast = torch.is_autocast_enabled(asked.device.type)
-        kind = known.values.dtype if autocast else asked.dtype
+        query = self._features(skips) * self.scale.exp()
+        # Autocast leaves unit vectors in float32 while the values have the dtype that is meant;
+        # without it a stored prompt may have a smaller dtype than queries, whose dtype counts.
+        autocast = torch.is_autocast_enabled(query.device.type)
+        dtype = matches.values.dtype if autocast else query.dtype
         keys, values = (
-            x.flatten(2, 3).expand(asked.shape[0], -1, -1, -1).to(kind)
-            for x in (known.keys, known.values)
+            x.flatten(2, 3).expand(query.shape[0], -1, -1, -1).to(dtype)
+            for x in (matches.keys, matches.values)
         )
-        weight = None if known.weight is None else known.weight.flatten(1)[:, None, None]
-        copied = grouped_attention(asked.to(kind), [Group(keys, values, weight)], scale=1.0)
+        weight = None if matches.weight is None else matches.weight.flatten(1)[:, None, None]
+        copied = grouped_attention(query.to(dtype), [Group(keys, values, weight)], scale=1.0)
         height, width = skips[1].shape[-2:]
         return copied.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
 
     def colors(self, copied: Tensor) -> Tensor:
-        """Mean copied color over the heads: (B, n·d, H, W) → (B, 3, H, W)."""
+        """Average the copied color over the heads: (B, n·d, H, W) → (B, 3, H, W)."""
         return copied.unflatten(1, (self.heads, self.dim))[:, :, :3].mean(1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from incontext.model import SIZES, SegGPT
-from incontext.model.thinning import NOTHING
+from incontext.model.thinning import NO_WEIGHT
 from incontext.model.tokens.encoder import EncodedPrompt
 from incontext.model.tokens.independent import KeyValueCache
 
@@ -71,7 +71,7 @@ def _side_by_side(thin: EncodedPrompt, full: EncodedPrompt) -> EncodedPrompt:
         made[name] = torch.cat([torch.cat([short, empty], axis + 1), x], axis)
     for part, like in (("known.", "known.image.0"), ("matches.", "matches.keys")):
         weight, kept = a[f"{part}weight"], b[like].shape[-2]
-        nothing = weight.new_full((1, 3, kept - weight.shape[2]), NOTHING)
+        nothing = weight.new_full((1, 3, kept - weight.shape[2]), NO_WEIGHT)
         rest = weight.new_zeros(1, 2, kept)
         made[f"{part}weight"] = torch.cat([torch.cat([weight, nothing], 2), rest], 1)
     return EncodedPrompt.from_tensors(made, 5, full.size)

@@ -24,8 +24,10 @@ def test_counts_and_weights(share):
     maps = marked(0.0, 0.02, 0.3, 0.5, 0.97, 1.0)
     kept = select_tokens(maps, share, 0)
     wanted = max(2, round(share * 120))
-    assert kept.where.shape == kept.weight.shape == (1, 6, wanted)
-    for flat, where, weight in zip(maps[0].flatten(1), kept.where[0], kept.weight[0], strict=True):
+    assert kept.indices.shape == kept.weight.shape == (1, 6, wanted)
+    for flat, where, weight in zip(
+        maps[0].flatten(1), kept.indices[0], kept.weight[0], strict=True
+    ):
         assert len(set(where.tolist())) == wanted
         assert where.tolist() == sorted(where.tolist())
         chosen = flat[where]
@@ -41,11 +43,11 @@ def test_patterns_are_even_and_differ():
     maps = torch.zeros(1, 8, 20, 20, dtype=torch.bool)
     kept = select_tokens(maps, 0.25, 0)
     hit = torch.zeros(8, 400)
-    hit.scatter_(1, kept.where[0], 1.0)
+    hit.scatter_(1, kept.indices[0], 1.0)
     quarters = hit.view(8, 2, 10, 2, 10).sum((2, 4))
     assert quarters.min() >= 20
     assert quarters.max() <= 30
-    assert not torch.equal(kept.where[0, 0], kept.where[0, 1])
+    assert not torch.equal(kept.indices[0, 0], kept.indices[0, 1])
     # Four examples' worth of eighths leave few places that no example shows.
     assert (hit.sum(0) > 0).float().mean() > 0.75
 
@@ -55,14 +57,14 @@ def test_start_goes_on():
     maps = marked(0.1, 0.4, 0.2, 0.9)
     whole = select_tokens(maps, 0.3, 0)
     later = select_tokens(maps[:, 2:], 0.3, 2)
-    assert torch.equal(whole.where[:, 2:], later.where)
+    assert torch.equal(whole.indices[:, 2:], later.indices)
 
 
 def test_kept_tokens_of_a_tensor():
     kept = select_tokens(marked(0.1, 0.4), 0.2, 0)
     x = torch.arange(2 * 3 * 2 * 120 * 4.0).view(1, 6, 2, 120, 4)
     some = kept.gather(x)
-    assert torch.equal(some[0, 5, 1], x[0, 5, 1, kept.where[0, 1]])
+    assert torch.equal(some[0, 5, 1], x[0, 5, 1, kept.indices[0, 1]])
 
 
 def test_objects_are_what_is_painted():
@@ -82,9 +84,9 @@ def test_unknown_tokens_have_no_weight(share):
     known = torch.ones_like(maps)
     known[0, 0, 6:], known[0, 1, :3], known[0, 2, 1:] = False, False, False
     kept = select_tokens(maps, share, 0, known)
-    assert kept.where.shape == (1, 3, max(2, round(share * 120)))
+    assert kept.indices.shape == (1, 3, max(2, round(share * 120)))
     for flat, sure, where, weight in zip(
-        maps[0].flatten(1), known[0].flatten(1), kept.where[0], kept.weight[0], strict=True
+        maps[0].flatten(1), known[0].flatten(1), kept.indices[0], kept.weight[0], strict=True
     ):
         assert len(set(where.tolist())) == len(where)
         chosen = sure[where]
@@ -98,5 +100,5 @@ def test_unknown_tokens_have_no_weight(share):
 def test_all_known_is_as_before():
     maps = marked(0.2, 0.7)
     one, other = select_tokens(maps, 0.3, 0), select_tokens(maps, 0.3, 0, torch.ones_like(maps))
-    assert torch.equal(one.where, other.where)
+    assert torch.equal(one.indices, other.indices)
     assert torch.equal(one.weight, other.weight)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from incontext.model.thinning import NOTHING, select_tokens
+from incontext.model.thinning import NO_WEIGHT, select_tokens
 from incontext.model.votes.votes import (
     MAPS,
     SELF_MAPS,
@@ -37,7 +37,7 @@ def naive_cell(query: torch.Tensor, keys: list[torch.Tensor], shares: list[float
     listed = list(zip(cosines, shares, logs, strict=True))
     votes = [naive_average([(scale * c + w, s) for c, s, w in listed]) for scale in TEMPERATURES]
     prior = naive_average([(w, s) for _, s, w in listed])
-    known = [(c, s) for c, s, w in listed if w > NOTHING / 2]
+    known = [(c, s) for c, s, w in listed if w > NO_WEIGHT / 2]
     enough = max(0.05, min(0.5, max(s for _, s in known)))
     inside = max((c for c, s in known if s >= enough), default=0.0)
     outside = max((c for c, s in known if s < enough), default=0.0)
@@ -82,7 +82,7 @@ def naive_pool(labels: torch.Tensor, known: torch.Tensor, grid: tuple[int, int])
                     xs = range(column * width // grid[1], -(-(column + 1) * width // grid[1]))
                     sure = [(y, x) for y in ys for x in xs if known[p, n, y, x]]
                     part = len(sure) / (len(ys) * len(xs))
-                    weight[p, n, t] = math.log(part) if sure else NOTHING
+                    weight[p, n, t] = math.log(part) if sure else NO_WEIGHT
                     for k in range(ids):
                         total = sum(float(labels[p, n, k, y, x]) for y, x in sure)
                         shares[p, n, k, t] = total / len(sure) if sure else 0.0
@@ -98,7 +98,7 @@ def drawn(prompts: int, examples: int, ids: int, queries: int = 2):
     labels[:, :, -1] *= 0.3  # fills no cell by half
     labels[:, 0, 0, 1], labels[:, -1, 0, 0] = 1.0, 0.45
     weight = torch.rand(prompts, examples, 4) * 3 - 2
-    weight[:, -1, 3], labels[:, -1, :, 3] = NOTHING, 0.0
+    weight[:, -1, 3], labels[:, -1, :, 3] = NO_WEIGHT, 0.0
     return query, keys, Cells(labels, weight)
 
 
@@ -150,7 +150,7 @@ def test_pool_equals_naive(size, grid):
     got, expected = pool_labels(labels, known, grid), naive_pool(labels, known, grid)
     torch.testing.assert_close(got.labels, expected.labels, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(got.weight, expected.weight, atol=1e-5, rtol=1e-5)
-    assert (got.weight[1, 1] == NOTHING).all()
+    assert (got.weight[1, 1] == NO_WEIGHT).all()
 
 
 def test_unit_equals_naive():
@@ -170,8 +170,8 @@ def test_unknown_cells_do_not_vote():
     """Whatever their features and labels are."""
     query, keys, cells = drawn(2, 3, 2)
     weight = cells.weight.clone()
-    weight[0, 0, 2], weight[:, 1, :2] = NOTHING, NOTHING
-    unknown = weight == NOTHING
+    weight[0, 0, 2], weight[:, 1, :2] = NO_WEIGHT, NO_WEIGHT
+    unknown = weight == NO_WEIGHT
     others = F.normalize(torch.randn_like(keys), dim=-1)
     others = torch.where(unknown[..., None], others, keys)
     for value in (0.0, 0.4, 1.0):
@@ -239,7 +239,7 @@ def test_thinned_cells_keep_what_they_say():
     kept = select_tokens(cells.labels.amax(2).unflatten(2, (8, 8)) > 0, 0.3, 0)
     thin = cells.prune(kept)
     for n in range(2):
-        for index, t in enumerate(kept.where[0, n]):
+        for index, t in enumerate(kept.indices[0, n]):
             assert torch.equal(thin.labels[0, n, :, index], cells.labels[0, n, :, t])
     # Weighed, they stand for all: the shares of the ids are those of the picture.
     share = (thin.labels * thin.weight.exp()[:, :, None]).sum(3) / 64

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from incontext.checkpoints.checkpoint import load
 from incontext.checkpoints.pretrained import backbone_state, graft
 from incontext.model import SIZES, Config, VotingModel, assemble
-from incontext.model.thinning import NOTHING
+from incontext.model.thinning import NO_WEIGHT
 from incontext.model.tokens.encoder import ExampleBatch
 from incontext.model.votes.backbone import VARIANTS
 from incontext.model.votes.votes import CELL_AXES, Voters
@@ -232,7 +232,7 @@ def test_examples_of_different_shares(model):
         missing = goal[name].shape[axis] - x.shape[axis]
         if missing:
             more = x.narrow(axis, 0, 1).repeat_interleave(missing, axis)
-            more = torch.full_like(more, NOTHING) if name.startswith("weight") else more
+            more = torch.full_like(more, NO_WEIGHT) if name.startswith("weight") else more
             parts[name] = torch.cat([x, more], axis)
     expected = model.vote(look, Voters.concat([Voters.from_tensors(parts), full]))
     joined = Voters.concat([thin, full])

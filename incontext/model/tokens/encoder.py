@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from incontext.model.chunks import MemoryChunks, TensorChunks
-from incontext.model.layers import Block, Derived, PatchEmbedding, join_heads, split_heads
+from incontext.model.layers import Block, ParameterCache, PatchEmbedding, join_heads, split_heads
 from incontext.model.stem import CopyPath, Matches, Stem
 from incontext.model.thinning import TokenSelection, any_pixel, object_cells, select_tokens
 from incontext.model.tokens.ensemble import TokenCache
@@ -187,7 +187,7 @@ class Encoder(nn.Module):
         self.type_semantic = nn.Parameter(torch.zeros(dim))
         self.type_instance = nn.Parameter(torch.zeros(dim))
         self.position = nn.Parameter(torch.zeros(position_grid, position_grid, dim))
-        self.stretched = Derived(stretch)
+        self.stretched = ParameterCache(stretch)
         self.merge_after, self.taps, self.independent = merge_after, taps, independent
         self.background = background  # normalized RGB of black, which labels leave unpainted
 

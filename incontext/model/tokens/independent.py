@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from incontext.model.attention import Group, grouped_attention
-from incontext.model.chunks import indexed_tensors, moved
+from incontext.model.chunks import indexed_tensors, move_weight
 from incontext.model.layers import Block, join_heads, split_heads
 from incontext.model.thinning import TokenSelection, concat_weights
 from incontext.model.tokens.ensemble import merge_streams
@@ -163,7 +163,7 @@ class KeyValueCache:
 
     def to(self, kind: torch.dtype | torch.device) -> "KeyValueCache":
         """Keys and values stored as another dtype, or elsewhere; queries go on in their own."""
-        return self._each(lambda x: x.to(kind), moved(self.weight, kind))
+        return self._each(lambda x: x.to(kind), move_weight(self.weight, kind))
 
     def _each(self, change: Callable[[Tensor], Tensor], weight: Tensor | None) -> "KeyValueCache":
         memory = {name: [change(x) for x in m] for name, m in self.memory.items()}

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from incontext.model.chunks import indexed_tensors
-from incontext.model.thinning import NOTHING, TokenSelection
+from incontext.model.thinning import NO_WEIGHT, TokenSelection
 
 TEMPERATURES = (12.0, 40.0)  # inverse ones: how sharply a query cell picks the cells most like it
 MAPS = 6  # that `cast_votes` answers for each id
@@ -28,7 +28,7 @@ class Cells:
     """What example cells of one stride say: the ids' shares of their pixels."""
 
     labels: Tensor  # (P, N, K, T) in 0–1
-    weight: Tensor  # (P, N, T), log of how many cells each stands for; `NOTHING`: it is unknown
+    weight: Tensor  # (P, N, T), log of how many cells each stands for; `NO_WEIGHT`: it is unknown
 
     def prune(self, kept: TokenSelection) -> "Cells":
         """Only the cells that are kept."""
@@ -48,7 +48,7 @@ def pool_labels(labels: Tensor, known: Tensor, grid: tuple[int, int]) -> Cells:
     inside = labels * known[:, :, None]
     pooled = F.adaptive_avg_pool2d(inside.flatten(0, 1), grid).unflatten(0, labels.shape[:2])
     pooled = pooled / share[:, :, None].clamp(min=1e-6)
-    weight = torch.where(share > 0, share.clamp(min=1e-6).log(), NOTHING)
+    weight = torch.where(share > 0, share.clamp(min=1e-6).log(), NO_WEIGHT)
     return Cells(pooled.flatten(3), weight.flatten(2))
 
 
@@ -78,7 +78,7 @@ def cast_votes(query: Tensor, keys: Tensor, cells: Cells) -> Tensor:
     counted = weight.exp()[:, None]
     prior = (labels * counted).sum(2) / counted.sum(2).clamp(min=1e-6)  # (P, K)
     gain = (votes[0] + 0.01).log() - (prior[..., None] + 0.01).log()
-    known = (weight > NOTHING / 2)[:, None]
+    known = (weight > NO_WEIGHT / 2)[:, None]
     # A small object may fill no cell by half: then those that it fills most are the object's.
     most = (labels * known).amax(2, keepdim=True)
     enough = torch.minimum(most, labels.new_tensor(0.5)).clamp(min=0.05)

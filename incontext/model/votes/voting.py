@@ -16,7 +16,7 @@ from incontext.model.chunks import TensorChunks
 from incontext.model.config import Config
 from incontext.model.layers import Block
 from incontext.model.stem import Stem
-from incontext.model.thinning import NOTHING, TokenSelection, select_tokens
+from incontext.model.thinning import NO_WEIGHT, TokenSelection, select_tokens
 from incontext.model.tokens.encoder import EncodedPrompt, ExampleBatch, ImageEmbedding
 from incontext.model.votes.backbone import Backbone
 from incontext.model.votes.matching import Copying, Matching
@@ -363,12 +363,12 @@ def _kept(
     if share >= 1:
         return None
     marked = cells.labels.amax(2).unflatten(2, size) > 0
-    known = (cells.weight > NOTHING / 2).unflatten(2, size)
+    known = (cells.weight > NO_WEIGHT / 2).unflatten(2, size)
     if differ:
         return select_tokens(marked, share, start, known)
     kept = select_tokens(marked.flatten(0, 1)[:, None], share, 0, known.flatten(0, 1)[:, None])
     assert kept is not None
-    return TokenSelection(*(x.view(*marked.shape[:2], -1) for x in (kept.where, kept.weight)))
+    return TokenSelection(*(x.view(*marked.shape[:2], -1) for x in (kept.indices, kept.weight)))
 
 
 def ids_of_other_views(labels: Tensor) -> Tensor:
