@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from incontext import Example, InputError, Predictor
+from incontext.batch.inputs import find_images
 from incontext.batch.manifest import Manifest, exclusive_run
 from incontext.batch.processes import run
-from incontext.batch.ray_engine import shares
-from incontext.batch.targets import find_targets
-from incontext.batch.worker import TRIES, Job, Worker
+from incontext.batch.ray_engine import worker_resources
+from incontext.batch.worker import MAX_ATTEMPTS, Job, Worker
 from incontext.formats.results import read_results
 
 COUNT = 12
@@ -80,6 +80,8 @@ def test_processes(incontext, arguments, plain, tmp_path):
     assert written(out) == plain
 
 
+@pytest.mark.ray
+@pytest.mark.slow
 def test_ray(incontext, arguments, plain, tmp_path):
     pytest.importorskip("ray", reason="needs Ray (ray extra)")
     out = tmp_path / "out"
@@ -103,12 +105,12 @@ def test_ray(incontext, arguments, plain, tmp_path):
     ],
 )
 def test_all_workers_have_a_place_on_a_machine(count, cpus, threads):
-    assert shares(count, cpus, 0) == (threads, {"num_cpus": threads})
+    assert worker_resources(count, cpus, 0) == (threads, {"num_cpus": threads})
 
 
 @pytest.mark.parametrize(("count", "share"), [(2, 1), (4, 1), (6, 1 / 2), (8, 1 / 2), (9, 1 / 3)])
 def test_all_workers_have_a_place_on_a_gpu(count, share):
-    assert shares(count, [16, 16], 4)[1] == {"num_gpus": share}
+    assert worker_resources(count, [16, 16], 4)[1] == {"num_gpus": share}
 
 
 def test_shards_at_once_and_one_killed(incontext, arguments, plain, tmp_path):
@@ -150,34 +152,34 @@ def job(pictures, predictor, tiny_checkpoint, tmp_path) -> tuple[Job, Manifest]:
 def test_worker_in_place_of_a_killed_one(pictures, job, tmp_path):
     """What was finished is not done again; what kills its worker each time is given up."""
     made, manifest = job
-    done, often, once, fresh, *_ = found = find_targets([pictures / "in"], tmp_path)[2:]
-    for number in range(TRIES):
-        with manifest.journal() as journal:
+    done, often, once, fresh, *_ = found = find_images([pictures / "in"], tmp_path)[2:]
+    for number in range(MAX_ATTEMPTS):
+        with manifest.open_journal() as journal:
             journal.begin([often] if number else [done, often, once])
             if not number:
-                journal.done(done, {"written": "before"})
+                journal.finish(done, {"written": "before"})
     worker = Worker(made)
     problems = worker([done, often, once, fresh])
     assert [bool(text) for text in problems] == [False, True, False, False]
-    assert f"killed {TRIES} times" in problems[1]
+    assert f"killed {MAX_ATTEMPTS} times" in problems[1]
     worker.journal.file.close()
     out = tmp_path / "out"
     assert not (out / f"{done.name}.png").exists()
     assert not (out / f"{often.name}.png").exists()
-    with manifest.collecting():
+    with manifest.collect_journals():
         pass
     assert set(manifest.results) == {done.name, once.name, fresh.name}
-    assert list(manifest.failed) == [str(often.path)]
+    assert list(manifest.failures) == [str(often.path)]
     assert len(found) > 4
 
 
 def test_process_that_is_killed(pictures, job, tmp_path):
     """Its pictures are done by the one in its place, and nobody's twice."""
     made, manifest = job
-    found = find_targets([pictures / "in"], tmp_path)
+    found = find_images([pictures / "in"], tmp_path)
     told, killed = [], []
 
-    def tell(target, problem):
+    def on_result(target, problem):
         told.append(target.name)
         if not killed:
             children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
@@ -185,12 +187,12 @@ def test_process_that_is_killed(pictures, job, tmp_path):
             killed.append(busy[0])
             os.kill(busy[0], signal.SIGKILL)
 
-    with manifest.collecting():
-        run(made, found, 2, tell)
+    with manifest.collect_journals():
+        run(made, found, 2, on_result)
     assert killed
     assert sorted(told) == sorted(target.name for target in found)
     assert len(manifest.results) == COUNT
-    assert len(manifest.failed) == 1
+    assert len(manifest.failures) == 1
     assert not [path for path in (tmp_path / "out").rglob(".*") if path.name.endswith(".part")]
 
 
@@ -201,9 +203,9 @@ def _holds_journal(pid: int) -> bool:
 
 def test_worker_that_cannot_start(pictures, job, tmp_path):
     made, manifest = job
-    found = find_targets([pictures / "in"], tmp_path)
+    found = find_images([pictures / "in"], tmp_path)
     with pytest.raises(InputError, match="no checkpoint 'nobody'"):
-        run(made.but(checkpoint="nobody"), found, 1, lambda *_: None)
+        run(made.replace(checkpoint="nobody"), found, 1, lambda *_: None)
     assert not manifest.results
 
 

@@ -260,6 +260,7 @@ class TestPictures:
             assert BAD[name] in answer.err
             assert len(answer.err.splitlines()) == 1
 
+    @pytest.mark.slow
     def test_huge(self, segment, tmp_path):
         """More pixels than Pillow takes without a warning."""
         Image.new("RGB", (10_000, 9_000), (90, 120, 60)).save(tmp_path / "huge.png")
@@ -611,6 +612,7 @@ class TestProcess:
         assert "1 of 3 pictures failed" in done.stderr
         assert "id 1 (1, #0080ff): in " in done.stdout
 
+    @pytest.mark.slow
     def test_full_disk(self, tiny_checkpoint, tmp_path, incontext):
         photo(tmp_path / "in/a.png", (600, 600))
 
@@ -625,6 +627,7 @@ class TestProcess:
         # with room again, the run goes on
         assert incontext(*self.arguments(tmp_path, tiny_checkpoint)).code == 0
 
+    @pytest.mark.slow
     def test_interrupted(self, tiny_checkpoint, tmp_path, incontext):
         for index in range(80):
             photo(tmp_path / f"in/{index}.png")

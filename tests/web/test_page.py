@@ -16,6 +16,8 @@ pytest.importorskip("gradio", reason="needs gradio (demo extra)")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt install chromium"),
     pytest.mark.xdist_group("demo"),
+    pytest.mark.browser,
+    pytest.mark.server,
 ]
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

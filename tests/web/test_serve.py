@@ -32,7 +32,7 @@ gradio = pytest.importorskip("gradio", reason="needs gradio (serve extra)")
 httpx = pytest.importorskip("httpx", reason="needs httpx (serve extra)")
 pytest.importorskip("prometheus_client", reason="needs the serve extra")
 pytest.importorskip("fastapi", reason="needs the serve extra")
-pytestmark = pytest.mark.xdist_group("demo")
+pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.server]
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-key"
@@ -636,6 +636,9 @@ def test_what_cannot_begin_says_so(client, incontext, monkeypatch):
     warned, said = answer.err.splitlines()
     assert warned.startswith("Warning: no API key")
     assert said == f"Error: port {port} is in use; choose another --port"
+    with monkeypatch.context() as environment:  # a variable instead of the option
+        environment.setenv("INCONTEXT_SERVE_PORT", str(port))
+        assert f"port {port} is in use" in incontext("serve", "--api-key", "x").err
     answer = incontext("serve", "--host", "192.0.2.1", "--api-key", "x")
     assert answer.code == 2
     assert answer.err.startswith("Error: cannot listen at 192.0.2.1:8000")
