@@ -14,10 +14,10 @@ from benchmarks.blobs import blobs, write_blobs
 from benchmarks.common import environment, heading, in_own_process, row
 from incontext import Example, Predictor, Prompt
 from incontext.batch.engines import segment_with
+from incontext.batch.inputs import InputImage, find_images
 from incontext.batch.journal import Journal
 from incontext.batch.manifest import Manifest
 from incontext.batch.records import read
-from incontext.batch.targets import Target, find_targets
 from incontext.images.image import read_image
 
 SIZE = (640, 480)
@@ -59,8 +59,8 @@ def _listing(folder: Path, count: int) -> tuple[float, float]:
         if number % 1000 == 0:
             path.parent.mkdir(parents=True)
         path.touch()
-    before, found = _resident(), list[Target]()
-    rate = _rate(count, lambda: found.extend(find_targets([folder], folder.parent / "out")))
+    before, found = _resident(), list[InputImage]()
+    rate = _rate(count, lambda: found.extend(find_images([folder], folder.parent / "out")))
     return rate, (_resident() - before) / count
 
 
@@ -89,13 +89,13 @@ def _steps(root: Path, count: int) -> dict[str, float]:
     source = sum(path.stat().st_size for path in paths) / count
     row("a picture, bytes", f"{source:,.0f}")
     row("its results, bytes (3 files)", f"{size:,.0f}")
-    found = find_targets([root / "in"], root / "out")
+    found = find_images([root / "in"], root / "out")
     engine = _engines(root, predictor, prompt, found)
     return {"model": model[1], "core": engine["local"], "in": source, "out": size}
 
 
 def _engines(
-    root: Path, predictor: Predictor, prompt: Prompt, found: list[Target]
+    root: Path, predictor: Predictor, prompt: Prompt, found: list[InputImage]
 ) -> dict[str, float]:
     """Whole runs; a rate from the first answer on, since starting is paid once."""
     rates = {}
@@ -106,7 +106,7 @@ def _engines(
         start = time.perf_counter()
         segment_with(
             engine, workers, predictor, prompt, found, manifest, checkpoint=NAME, device="cpu",
-            dtype="float32", tell=lambda *_: times.append(time.perf_counter()), batch_size=8,
+            dtype="float32", on_result=lambda *_: times.append(time.perf_counter()), batch_size=8,
             tile=None, chunk=None,
         )  # fmt: skip
         later = [moment for moment in times if moment > times[0] + 0.01]
@@ -134,8 +134,8 @@ def _kept(manifest: Manifest, prompt: Prompt, entries: int) -> dict[str, float]:
         "files": {"confidence": "0000/00000000.confidence.png", "labels": "0000/00000000.png",
                   "overlay": "0000/00000000.overlay.jpg"},
     }  # fmt: skip
-    targets = [Target(Path("x"), f"0000/{number:08d}") for number in range(entries)]
-    with manifest.journal() as journal:
+    targets = [InputImage(Path("x"), f"0000/{number:08d}") for number in range(entries)]
+    with manifest.open_journal() as journal:
         lines = _rate(entries, lambda: _write(journal, targets, entry))
     targets.clear()
     before = _resident()
@@ -154,9 +154,9 @@ def _kept(manifest: Manifest, prompt: Prompt, entries: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _write(journal: Journal, targets: list[Target], entry: dict[str, Any]) -> None:
+def _write(journal: Journal, targets: list[InputImage], entry: dict[str, Any]) -> None:
     for target in targets:
-        journal.done(target, entry)
+        journal.finish(target, entry)
 
 
 def _fold(manifest: Manifest, prompt: Prompt) -> Manifest:

@@ -40,7 +40,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the names of settings that differ or are in one of the two only, sorted."""
+    """Return the names of settings that differ, sorted; one that is missing counts as None."""
     return sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
 
 

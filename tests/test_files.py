@@ -64,6 +64,9 @@ class TestSameSettings:
     def test_same(self):
         check_same_settings({"a": 1, "b": [2]}, {"b": [2], "a": 1}, "out", "pass another folder")
 
+    def test_a_setting_that_is_missing_counts_as_none(self):
+        check_same_settings({"a": 1}, {"a": 1, "b": None}, "out", "pass another folder")
+
     def test_differences_are_named(self):
         text = r"^out holds a run made with other settings \(a, c, d\); pass --x$"
         before, now = {"a": 1, "b": 2, "c": 3}, {"a": 4, "b": 2, "d": 5}

@@ -1,13 +1,13 @@
-"""Engines: who segments the targets of a run. This process, several, or a cluster."""
+"""Engines: who segments the images of a run. This process, several, or a cluster."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from incontext.batch import processes, ray_engine
+from incontext.batch.inputs import InputImage
 from incontext.batch.manifest import Manifest
-from incontext.batch.segment import Tell, segment_files
-from incontext.batch.targets import Target
+from incontext.batch.segment import OnResult, segment_files
 from incontext.batch.worker import Job
 from incontext.checkpoints.checkpoint import bundled
 from incontext.errors import InputError, check_count
@@ -19,7 +19,7 @@ LOCAL = "local"
 
 
 def check_engine(engine: str, workers: int | None) -> None:
-    """Raise InputError unless these go together."""
+    """Raise InputError unless these options go together."""
     if engine not in (LOCAL, *ENGINES):
         raise InputError(f"--engine {engine!r}; accepted: {', '.join((LOCAL, *ENGINES))}")
     check_count("--workers", workers)
@@ -32,28 +32,28 @@ def segment_with(
     workers: int | None,
     predictor: Predictor,
     prompt: Prompt,
-    targets: Sequence[Target],
+    images: Sequence[InputImage],
     manifest: Manifest,
     *,
     checkpoint: str,
     device: str,
     dtype: str,
-    tell: Tell,
+    on_result: OnResult,
     **options: Any,
 ) -> None:
-    """Segment targets with an engine; see `segment_files`.
+    """Segment images with an engine; see `segment_files`.
 
     Args:
-        workers: None: as many as there are GPUs, or cores.
+        workers: None: one for each GPU, or for each core.
         checkpoint, device, dtype: what workers load, as `predictor` was.
     """
     if engine == LOCAL:
-        segment_files(predictor, prompt, targets, manifest, tell=tell, **options)
+        segment_files(predictor, prompt, images, manifest, on_result=on_result, **options)
         return
     # Workers may have another working directory.
     path = Path(checkpoint)
-    there = str(path.absolute()) if checkpoint not in bundled() and path.exists() else checkpoint
+    source = str(path.absolute()) if checkpoint not in bundled() and path.exists() else checkpoint
     folder, state = manifest.folder.absolute(), manifest.state.absolute()
-    job = Job(there, device, dtype, prompt, folder, state, manifest.head, options)
-    with manifest.collecting():
-        ENGINES[engine](job, targets, workers, tell)
+    job = Job(source, device, dtype, prompt, folder, state, manifest.head, options)
+    with manifest.collect_journals():
+        ENGINES[engine](job, images, workers, on_result)

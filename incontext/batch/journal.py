@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from incontext.batch.targets import Target
+from incontext.batch.inputs import InputImage
 from incontext.errors import InputError
 from incontext.files import try_lock
 
@@ -19,8 +19,8 @@ SUFFIX = ".jsonl"
 class Journal:
     """A file of JSON lines that one process appends to; a line counts once it is whole.
 
-    The first line says the settings, then one line for each batch that is begun, and one for each
-    picture that is done or failed. The file is locked while its writer lives.
+    The first line holds the settings; then there is one line for each batch that is begun, and one
+    for each image that is done or failed. The file is locked while its writer lives.
 
     Raises:
         OSError: it cannot be written.
@@ -33,17 +33,17 @@ class Journal:
         try_lock(self.file)
         self._write(head)
 
-    def begin(self, targets: Sequence[Target]) -> None:
-        """These are worked on from now on: what kills the process is one of them."""
-        self._write({"begun": [target.name for target in targets]})
+    def begin(self, images: Sequence[InputImage]) -> None:
+        """Record that these images are being processed; if the process dies, one of them did it."""
+        self._write({"begun": [image.name for image in images]})
 
-    def done(self, target: Target, entry: Mapping[str, Any]) -> None:
-        """All files of a picture are written."""
-        self._write({"done": target.name, "entry": entry})
+    def finish(self, image: InputImage, record: Mapping[str, Any]) -> None:
+        """Record that all files of an image are written."""
+        self._write({"done": image.name, "entry": record})
 
-    def fail(self, target: Target, text: str) -> None:
-        """Note what kept a file from being done; results of it from an earlier run are void."""
-        self._write({"failed": target.name, "path": str(target.path), "why": text})
+    def fail(self, image: InputImage, error_text: str) -> None:
+        """Record why an image could not be done; results of it from an earlier run are void."""
+        self._write({"failed": image.name, "path": str(image.path), "why": error_text})
 
     def _write(self, line: Mapping[str, Any]) -> None:
         self.file.write(json.dumps(line).encode() + b"\n")
@@ -58,51 +58,51 @@ class Journal:
 
 
 @dataclass
-class Record:
-    """What a journal, or a file of results, says.
+class JournalContent:
+    """Content of a journal, or of a file of results.
 
     Attributes:
         settings, ids: of the run.
-        entries: name → entry as JSON, or None where the picture failed.
-        failed: name → path, and what kept it from being done.
-        begun: name → how often it was begun.
+        records: name → record of the image as JSON, or None if it failed.
+        failures: name → path and error text.
+        attempts: name → how often the image was begun.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     ids: dict[str, Any] = field(default_factory=dict)
-    entries: dict[str, str | None] = field(default_factory=dict)
-    failed: dict[str, tuple[str, str]] = field(default_factory=dict)
-    begun: Counter[str] = field(default_factory=Counter)
+    records: dict[str, str | None] = field(default_factory=dict)
+    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+    attempts: Counter[str] = field(default_factory=Counter)
 
 
-def read_journal(path: Path) -> Record:
-    """What a journal says up to its last whole line.
+def read_journal(path: Path) -> JournalContent:
+    """Read a journal up to its last whole line.
 
     Raises:
         InputError: a line that is damaged otherwise than by being cut off.
         FileNotFoundError: it is gone.
     """
-    record = Record()
+    content = JournalContent()
     with path.open("rb") as file:
         for number, line in enumerate(file):
             if not line.endswith(b"\n"):  # cut off
                 break
             try:
-                _take(record, json.loads(line), number)
+                _add_line(content, json.loads(line), number)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(
                     f"{path}: line {number + 1} is damaged ({type(error).__name__}: {error})"
                 ) from None
-    return record
+    return content
 
 
-def _take(record: Record, line: dict[str, Any], number: int) -> None:
+def _add_line(content: JournalContent, line: dict[str, Any], number: int) -> None:
     if number == 0:
-        record.settings, record.ids = dict(line["settings"]), dict(line["ids"])
+        content.settings, content.ids = dict(line["settings"]), dict(line["ids"])
     elif "done" in line:
-        record.entries[line["done"]] = json.dumps(line["entry"])
+        content.records[line["done"]] = json.dumps(line["entry"])
     elif "failed" in line:
-        record.entries[line["failed"]] = None
-        record.failed[line["failed"]] = str(line["path"]), str(line["why"])
+        content.records[line["failed"]] = None
+        content.failures[line["failed"]] = str(line["path"]), str(line["why"])
     else:
-        record.begun.update(line["begun"])
+        content.attempts.update(line["begun"])

@@ -1,7 +1,8 @@
-"""Manifest: an entry for every finished or failed picture, from the files of all runs and shards.
+"""Manifest: a record of every finished or failed image, from the files of all runs and shards.
 
-While a run is at work its writers keep journals in OUT/.run/I-of-N/; at its end, or at the start of
-the one after a kill, they are folded into OUT/results.json, or OUT/results.I-of-N.json of a shard.
+While a run is at work its writers keep journals in OUT/.run/I-of-N/. At its end, or at the start of
+the next run after a kill, they are folded into OUT/results.json, or OUT/results.I-of-N.json of a
+shard.
 """
 
 import json
@@ -12,23 +13,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from incontext.batch.journal import Journal, Record, read_journal
+from incontext.batch.inputs import UNSHARDED, InputImage, Shard, fingerprint
+from incontext.batch.journal import Journal, JournalContent, read_journal
 from incontext.batch.records import (
-    RESULTS,
     STATE,
-    Entries,
-    count,
-    counts,
+    ResultRecords,
     journals,
     read,
-    sources,
+    record_files,
+    results_name,
+    shard_count,
+    shard_counts,
     states,
 )
-from incontext.batch.targets import WHOLE, Shard, Target, fingerprint
 from incontext.errors import InputError
 from incontext.files import (
     LOCK,
     atomic,
+    changed_settings,
     check_same_settings,
     draft_path,
     exclusive,
@@ -42,25 +44,31 @@ PARTS = (".png", ".confidence.png", ".overlay.jpg")  # what `Segmentation.save` 
 
 @dataclass
 class Manifest:
-    """The settings of a run, and an entry for every finished or failed file of its shard."""
+    """The settings of a run, and a record of every finished or failed image of its shard.
+
+    Attributes:
+        failures: path → error text.
+        overwrite: nothing counts as finished.
+        obsolete_files: removed by the next `save`, which holds what they hold.
+    """
 
     folder: Path
     settings: dict[str, Any]
     ids: dict[str, Any]
-    results: Entries = field(default_factory=Entries)
-    failed: dict[str, str] = field(default_factory=dict)
-    overwrite: bool = False  # nothing counts as finished
-    shard: Shard = WHOLE
-    spent: list[Path] = field(default_factory=list)  # files that the next `save` makes superfluous
+    results: ResultRecords = field(default_factory=ResultRecords)
+    failures: dict[str, str] = field(default_factory=dict)
+    overwrite: bool = False
+    shard: Shard = UNSHARDED
+    obsolete_files: list[Path] = field(default_factory=list)
 
     @classmethod
     def open(
         cls, folder: Path, settings: dict[str, Any], prompt: Prompt, overwrite: bool,
-        shard: Shard = WHOLE,
+        shard: Shard = UNSHARDED,
     ) -> "Manifest":  # fmt: skip
-        """Start a manifest, or go on with what the folder holds.
+        """Start a manifest, or continue with what the folder holds.
 
-        With `overwrite` entries of the same settings stay too, until their picture is done again;
+        With `overwrite` records of the same settings stay too, until their image is done again;
         those of other settings, or of a damaged file, are dropped.
 
         Raises:
@@ -70,81 +78,85 @@ class Manifest:
         ids = {str(i): {"name": prompt.names[i], "color": prompt.colors[i]} for i in prompt.ids}
         settings, ids = json.loads(json.dumps([settings, ids]))
         manifest = cls(folder, settings, ids, overwrite=overwrite, shard=shard)
-        others = counts(folder) - {1, shard.of}
-        if others and shard.of > 1:
+        other_counts = shard_counts(folder) - {1, shard.count}
+        if other_counts and shard.count > 1:
             raise InputError(
-                f"{folder} holds results of {max(others)} shards; go on with --shard "
-                f"I/{max(others)}, or join them first by a run without --shard"
+                f"{folder} holds results of {max(other_counts)} shards; go on with --shard "
+                f"I/{max(other_counts)}, or join them first by a run without --shard"
             )
-        for group in sources(folder, shard):
-            manifest._take(group)
+        for group in record_files(folder, shard):
+            manifest._load(group)
         return manifest
 
-    def _take(self, group: Sequence[Path]) -> None:
-        records = []
-        for path in group:
-            try:
-                record = read(path)
-            except FileNotFoundError:  # folded meanwhile by another shard, which had no right to it
+    def _load(self, paths: Sequence[Path]) -> None:
+        contents = []
+        for path in paths:
+            content = self._read(path)
+            if content is None:
                 continue
-            except InputError as error:
-                if not self.overwrite:
-                    raise InputError(
-                        f"{error}; delete it, or pass overwrite (--overwrite)"
-                    ) from None
-                record = Record()
-            # Entries of other settings bind nobody where there are none, or where they may go.
-            same = record.settings == self.settings
-            if not same and not self.overwrite and any(record.entries.values()):
+            same_settings = not changed_settings(content.settings, self.settings)
+            # Other settings do not matter where there are no results, or where they may go.
+            if not self.overwrite and any(content.records.values()):
                 remedy = "pass overwrite (--overwrite), or another folder"
-                check_same_settings(record.settings, self.settings, self.folder, remedy)
-            if same:
-                records.append(record)
-            # A shard leaves alone what other shards may have to read.
-            own = path.parent == self.state or self.shard.of == 1
-            if path != self.path and (own or (self.overwrite and not same)):
-                self.spent.append(path)
+                check_same_settings(content.settings, self.settings, self.folder, remedy)
+            if same_settings:
+                contents.append(content)
+            # A shard does not touch what other shards may have to read.
+            own = path.parent == self.state or self.shard.count == 1
+            if path != self.path and (own or (self.overwrite and not same_settings)):
+                self.obsolete_files.append(path)
             if own:
-                _sweep(self.folder, record)
-        self.results.take(records, self.shard)
+                _remove_drafts(self.folder, content)
+        self.results.merge(contents, self.shard)
+
+    def _read(self, path: Path) -> JournalContent | None:
+        """Read a file of records; None if another run has folded it meanwhile."""
+        try:
+            return read(path)
+        except FileNotFoundError:
+            return None
+        except InputError as error:
+            if not self.overwrite:
+                raise InputError(f"{error}; delete it, or pass overwrite (--overwrite)") from None
+            return JournalContent()
 
     @property
     def path(self) -> Path:
-        """What is written at the end."""
-        return self.folder / (RESULTS if self.shard.of == 1 else f"results.{self.shard.label}.json")
+        """The file of results that is written at the end."""
+        return self.folder / results_name(self.shard)
 
     @property
     def state(self) -> Path:
-        """Where journals are."""
+        """The folder of the journals."""
         return self.folder / STATE / self.shard.label
 
     @property
     def head(self) -> dict[str, Any]:
-        """First line of every journal."""
+        """The first line of every journal."""
         return {"settings": self.settings, "ids": self.ids}
 
-    def finished(self, target: Target) -> bool:
-        """Whether this very file was done and all that was written for it is still there.
+    def is_finished(self, image: InputImage) -> bool:
+        """Return whether this very file was done and all that was written for it still exists.
 
         Raises:
-            InputError: the name is taken by the results of another picture.
+            InputError: the name is taken by the results of another image.
         """
-        if self.overwrite or target.name not in self.results:
+        if self.overwrite or image.name not in self.results:
             return False
-        entry = self.results[target.name]
-        if entry["source"]["path"] != str(target.path):
+        record = self.results[image.name]
+        if record["source"]["path"] != str(image.path):
             raise InputError(
-                f"{self.folder} holds results named {target.name} of another picture, "
-                f"{entry['source']['path']}; pass another folder for {target.path}, or "
+                f"{self.folder} holds results named {image.name} of another picture, "
+                f"{record['source']['path']}; pass another folder for {image.path}, or "
                 "overwrite (--overwrite)"
             )
-        if entry["source"] != fingerprint(target.path):
+        if record["source"] != fingerprint(image.path):
             return False
-        return all((self.folder / name).is_file() for name in entry["files"].values())
+        return all((self.folder / name).is_file() for name in record["files"].values())
 
     @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """While writers are at work; their journals are folded whatever happens.
+    def collect_journals(self) -> Iterator[None]:
+        """Let writers work in the block; at its end fold their journals, whatever happened.
 
         Raises:
             OSError: the folder cannot be written, which shows before the work.
@@ -153,88 +165,90 @@ class Manifest:
         try:
             yield
         finally:
-            written = journals(self.state)
-            _wait_for(written, PATIENCE / 3)
-            records = [read_journal(path) for path in written]
-            self.failed |= self.results.take(records, self.shard)
-            for record in records:
-                _sweep(self.folder, record)
-            self.spent = [path for path in written if not is_locked(path)]
+            paths = journals(self.state)
+            _wait_for(paths, PATIENCE / 3)
+            contents = [read_journal(path) for path in paths]
+            self.failures |= self.results.merge(contents, self.shard)
+            for content in contents:
+                _remove_drafts(self.folder, content)
+            self.obsolete_files = [path for path in paths if not is_locked(path)]
             self.save()
 
-    def journal(self) -> Journal:
-        """A new one, for one writer."""
+    def open_journal(self) -> Journal:
+        """Return a new journal, for one writer."""
         return Journal(self.state, self.head)
 
     def save(self) -> None:
-        """Write all entries, a line each, by name; the file appears whole or not at all."""
+        """Write all records, a line each, by name; the file appears whole or not at all."""
         head = json.dumps(self.head, indent=1).removesuffix("\n}")
         with atomic(self.path) as draft, draft.open("w", encoding="utf-8") as file:
             file.write(f'{head},\n "results": {{')
             for number, name in enumerate(sorted(self.results.texts)):
                 comma = "," if number else ""
                 file.write(f"{comma}\n  {json.dumps(name)}: {self.results.texts[name]}")
-            failed = json.dumps(self.failed, indent=1, sort_keys=True)
-            file.write(f'\n }},\n "failed": {failed}\n}}\n')
-        while self.spent:
-            self.spent.pop().unlink(missing_ok=True)
-        _tidy(self.folder)
+            failures = json.dumps(self.failures, indent=1, sort_keys=True)
+            file.write(f'\n }},\n "failed": {failures}\n}}\n')
+        while self.obsolete_files:
+            self.obsolete_files.pop().unlink(missing_ok=True)
+        _remove_empty_states(self.folder)
 
 
 @contextmanager
-def exclusive_run(folder: Path, shard: Shard = WHOLE) -> Iterator[None]:
-    """One run at a time in a folder, or several of different shards of the same number.
+def exclusive_run(folder: Path, shard: Shard = UNSHARDED) -> Iterator[None]:
+    """Allow one run at a time in a folder, or several of different shards of the same number.
 
     Raises:
-        InputError: a run, or workers that a killed one left, might do the same pictures.
+        InputError: a run, or workers that a killed one left, might do the same images.
     """
-    with exclusive(folder / STATE / shard.label):
+    state = folder / STATE / shard.label
+    with exclusive(state):
         try:
-            _check_others(folder, shard)
+            _check_other_runs(folder, shard)
             yield
         finally:
-            if not journals(folder / STATE / shard.label):
-                (folder / STATE / shard.label / LOCK).unlink(missing_ok=True)
-            _tidy(folder)
+            if not journals(state):
+                (state / LOCK).unlink(missing_ok=True)
+            _remove_empty_states(folder)
 
 
-def _check_others(folder: Path, shard: Shard) -> None:
-    others = [state for state in states(folder) if count(state.name) != shard.of]
-    for state in others:
+def _check_other_runs(folder: Path, shard: Shard) -> None:
+    other_states = [state for state in states(folder) if shard_count(state.name) != shard.count]
+    for state in other_states:
         if is_locked(state / LOCK):
             raise InputError(
                 f"another run ({state.name} of all pictures) is using {folder}; wait for "
                 "it, or stop it"
             )
-    # Workers outlive a run that was killed, by what they are at; other shards have other pictures.
-    theirs = [p for state in (folder / STATE / shard.label, *others) for p in journals(state)]
-    if not _wait_for(theirs, PATIENCE):
+    # Workers outlive a run that was killed until they finish; other shards have other images.
+    own_state = folder / STATE / shard.label
+    paths = [path for state in (own_state, *other_states) for path in journals(state)]
+    if not _wait_for(paths, PATIENCE):
         raise InputError(
             f"workers of an earlier run are still writing to {folder}; wait for them, or stop them"
         )
 
 
-def _wait_for(journals: Sequence[Path], seconds: float) -> bool:
-    """Whether the writers of these have ended, within so many seconds."""
+def _wait_for(journal_paths: Sequence[Path], seconds: float) -> bool:
+    """Wait until the writers of these journals have ended; return False if it takes longer."""
     end = time.monotonic() + seconds
-    while any(is_locked(path) for path in journals):
+    while any(is_locked(path) for path in journal_paths):
         if time.monotonic() > end:
             return False
         time.sleep(0.05)
     return True
 
 
-def _sweep(folder: Path, record: Record) -> None:
-    """Remove drafts of pictures whose writer was killed at them."""
-    for name in record.begun.keys() - record.entries.keys():
+def _remove_drafts(folder: Path, content: JournalContent) -> None:
+    """Remove drafts of images that their writer was processing when it was killed."""
+    for name in content.attempts.keys() - content.records.keys():
         path = folder / name
         for suffix in PARTS:
             with suppress(OSError):
                 draft_path(path.with_name(path.name + suffix)).unlink()
 
 
-def _tidy(folder: Path) -> None:
-    """Remove the folders of journals where they are empty."""
+def _remove_empty_states(folder: Path) -> None:
+    """Remove the folders of journals that are empty."""
     with suppress(OSError):
         for state in (folder / STATE).iterdir():
             with suppress(OSError):

@@ -11,84 +11,86 @@ from typing import Any
 
 import torch
 
-from incontext.batch.segment import Tell
-from incontext.batch.targets import Target
+from incontext.batch.inputs import InputImage
+from incontext.batch.segment import OnResult
 from incontext.batch.worker import Job, Worker
 from incontext.errors import InputError
 
-FALSE_STARTS = 3  # so many deaths before a worker is ready: the next one would die as well
+MAX_FALSE_STARTS = 3  # deaths of a worker before it is ready: the next one would die as well
 
 
-def cores() -> int:
-    """That this process may use."""
+def core_count() -> int:
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(job: Job, targets: Sequence[Target], workers: int | None, tell: Tell) -> None:
-    """Segment targets with so many processes; by default one for each GPU, or for each core.
+def run(job: Job, images: Sequence[InputImage], workers: int | None, on_result: OnResult) -> None:
+    """Segment images with several processes; by default one for each GPU, or for each core.
 
     Raises:
         InputError, OSError, RuntimeError: of a worker; the others are stopped.
     """
     gpus = torch.cuda.device_count() if job.device in ("auto", "cuda") else 0
-    count = min(workers or gpus or cores(), len(targets))
-    job = job.but(threads=max(1, cores() // max(1, count)))
-    rest = iter(targets)
-    chunks = iter(lambda: list(islice(rest, job.options["batch_size"])), [])
-    several = [
-        _Process(job.but(device=f"cuda:{number % gpus}") if gpus else job)
+    count = min(workers or gpus or core_count(), len(images))
+    job = job.replace(threads=max(1, core_count() // max(1, count)))
+    remaining = iter(images)
+    chunks = iter(lambda: list(islice(remaining, job.options["batch_size"])), [])
+    processes = [
+        _WorkerProcess(job.replace(device=f"cuda:{number % gpus}") if gpus else job)
         for number in range(count)
     ]
     try:
-        _share_out(several, chunks, tell)
+        _distribute(processes, chunks, on_result)
     except BaseException:
-        for one in several:
-            one.process.terminate()
+        for process in processes:
+            process.terminate()
         raise
     finally:
-        for one in several:
-            one.end()
+        for process in processes:
+            process.end()
 
 
-def _share_out(several: "Sequence[_Process]", chunks: Iterator[list[Target]], tell: Tell) -> None:
-    """To each worker a chunk, and the next when it is answered; until all are."""
-    busy: dict[Any, _Process] = {one.pipe: one for one in several}
+def _distribute(
+    processes: "Sequence[_WorkerProcess]", chunks: Iterator[list[InputImage]], on_result: OnResult
+) -> None:
+    """Give each worker a chunk, and the next one when it is done, until all chunks are done."""
+    busy: dict[Any, _WorkerProcess] = {process.pipe: process for process in processes}
     while busy:
         for pipe in wait(list(busy)):
-            one = busy.pop(pipe)
-            problems = one.answer()
-            if problems is not None:  # None: it was replaced
-                for target, problem in zip(one.chunk, problems, strict=True):
-                    tell(target, problem)
-                one.chunk = next(chunks, [])
-                if not one.chunk:
+            process = busy.pop(pipe)
+            error_texts = process.receive()
+            if error_texts is not None:  # None: it was replaced
+                for image, error_text in zip(process.chunk, error_texts, strict=True):
+                    on_result(image, error_text)
+                process.chunk = next(chunks, [])
+                if not process.chunk:
                     continue
-                one.ask()
-            busy[one.pipe] = one
+                process.send()
+            busy[process.pipe] = process
 
 
-class _Process:
-    """A process with a worker in it, and the chunk it is at; its first answer is to no chunk."""
+class _WorkerProcess:
+    """A process with a worker in it, and its chunk; its first answer is to no chunk."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.chunk, self.false_starts = job, list[Target](), 0
+        self.job, self.chunk, self.false_starts = job, list[InputImage](), 0
         self.start()
 
     def start(self) -> None:
         # Spawned, not forked: forks of a process that has threads or a GPU open may hang.
         context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(self.job, theirs), daemon=True)
+        self.pipe, worker_pipe = context.Pipe()
+        self.process = context.Process(target=_work, args=(self.job, worker_pipe), daemon=True)
         self.process.start()
-        theirs.close()  # so that its death ends the pipe
+        worker_pipe.close()  # so that its death ends the pipe
         self.ready = False
 
-    def ask(self) -> None:
-        with suppress(OSError):  # it died meanwhile, which the next answer shows
+    def send(self) -> None:
+        with suppress(OSError):  # it died meanwhile, which the next `receive` shows
             self.pipe.send(self.chunk)
 
-    def answer(self) -> list[str] | None:
-        """Problems of the chunk; None where the process had been killed, and is now another."""
+    def receive(self) -> list[str] | None:
+        """Return the error texts of the chunk; None if the process was killed and is replaced."""
         try:
             answer = self.pipe.recv()
         except (EOFError, OSError):
@@ -98,20 +100,23 @@ class _Process:
             raise answer
         if not self.ready:
             self.ready, self.false_starts = True, 0
-            if self.chunk:  # of the one before it
-                self.ask()
+            if self.chunk:  # of the process before it
+                self.send()
                 return None
         return answer
 
     def replace(self) -> None:
         self.false_starts += not self.ready
-        if self.false_starts >= FALSE_STARTS:
+        if self.false_starts >= MAX_FALSE_STARTS:
             raise InputError(
-                f"a worker was killed {FALSE_STARTS} times while it started, the last time with "
-                f"exit code {self.process.exitcode}: is there memory for so many --workers?"
+                f"a worker was killed {MAX_FALSE_STARTS} times while it started, the last time "
+                f"with exit code {self.process.exitcode}: is there memory for so many --workers?"
             )
         self.end()
         self.start()
+
+    def terminate(self) -> None:
+        self.process.terminate()
 
     def end(self) -> None:
         self.pipe.close()
@@ -122,9 +127,9 @@ class _Process:
 
 
 def _work(job: Job, pipe: Connection) -> None:
-    """What a process does until its pipe ends."""
+    """Segment chunks until the pipe ends: what a worker process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process stops the others
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, _exit)
     try:
         worker = Worker(job)
         pipe.send([])
@@ -136,5 +141,5 @@ def _work(job: Job, pipe: Connection) -> None:
         pipe.send(error)
 
 
-def _stop(*_: Any) -> None:
+def _exit(*_: Any) -> None:
     raise SystemExit  # so that no draft stays

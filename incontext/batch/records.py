@@ -1,4 +1,4 @@
-"""Entries: what all files of results and journals in a folder say together.
+"""Records: what all files of results and journals in a folder hold together, one for each image.
 
 OUT/results.json and OUT/results.I-of-N.json of shards are what runs leave; OUT/.run/I-of-N/*.jsonl
 are journals of runs that are at work, or were killed.
@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from incontext.batch.journal import SUFFIX, Record, read_journal
-from incontext.batch.targets import WHOLE, Shard
+from incontext.batch.inputs import UNSHARDED, Shard
+from incontext.batch.journal import SUFFIX, JournalContent, read_journal
 from incontext.errors import InputError
 from incontext.files import changed_settings
 
 RESULTS, STATE = "results.json", ".run"
 
 
-class Entries(MutableMapping[str, dict[str, Any]]):
-    """Entries by name, kept as JSON: a fifth of the memory that dicts take."""
+class ResultRecords(MutableMapping[str, dict[str, Any]]):
+    """Records of images by name, kept as JSON: a fifth of the memory that dicts take."""
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
@@ -27,8 +27,8 @@ class Entries(MutableMapping[str, dict[str, Any]]):
     def __getitem__(self, name: str) -> dict[str, Any]:
         return json.loads(self.texts[name])
 
-    def __setitem__(self, name: str, entry: Mapping[str, Any]) -> None:
-        self.texts[name] = json.dumps(entry)
+    def __setitem__(self, name: str, record: Mapping[str, Any]) -> None:
+        self.texts[name] = json.dumps(record)
 
     def __delitem__(self, name: str) -> None:
         del self.texts[name]
@@ -39,42 +39,47 @@ class Entries(MutableMapping[str, dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, records: Sequence[Record], shard: Shard = WHOLE) -> dict[str, str]:
-        """Entries of writers that worked side by side; answers path → problem of what failed.
+    def merge(self, contents: Sequence[JournalContent], shard: Shard = UNSHARDED) -> dict[str, str]:
+        """Add what writers that worked side by side recorded; return path → error of what failed.
 
-        What one of them finished counts, also where another failed at it or was killed.
+        What one of them finished counts, even if another failed at it or was killed.
         """
-        lost: dict[str, tuple[str, str]] = {}
-        done: set[str] = set()
-        for record in records:
-            for name, text in record.entries.items():
+        failures: dict[str, tuple[str, str]] = {}
+        finished_names: set[str] = set()
+        for content in contents:
+            for name, text in content.records.items():
                 if text is None:
-                    lost[name] = record.failed[name]
+                    failures[name] = content.failures[name]
                 elif shard.holds(name):
                     self.texts[name] = text
-                    done.add(name)
-        for name in lost.keys() - done:
+                    finished_names.add(name)
+        failed_names = failures.keys() - finished_names
+        for name in failed_names:
             self.texts.pop(name, None)
-        return dict(lost[name] for name in sorted(lost.keys() - done) if shard.holds(name))
+        return dict(failures[name] for name in sorted(failed_names) if shard.holds(name))
 
 
-def sources(folder: Path, shard: Shard = WHOLE) -> list[list[Path]]:
-    """Files that entries are in; those of a later group count where two have one picture.
+def record_files(folder: Path, shard: Shard = UNSHARDED) -> list[list[Path]]:
+    """Return groups of files with records; a later group counts if two record the same image.
 
-    Of a single shard those that can hold its entries: its own, and those of runs without shards.
+    For a shard only the files that can hold its records: its own, and those of unsharded runs.
     """
     state = folder / STATE
-    plain = [[folder / RESULTS], journals(state / WHOLE.label)]
-    if shard.of > 1:
-        own = folder / f"results.{shard.label}.json"
-        return [*plain, [own], journals(state / shard.label)]
-    shards = sorted(p for p in folder.glob("results.*.json") if count(p.name))
-    rest = [p for one in states(folder) if one.name != WHOLE.label for p in journals(one)]
-    return [*plain, shards, rest]
+    groups = [[folder / RESULTS], journals(state / UNSHARDED.label)]
+    if shard.count > 1:
+        return [*groups, [folder / results_name(shard)], journals(state / shard.label)]
+    shard_results = sorted(p for p in folder.glob("results.*.json") if shard_count(p.name))
+    shard_states = (path for path in states(folder) if path.name != UNSHARDED.label)
+    return [*groups, shard_results, [path for state in shard_states for path in journals(state)]]
 
 
-def read(path: Path) -> Record:
-    """What a file of results or a journal says.
+def results_name(shard: Shard) -> str:
+    """Return the name of the file that a shard's results are written to."""
+    return RESULTS if shard.count == 1 else f"results.{shard.label}.json"
+
+
+def read(path: Path) -> JournalContent:
+    """Read a file of results or a journal.
 
     Raises:
         InputError: it is damaged.
@@ -82,29 +87,29 @@ def read(path: Path) -> Record:
     if path.suffix == SUFFIX:
         return read_journal(path)
     if not path.exists():
-        return Record()
+        return JournalContent()
     try:
-        # Entries become text again one by one, so that they are never all there as dicts.
-        found = json.loads(path.read_text(encoding="utf-8"), object_hook=_packed)
-        record = Record(dict(found["settings"]), dict(found["ids"]), dict(found["results"]))
-        for text in record.entries.values():
+        # Records become text again one by one, so that they are never all in memory as dicts.
+        data = json.loads(path.read_text(encoding="utf-8"), object_hook=_pack_record)
+        content = JournalContent(dict(data["settings"]), dict(data["ids"]), dict(data["results"]))
+        for text in content.records.values():
             if not isinstance(text, str):
                 raise ValueError("an entry without a source or files")
-            entry = json.loads(text)
-            _ = entry["size"], dict(entry["files"])
-            _ = [entry["ids"][index]["pixels"] for index in record.ids]
+            record = json.loads(text)
+            _ = record["size"], dict(record["files"])
+            _ = [record["ids"][index]["pixels"] for index in content.ids]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: damaged or not of `incontext segment` ({type(error).__name__}: {error})"
         ) from None
-    return record
+    return content
 
 
-def read_all(folder: Path) -> tuple[dict[str, Any], Entries]:
-    """Ids and entries of a folder, whatever runs and shards wrote them, also while they work.
+def read_all(folder: Path) -> tuple[dict[str, Any], ResultRecords]:
+    """Read ids and records of a folder, whatever runs and shards wrote them, even while they work.
 
     Raises:
-        InputError: nothing there, something damaged, or entries of different settings.
+        InputError: nothing there, something damaged, or records of different settings.
     """
     while True:
         try:
@@ -113,55 +118,61 @@ def read_all(folder: Path) -> tuple[dict[str, Any], Entries]:
             continue
 
 
-def _read_all(folder: Path) -> tuple[dict[str, Any], Entries]:
-    entries, head = Entries(), Record()
-    for group in sources(folder):
-        records = [read(path) for path in group]
-        for record in records:
-            if not any(record.entries.values()):  # binds nobody
+def _read_all(folder: Path) -> tuple[dict[str, Any], ResultRecords]:
+    records, head = ResultRecords(), JournalContent()
+    for group in record_files(folder):
+        contents = [read(path) for path in group]
+        for content in contents:
+            if not any(content.records.values()):  # without results its settings do not matter
                 continue
-            if head.entries and record.settings != head.settings:
-                keys = ", ".join(changed_settings(record.settings, head.settings))
-                raise InputError(f"{folder} holds results of different settings ({keys})")
-            head = record
-        entries.take([r for r in records if not head.entries or r.settings == head.settings])
-    return head.ids, entries
+            if head.records and (keys := changed_settings(content.settings, head.settings)):
+                raise InputError(
+                    f"{folder} holds results of different settings ({', '.join(keys)})"
+                )
+            head = content
+        records.merge([c for c in contents if not head.records or _same_run(c, head)])
+    return head.ids, records
 
 
-def _packed(found: dict[str, Any]) -> Any:
-    source = found.get("source")
-    entry = isinstance(source, dict) and "path" in source and "files" in found
-    return json.dumps(found) if entry else found
+def _same_run(a: JournalContent, b: JournalContent) -> bool:
+    return not changed_settings(a.settings, b.settings)
+
+
+def _pack_record(data: dict[str, Any]) -> Any:
+    """Return the record of an image as JSON, other objects as they are."""
+    source = data.get("source")
+    is_record = isinstance(source, dict) and "path" in source and "files" in data
+    return json.dumps(data) if is_record else data
 
 
 def journals(state: Path) -> list[Path]:
-    """Of a shard."""
-    return [path for path in _inside(state) if path.suffix == SUFFIX]
+    """Return the journal files of one shard, sorted."""
+    return [path for path in _list_folder(state) if path.suffix == SUFFIX]
 
 
 def states(folder: Path) -> list[Path]:
-    """Where journals of any run or shard are."""
-    return _inside(folder / STATE)
+    """Return the folders with journals of all runs and shards, sorted."""
+    return _list_folder(folder / STATE)
 
 
-def _inside(folder: Path) -> list[Path]:
-    """Sorted; nothing where the folder is gone, which others may remove at any time."""
+def _list_folder(folder: Path) -> list[Path]:
+    """Return what a folder holds, sorted; nothing if another run has just removed it."""
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
-def count(name: str) -> int:
-    """N in the name of a shard's file or folder; 0 in others."""
-    found = re.fullmatch(r"(?:results\.)?[0-9]+-of-([0-9]+)(?:\.json)?", name)
-    return int(found[1]) if found else 0
+def shard_count(name: str) -> int:
+    """Return N of the name of a shard's file or folder, "I-of-N"; 0 for other names."""
+    match = re.fullmatch(r"(?:results\.)?[0-9]+-of-([0-9]+)(?:\.json)?", name)
+    return int(match[1]) if match else 0
 
 
-def counts(folder: Path) -> set[int]:
-    """Numbers of shards that something is left of."""
-    left = [
+def shard_counts(folder: Path) -> set[int]:
+    """Return the numbers of shards of all runs that left something in a folder."""
+    paths = [
         *folder.glob("results.*.json"),
         *(state for state in states(folder) if journals(state)),
     ]
-    return {count(path.name) for path in left} - {0}
+    return {shard_count(path.name) for path in paths} - {0}

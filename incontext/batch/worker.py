@@ -1,5 +1,6 @@
 """Worker: one of several processes that segment side by side, here or on another machine."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,14 +8,14 @@ from typing import Any
 
 import torch
 
+from incontext.batch.inputs import InputImage
 from incontext.batch.journal import Journal, read_journal
 from incontext.batch.records import journals
 from incontext.batch.segment import write_results
-from incontext.batch.targets import Target
 from incontext.inference.predictor import DTYPES, Predictor
 from incontext.inference.prompt import Prompt
 
-TRIES = 3  # a picture at which a worker was killed so often is given up
+MAX_ATTEMPTS = 3  # an image that killed its worker this often is given up
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,16 @@ class Job:
     options: dict[str, Any]
     threads: int = 1
 
-    def but(self, **changes: Any) -> "Job":
-        """The same with some changes."""
+    def replace(self, **changes: Any) -> "Job":
+        """Return the job with some attributes changed."""
         return replace(self, **changes)
 
 
 class Worker:
-    """Has a predictor and a journal, takes targets.
+    """Has a predictor and a journal, segments the images that it is given.
 
-    One that replaces a killed one finds in the journals what that finished. What it had begun is
-    done again, each picture alone, so that one that kills its worker is known in the end.
+    A worker that replaces a killed one finds in the journals what that finished. What it had begun
+    is done again, each image by itself, so that one that kills its worker is known in the end.
 
     Raises:
         InputError: the checkpoint or the device cannot be used.
@@ -63,37 +64,39 @@ class Worker:
         )
         self.predictor.check_prompt(job.prompt)
         self.prompt = job.prompt.to(self.predictor.device)
-        self.known: dict[str, str] = {}  # name → problem, of what was done before
-        self.begun: dict[str, int] = {}
+        self.earlier_results: dict[str, str] = {}  # name → "" or error text
+        self.attempts = Counter[str]()
         for path in journals(job.state):
-            record = read_journal(path)
-            self.known |= {n: "" for n, text in record.entries.items() if text is not None}
-            self.known |= {n: why for n, (_, why) in record.failed.items()}
-            for name, times in record.begun.items():
-                self.begun[name] = self.begun.get(name, 0) + times
+            content = read_journal(path)
+            finished_names = (n for n, text in content.records.items() if text is not None)
+            self.earlier_results |= dict.fromkeys(finished_names, "")
+            self.earlier_results |= {n: text for n, (_, text) in content.failures.items()}
+            self.attempts += content.attempts
         self.journal = Journal(job.state, job.head)
 
-    def __call__(self, targets: Sequence[Target]) -> list[str]:
-        """Segment these; for each "", or what went wrong.
+    def __call__(self, images: Sequence[InputImage]) -> list[str]:
+        """Segment images; return for each "", or what went wrong.
 
         Raises:
             OSError: results cannot be written.
         """
-        problems = {t.name: self.known[t.name] for t in targets if t.name in self.known}
-        left = [target for target in targets if target.name not in problems]
-        self._write([target for target in left if target.name not in self.begun], problems)
-        for target in left:
-            times = self.begun.get(target.name, 0)
-            if times >= TRIES:
-                text = f"{target.path}: the process that segmented it was killed {times} times"
-                self.journal.fail(target, text)
-                problems[target.name] = text
-            elif times:
-                self._write([target], problems)
-        return [problems[target.name] for target in targets]
+        names = [image.name for image in images if image.name in self.earlier_results]
+        error_texts = {name: self.earlier_results[name] for name in names}
+        unfinished = [image for image in images if image.name not in error_texts]
+        self._write([i for i in unfinished if i.name not in self.attempts], error_texts)
+        for image in unfinished:
+            attempts = self.attempts[image.name]
+            if attempts >= MAX_ATTEMPTS:
+                text = f"{image.path}: the process that segmented it was killed {attempts} times"
+                self.journal.fail(image, text)
+                error_texts[image.name] = text
+            elif attempts:
+                self._write([image], error_texts)
+        return [error_texts[image.name] for image in images]
 
-    def _write(self, targets: Sequence[Target], problems: dict[str, str]) -> None:
+    def _write(self, images: Sequence[InputImage], error_texts: dict[str, str]) -> None:
         write_results(
-            self.predictor, self.prompt, targets, self.job.folder, self.journal,
-            tell=lambda target, text: problems.update({target.name: text}), **self.job.options,
+            self.predictor, self.prompt, images, self.job.folder, self.journal,
+            on_result=lambda image, text: error_texts.update({image.name: text}),
+            **self.job.options,
         )  # fmt: skip

@@ -12,8 +12,8 @@ from incontext.cli.examples import PromptOptions, check_prompt_file
 from incontext.errors import InputError, check_count
 
 if TYPE_CHECKING:
-    from incontext.batch.segment import Tell
-    from incontext.batch.targets import Shard, Target
+    from incontext.batch.inputs import InputImage, Shard
+    from incontext.batch.segment import OnResult
     from incontext.inference.predictor import Predictor
     from incontext.inference.prompt import Prompt
 
@@ -67,12 +67,12 @@ def segment(
     1 some images failed, 2 the input was wrong.
     """
     from incontext.batch.engines import check_engine
-    from incontext.batch.targets import WHOLE, Shard, file_hash, find_targets
+    from incontext.batch.inputs import UNSHARDED, Shard, file_hash, find_images
     from incontext.checkpoints.checkpoint import locate
 
     _check_options(out, tile, batch_size, chunk)
     check_engine(engine, workers)
-    part = Shard.parse(shard) if shard else WHOLE
+    part = Shard.parse(shard) if shard else UNSHARDED
     files = example_options.files()
     if not files and not prompt:
         raise InputError(
@@ -82,7 +82,7 @@ def segment(
     if prompt:
         check_prompt_file(prompt, ctx)
     examples = files.read()
-    chosen_targets = [target for target in find_targets(targets, out) if part.holds(target.name)]
+    chosen_targets = [target for target in find_images(targets, out) if part.holds(target.name)]
     weights = locate(model.checkpoint)
     predictor = model.open(weights, model.dtype)
     encoded_prompt = (
@@ -115,8 +115,8 @@ def _check_options(out: Path, tile: int | None, batch_size: int, chunk: int | No
 
 def _segment_targets(
     engine: str, workers: int | None, predictor: "Predictor", prompt: "Prompt",
-    targets: "list[Target]", out: Path, shard: "Shard", settings: dict[str, Any], overwrite: bool,
-    **options: Any,
+    targets: "list[InputImage]", out: Path, shard: "Shard", settings: dict[str, Any],
+    overwrite: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Segment what is not finished, print a summary of all; exit with 1 where some failed."""
     from incontext.batch.engines import segment_with
@@ -124,13 +124,20 @@ def _segment_targets(
 
     with exclusive_run(out, shard):
         manifest = Manifest.open(out, settings, prompt, overwrite, shard)
-        unfinished = [target for target in targets if not manifest.finished(target)]
+        unfinished = [target for target in targets if not manifest.is_finished(target)]
         if len(unfinished) < len(targets):
             finished_count = len(targets) - len(unfinished)
             typer.echo(f"{finished_count} of {len(targets)} pictures are finished already")
         failures = _run(
-            lambda tell: segment_with(
-                engine, workers, predictor, prompt, unfinished, manifest, tell=tell, **options
+            lambda on_result: segment_with(
+                engine,
+                workers,
+                predictor,
+                prompt,
+                unfinished,
+                manifest,
+                on_result=on_result,
+                **options,
             ),
             len(unfinished),
         )
@@ -143,14 +150,14 @@ def _segment_targets(
         raise typer.Exit(1)
 
 
-def _run(work: "Callable[[Tell], None]", total: int) -> int:
-    """Do `work(tell)` behind a progress bar; return the number of failures that it told."""
+def _run(work: "Callable[[OnResult], None]", total: int) -> int:
+    """Do `work(on_result)` behind a progress bar; return the number of failures that it told."""
     from tqdm import tqdm
 
     failures = 0
     with tqdm(total=total, unit="picture", disable=None) as bar:
 
-        def tell(target: "Target", problem: str) -> None:
+        def on_result(target: "InputImage", problem: str) -> None:
             nonlocal failures
             bar.update()
             if problem:
@@ -158,7 +165,7 @@ def _run(work: "Callable[[Tell], None]", total: int) -> int:
                 bar.write(f"failed: {problem}", file=sys.stderr)
 
         try:
-            work(tell)
+            work(on_result)
         except KeyboardInterrupt:
             bar.write("interrupted; finished files are kept", file=sys.stderr)
             raise typer.Exit(130) from None

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from incontext.batch.records import read_all, sources
+from incontext.batch.records import read_all, record_files
 from incontext.errors import InputError, first_line
 from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, stored_labels
 from incontext.labels.color_mask import Rgb
@@ -74,7 +74,7 @@ def read_results(folder: str | Path) -> Iterator[LabelledImage]:
         InputError: no such results, or a label file that is gone or damaged.
     """
     folder = Path(folder)
-    if not any(path.is_file() for group in sources(folder) for path in group):
+    if not any(path.is_file() for group in record_files(folder) for path in group):
         raise InputError(f"{folder}: no results.json; accepted: a folder of `incontext segment`")
     ids, records = read_all(folder)
     try:

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from incontext import Example, InputError, Predictor
+from incontext.batch.inputs import file_hash, find_images
 from incontext.batch.manifest import Manifest
 from incontext.batch.segment import segment_files
-from incontext.batch.targets import file_hash, find_targets
 from incontext.inference.prompt import Prompt
 from incontext.inference.segmentation import Segmentation
 
@@ -23,13 +23,13 @@ def picture(path: Path, color: str = "red", size: tuple[int, int] = (20, 15)) ->
 
 
 def names(sources: list[object], out: object = "nowhere") -> list[str]:
-    return [target.name for target in find_targets(sources, Path(out))]
+    return [target.name for target in find_images(sources, Path(out))]
 
 
 class TestFindTargets:
     def test_files(self, tmp_path):
         b, a = picture(tmp_path / "b.png"), picture(tmp_path / "a.jpg")
-        targets = find_targets([str(b), a], tmp_path / "out")
+        targets = find_images([str(b), a], tmp_path / "out")
         assert [(t.path, t.name) for t in targets] == [(b, "b"), (a, "a")]
 
     def test_folder_to_any_depth(self, tmp_path):
@@ -65,13 +65,13 @@ class TestFindTargets:
         first, second = picture(tmp_path / "x/a.png"), picture(tmp_path / "y/a.png")
         assert names([tmp_path]) == ["x/a", "y/a"]
         with pytest.raises(InputError, match=r"x/a.png and .*would both be written as a_png"):
-            find_targets([second, first], tmp_path / "out")
+            find_images([second, first], tmp_path / "out")
 
     def test_suffix_in_a_name_collides(self, tmp_path):
         for name in ("a.png", "a.jpg", "a_jpg.png"):
             picture(tmp_path / name)
         with pytest.raises(InputError, match="would both be written as a_jpg"):
-            find_targets([tmp_path], tmp_path / "out")
+            find_images([tmp_path], tmp_path / "out")
 
     def test_names_of_our_own_outputs(self, tmp_path):
         for name in ("a.png", "a.confidence.png", "a.overlay.jpg"):
@@ -89,14 +89,14 @@ class TestFindTargets:
         path = picture(tmp_path / "a.png")
         for source in (tmp_path, path, tmp_path / "*.png"):
             with pytest.raises(InputError, match="lies in the output folder"):
-                find_targets([source], tmp_path)
+                find_images([source], tmp_path)
 
     @pytest.mark.parametrize("source", ["missing.png", "empty", "*.xyz", "text"])
     def test_nothing_found(self, tmp_path, source):
         (tmp_path / "empty").mkdir()
         picture(tmp_path / "a.png")
         with pytest.raises(InputError, match=r"no such file, or no picture in it"):
-            find_targets([tmp_path / "a.png", tmp_path / source], tmp_path / "out")
+            find_images([tmp_path / "a.png", tmp_path / source], tmp_path / "out")
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +123,13 @@ def folder(tmp_path) -> Path:
 
 class TestSegmentFiles:
     def run(self, predictor, prompt, folder, out, settings=None, overwrite=False, **options):
-        targets = find_targets([folder], out)
+        targets = find_images([folder], out)
         manifest = Manifest.open(out, settings or {"a": 1}, prompt, overwrite)
         told = []
-        todo = [t for t in targets if not manifest.finished(t)]
+        todo = [t for t in targets if not manifest.is_finished(t)]
         segment_files(
-            predictor, prompt, todo, manifest, tell=lambda t, text: told.append((t.name, text)),
-            **options,
+            predictor, prompt, todo, manifest,
+            on_result=lambda image, text: told.append((image.name, text)), **options,
         )  # fmt: skip
         return told
 

@@ -14,18 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incontext import InputError
+from incontext.batch.inputs import UNSHARDED, InputImage, Shard
 from incontext.batch.journal import read_journal
 from incontext.batch.manifest import Manifest, exclusive_run
 from incontext.batch.records import read_all
-from incontext.batch.targets import WHOLE, Shard, Target
 from incontext.files import is_locked
 from incontext.inference.prompt import Prompt
 
 SETTINGS = {"a": 1}
 
 
-def target(name: str) -> Target:
-    return Target(Path("/in") / f"{name}.png", name)
+def target(name: str) -> InputImage:
+    return InputImage(Path("/in") / f"{name}.png", name)
 
 
 def entry(name: str, pixels: int = 0) -> dict:
@@ -37,7 +37,9 @@ def entry(name: str, pixels: int = 0) -> dict:
 PROMPT = Prompt((1,), {1: (1, 2, 3)}, {1: "one"}, "semantic", 1, (), "")
 
 
-def opened(folder: Path, shard: Shard = WHOLE, overwrite: bool = False, **changes: int) -> Manifest:
+def opened(
+    folder: Path, shard: Shard = UNSHARDED, overwrite: bool = False, **changes: int
+) -> Manifest:
     return Manifest.open(folder, SETTINGS | changes, PROMPT, overwrite, shard)
 
 
@@ -75,12 +77,12 @@ def test_any_interleaving_cut_off_anywhere(events, cuts, before):
             first.results["a"] = entry("a", 7)
             first.results["z"] = entry("z", 7)
             first.save()
-        writers = [first.journal() for _ in range(3)]
+        writers = [first.open_journal() for _ in range(3)]
         for number, what, name in events:
             if what == "begin":
                 writers[number].begin([target(name)])
             elif what == "done":
-                writers[number].done(target(name), entry(name))
+                writers[number].finish(target(name), entry(name))
             else:
                 writers[number].fail(target(name), "no")
         done, failed = set(), set()
@@ -97,7 +99,7 @@ def test_any_interleaving_cut_off_anywhere(events, cuts, before):
             failed |= {name for name, what in last.items() if what == "failed"}
         expected = done | ({"a", "z"} - (failed - done) if before else set())
         assert set(read_all(folder)[1]) == expected
-        with opened(folder).collecting():
+        with opened(folder).collect_journals():
             pass
         assert names_of(folder / "results.json") == sorted(expected)
         assert not (folder / ".run").exists()
@@ -106,22 +108,22 @@ def test_any_interleaving_cut_off_anywhere(events, cuts, before):
 
 def test_failures_are_kept_until_the_next_run(tmp_path):
     manifest = opened(tmp_path)
-    with manifest.collecting(), manifest.journal() as journal:
+    with manifest.collect_journals(), manifest.open_journal() as journal:
         journal.fail(target("a"), "no")
         journal.fail(target("b"), "no")
-    with manifest.collecting(), manifest.journal() as journal:
-        journal.done(target("b"), entry("b"))
+    with manifest.collect_journals(), manifest.open_journal() as journal:
+        journal.finish(target("b"), entry("b"))
     said = json.loads((tmp_path / "results.json").read_text())
     assert list(said["results"]) == ["b"]
     again = opened(tmp_path)
-    assert again.failed == {}
+    assert again.failures == {}
     assert list(again.results) == ["b"]
 
 
 def test_damaged_journal(tmp_path):
     manifest = opened(tmp_path)
-    with manifest.journal() as journal:
-        journal.done(target("a"), entry("a"))
+    with manifest.open_journal() as journal:
+        journal.finish(target("a"), entry("a"))
     path = journal.path
     path.write_bytes(path.read_bytes() + b"{\n")
     with pytest.raises(InputError, match=r"line 3 is damaged .*delete it, or pass overwrite"):
@@ -133,8 +135,8 @@ def test_damaged_journal(tmp_path):
 
 
 def test_journals_of_other_settings(tmp_path):
-    with opened(tmp_path).journal() as journal:
-        journal.done(target("a"), entry("a"))
+    with opened(tmp_path).open_journal() as journal:
+        journal.finish(target("a"), entry("a"))
     with pytest.raises(InputError, match=r"other settings \(b\)"):
         opened(tmp_path, b=2)
     assert not opened(tmp_path, b=2, overwrite=True).results
@@ -159,9 +161,9 @@ class TestShards:
 
     def fill(self, folder: Path, shard: Shard, pixels: int, **options) -> None:
         manifest = opened(folder, shard, **options)
-        with manifest.collecting(), manifest.journal() as journal:
+        with manifest.collect_journals(), manifest.open_journal() as journal:
             for name in filter(shard.holds, "abcdefgh"):
-                journal.done(target(name), entry(name, pixels))
+                journal.finish(target(name), entry(name, pixels))
 
     def test_beside_each_other_then_joined(self, tmp_path):
         plain = opened(tmp_path)
@@ -179,7 +181,7 @@ class TestShards:
         }
         with pytest.raises(InputError, match=r"2 shards; go on with --shard I/2, or join"):
             opened(tmp_path, Shard(0, 3))
-        with opened(tmp_path).collecting():
+        with opened(tmp_path).collect_journals():
             pass
         assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
         assert dict(opened(tmp_path).results) == found
@@ -187,7 +189,7 @@ class TestShards:
         assert opened(tmp_path).results["y"]["ids"]["1"]["pixels"] == 1
 
     def test_overwritten_with_other_settings(self, tmp_path):
-        self.fill(tmp_path, WHOLE, 1)
+        self.fill(tmp_path, UNSHARDED, 1)
         with pytest.raises(InputError, match="other settings"):
             opened(tmp_path, Shard(0, 2), b=1)
         for index in (0, 1):
@@ -199,7 +201,7 @@ class TestShards:
         with exclusive_run(tmp_path, Shard(0, 2)):
             with exclusive_run(tmp_path, Shard(1, 2)):
                 pass
-            for other in (Shard(0, 2), Shard(0, 3), WHOLE):
+            for other in (Shard(0, 2), Shard(0, 3), UNSHARDED):
                 with (
                     pytest.raises(InputError, match=r"another run .*; wait for it"),
                     exclusive_run(tmp_path, other),
@@ -211,20 +213,31 @@ class TestShards:
 
     @pytest.mark.parametrize(
         ("left", "shard"),
-        [(Shard(0, 2), WHOLE), (WHOLE, Shard(0, 2)), (Shard(1, 3), Shard(0, 2)), (WHOLE, WHOLE)],
+        [
+            (Shard(0, 2), UNSHARDED),
+            (UNSHARDED, Shard(0, 2)),
+            (Shard(1, 3), Shard(0, 2)),
+            (UNSHARDED, UNSHARDED),
+        ],
     )
     def test_workers_of_a_killed_run_are_waited_for(self, tmp_path, left, shard, monkeypatch):
-        journal = opened(tmp_path, left).journal()
+        journal = opened(tmp_path, left).open_journal()
         with monkeypatch.context() as patch:
             patch.setattr("incontext.batch.manifest.PATIENCE", 0)
-            with pytest.raises(InputError, match="are still writing"), exclusive_run(tmp_path, shard):
+            with (
+                pytest.raises(InputError, match="are still writing"),
+                exclusive_run(tmp_path, shard),
+            ):
                 pass
         threading.Timer(0.2, journal.file.close).start()
         with exclusive_run(tmp_path, shard):
             assert journal.file.closed
 
     def test_workers_of_other_shards_are_not_waited_for(self, tmp_path):
-        with opened(tmp_path, Shard(1, 2)).journal() as journal, exclusive_run(tmp_path, Shard(0, 2)):
+        with (
+            opened(tmp_path, Shard(1, 2)).open_journal() as journal,
+            exclusive_run(tmp_path, Shard(0, 2)),
+        ):
             assert not journal.file.closed
 
 
@@ -262,14 +275,14 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_manifest import entry, opened, target
-journal = opened(Path(sys.argv[1])).journal()
+journal = opened(Path(sys.argv[1])).open_journal()
 number = 0
 while True:
     name = f"p{number}"
     journal.begin([target(name)])
     Path(sys.argv[1], f".{name}.png.part").write_text("draft")
     Path(sys.argv[1], f".{name}.png.part").rename(Path(sys.argv[1], f"{name}.png"))
-    journal.done(target(name), entry(name))
+    journal.finish(target(name), entry(name))
     if number == 200:
         print("there", flush=True)
     number += 1
@@ -286,12 +299,12 @@ def test_writer_that_is_killed(tmp_path):
         os.kill(writer.pid, signal.SIGKILL)
     assert not is_locked(path)
     (tmp_path / ".p99999.png.part").write_text("of a picture that was begun")
-    with opened(tmp_path).journal() as journal:
+    with opened(tmp_path).open_journal() as journal:
         journal.begin([target("p99999")])
     record = read_journal(path)
     known = opened(tmp_path)
-    assert len(known.results) == len(record.entries) >= 201
+    assert len(known.results) == len(record.records) >= 201
     assert all((tmp_path / f"{name}.png").is_file() for name in known.results)
     known.save()
-    assert names_of(tmp_path / "results.json") == sorted(record.entries)
+    assert names_of(tmp_path / "results.json") == sorted(record.records)
     assert not list(tmp_path.glob(".*"))

@@ -11,9 +11,9 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from incontext import Coco, InputError, export
+from incontext.batch.inputs import InputImage, fingerprint
 from incontext.batch.manifest import Manifest
-from incontext.batch.segment import describe
-from incontext.batch.targets import Target, fingerprint
+from incontext.batch.segment import result_record
 from incontext.formats import FORMATS
 from incontext.formats.brush_rle import decode, encode
 from incontext.formats.output import link
@@ -54,9 +54,9 @@ def written(tmp_path) -> tuple[Path, dict[str, Segmentation]]:
         source = tmp_path / "pictures" / f"{name}.jpg"
         source.parent.mkdir(parents=True, exist_ok=True)
         one.picture.save(source)
-        target = Target(source, name)
+        target = InputImage(source, name)
         files = one.save(out, name)
-        manifest.results[name] = describe(one, fingerprint(target.path), files, out, [])
+        manifest.results[name] = result_record(one, fingerprint(target.path), files, out, [])
     manifest.save()
     return out, results
 
@@ -251,7 +251,7 @@ def test_geotiff_lies_where_its_picture_lies(tmp_path):
         out, {}, {str(i): {"name": n, "color": COLORS[i]} for i, n in NAMES.items()}
     )
     files = one.save(out, "field")
-    manifest.results["field"] = describe(one, fingerprint(source), files, out, [])
+    manifest.results["field"] = result_record(one, fingerprint(source), files, out, [])
     manifest.save()
     with pytest.raises(InputError, match=r"field\.tif is the segmented picture itself"):
         export(out, "geotiff", tmp_path, overwrite=True)

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from incontext import InputError, Predictor, export, read_examples
-from incontext.batch.segment import Manifest, Target, describe, fingerprint
+from incontext.batch.segment import InputImage, Manifest, fingerprint, result_record
 from incontext.formats.annotated_image import ImageFolder
 from incontext.formats.brush_rle import encode
 from incontext.formats.results import LabelledImage
@@ -51,8 +51,8 @@ def segmented(folder: Path, truth: dict[str, np.ndarray], names=NAMES) -> Path:
             {i: COLORS.get(i, (1, 2, 3)) for i in names}, names,
         )  # fmt: skip
         files = one.save(out, name)
-        manifest.results[name] = describe(
-            one, fingerprint(Target(source, name).path), files, out, []
+        manifest.results[name] = result_record(
+            one, fingerprint(InputImage(source, name).path), files, out, []
         )
     manifest.save()
     return out
