@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.studies.common import ImageSet, binary_ids
-from incontext import Example, Predictor
+from eval.studies.common import ImageSet
+from incontext import Predictor
 
 
 def run(folder: Path, checkpoint: str, sets: Sequence[str], episodes: int) -> None:
-    """Pairs of queries, one with the class and one without; the same examples for both.
+    """Segment pairs of queries, one with the class and one without, by the same examples.
 
     Prints for each set the share of empty masks and the mean area painted in each kind of query,
     and how often presence ranks a query with the class above one without (AUC, 0.5 is chance).
@@ -23,20 +23,20 @@ def run(folder: Path, checkpoint: str, sets: Sequence[str], episodes: int) -> No
         rng = np.random.default_rng(0)
         rows = []
         for _ in range(episodes):
-            index = int(rng.choice([c for c, held in data.holders.items() if len(held) > 1]))
-            shown, query = rng.choice(data.holders[index], 2, replace=False)
-            others = [i for i in range(len(data.images)) if i not in data.holders[index]]
-            if not others:
+            classes = [c for c, numbers in data.images_by_class.items() if len(numbers) > 1]
+            index = int(rng.choice(classes))
+            example, query = rng.choice(data.images_by_class[index], 2, replace=False)
+            negatives = [i for i in range(len(data.images)) if i not in data.images_by_class[index]]
+            if not negatives:
                 continue
-            ids = binary_ids(data.labels[shown], index)
-            prompt = predictor.prompt(Example(data.images[shown], ids, ignore=-1), kind="semantic")
-            pair = [data.images[query], data.images[int(rng.choice(others))]]
-            for present, result in enumerate(predictor.predict(pair, prompt)):
-                rows.append((1 - present, result.mask(1).mean(), result.presence[1]))
+            prompt = predictor.prompt(data.example(example, index), kind="semantic")
+            pair = [data.images[query], data.images[int(rng.choice(negatives))]]
+            for is_absent, result in enumerate(predictor.predict(pair, prompt)):
+                rows.append((is_absent, result.mask(1).mean(), result.presence[1]))
         table = np.array(rows, float)
-        there, absent = table[table[:, 0] == 1], table[table[:, 0] == 0]
-        ranks = there[:, None, 2] - absent[None, :, 2]
+        present, absent = table[table[:, 0] == 0], table[table[:, 0] == 1]
+        ranks = present[:, None, 2] - absent[None, :, 2]
         auc = np.mean((ranks > 0) + 0.5 * (ranks == 0))
-        cells = [f"{100 * np.mean(part[:, 1] == 0):.0f} %" for part in (there, absent)]
-        cells += [f"{100 * part[:, 1].mean():.1f} %" for part in (there, absent)]
+        cells = [f"{100 * np.mean(part[:, 1] == 0):.0f} %" for part in (present, absent)]
+        cells += [f"{100 * part[:, 1].mean():.1f} %" for part in (present, absent)]
         print(f"| {name} | {' | '.join(cells)} | {auc:.2f} |", flush=True)

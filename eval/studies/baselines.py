@@ -1,6 +1,6 @@
-"""What needs no model: copying the example's mask, and nearest neighbor on simple features.
+"""Baselines without a model: copying the example's mask, nearest neighbor on simple features.
 
-Both answer for one binary episode: examples as (picture (S, S, 3) uint8, mask (S, S) bool).
+Both segment one query; examples are pairs of image (S, S, 3) uint8 and mask (S, S) bool.
 """
 
 from collections.abc import Sequence
@@ -11,34 +11,35 @@ import torch
 import torch.nn.functional as F
 from scipy.spatial import KDTree
 
-Picture = np.ndarray[Any, np.dtype[np.uint8]]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 # Weights of RGB (0–1), local contrast (0–1) and position (0–1) in the distance.
 WEIGHTS = (1.0, 1.0, 0.5)
 
 
-def copy_mask(query: Picture, examples: Sequence[tuple[Picture, Mask]]) -> Mask:
-    """The examples' masks, by majority."""
+def copy_mask(query: Pixels, examples: Sequence[tuple[Pixels, Mask]]) -> Mask:
+    """Return the majority of the examples' masks."""
     return np.asarray(np.mean([mask for _, mask in examples], 0) > 0.5)
 
 
-def features(picture: Picture) -> torch.Tensor:
-    """Color, standard deviation of gray in 5×5 pixels, and position: (S·S, 6)."""
-    rgb = torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)
+def features(image: Pixels) -> torch.Tensor:
+    """Return color, standard deviation of gray in 5×5 pixels, and position: (S·S, 6)."""
+    rgb = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)
     gray = F.pad(rgb.mean(0)[None, None], (2, 2, 2, 2), mode="replicate")
     mean, square = F.avg_pool2d(gray, 5, 1), F.avg_pool2d(gray**2, 5, 1)
     contrast = (square - mean**2).clamp(min=0).sqrt()[0]
-    side = torch.linspace(0, 1, picture.shape[0])
+    side = torch.linspace(0, 1, image.shape[0])
     rows, columns = torch.meshgrid(side, side, indexing="ij")
-    color, local, place = WEIGHTS
-    stacked = torch.cat([rgb * color, contrast * local, rows[None] * place, columns[None] * place])
+    color_weight, contrast_weight, place_weight = WEIGHTS
+    position = torch.stack([rows, columns]) * place_weight
+    stacked = torch.cat([rgb * color_weight, contrast * contrast_weight, position])
     return stacked.flatten(1).T
 
 
-def nearest_neighbor(query: Picture, examples: Sequence[tuple[Picture, Mask]]) -> Mask:
-    """Each pixel takes the label of the nearest example pixel in feature space."""
-    known = torch.cat([features(picture) for picture, _ in examples])
+def nearest_neighbor(query: Pixels, examples: Sequence[tuple[Pixels, Mask]]) -> Mask:
+    """Give each pixel the label of the nearest example pixel in feature space."""
+    example_features = torch.cat([features(image) for image, _ in examples])
     labels = np.concatenate([mask.reshape(-1) for _, mask in examples])
-    _, nearest = KDTree(known.numpy()).query(features(query).numpy())
+    _, nearest = KDTree(example_features.numpy()).query(features(query).numpy())
     return np.asarray(labels[nearest].reshape(query.shape[:2]))

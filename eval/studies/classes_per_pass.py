@@ -12,29 +12,28 @@ from incontext.data.pictures import IGNORE_INDEX
 
 
 def run(
-    data: Path, checkpoint: str, limits: Sequence[int], episodes: int, examples: int = 4
+    path: Path, checkpoint: str, limits: Sequence[int], episodes: int, examples: int = 4
 ) -> dict[int, float]:
-    """mIoU over all classes at once, for several limits of classes in one pass.
+    """Return the mIoU over all classes at once for each limit of classes in one pass.
 
-    The same seeded episodes for every limit: `examples` pictures with all their classes and one
-    query, of a set with many classes in each picture.
+    The same seeded episodes for every limit: `examples` images with all their classes and one
+    query, of a set with many classes in each image.
     """
-    labelled = ImageSet.read(data)
+    data = ImageSet.read(path)
     predictor = Predictor.from_pretrained(checkpoint)
     meters = {limit: FewShotIoU() for limit in limits}
     rng = np.random.default_rng(0)
     for _ in range(episodes):
-        *shown, query = rng.choice(len(labelled.images), examples + 1, replace=False)
+        *numbers, query = rng.choice(len(data.images), examples + 1, replace=False)
         pairs = [
-            Example(labelled.images[i], labelled.labels[i].astype(int), ignore=IGNORE_INDEX)
-            for i in shown
+            Example(data.images[i], data.labels[i].astype(int), ignore=IGNORE_INDEX)
+            for i in numbers
         ]
-        truth = labelled.labels[query]
         for limit, meter in meters.items():
             prompt = predictor.prompt(pairs, kind="semantic", classes_per_pass=limit)
-            result = predictor.predict(labelled.images[query], prompt)
+            result = predictor.predict(data.images[query], prompt)
             for index in prompt.ids:
-                meter.add(index, result.mask(index), truth == index, truth == IGNORE_INDEX)
+                meter.add(index, result.mask(index), *data.truth(query, index))
     print("| classes in a pass | mIoU |\n|---|---|")
     for limit, meter in meters.items():
         print(f"| {limit} | {meter.miou():.1f} |")

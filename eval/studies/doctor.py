@@ -1,9 +1,9 @@
-"""`python -m eval doctor`: does the doctor find a planted bad mask, and is its word good?
+"""`python -m eval doctor`: does the doctor find planted bad masks, and does it predict mIoU?
 
-Planted: ten good examples of one class and one whose mask is wrong (another picture's, moved,
-inverted, only a part, or with the surroundings); found is when the doctor names it first and says
-that it hurts. Word: from ten good examples mIoU on new pictures is predicted; is what is measured
-on others within the interval?
+Planted: ten good examples of one class and one whose mask is wrong (another image's, moved,
+inverted, only a part, or with the surroundings). It is found if the doctor ranks it first and calls
+it harmful. Predicted: from ten good examples the doctor predicts the mIoU on new images. The
+prediction holds if the measured mIoU lies within its interval.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from eval.studies.common import ImageSet, binary_ids, still_sets
+from eval.studies.common import ImageSet, set_paths
 from incontext import Example, Predictor
 from incontext.evaluation.confusion import miou
 from incontext.evaluation.doctor import Diagnosis, examine
@@ -20,23 +20,29 @@ from incontext.evaluation.episodes import evaluate
 from incontext.evaluation.labelled_set import LabelledSet
 from incontext.labels.encodings import IdMap, Labels
 
-GOOD = 10  # examples
-QUERIES = 30  # to measure on
+GOOD_EXAMPLES = 10
+QUERIES = 30  # to measure mIoU on
+MIN_SHARE = 0.002  # of an image's pixels that a class has to cover
 FAULTS = ("another's mask", "moved", "inverted", "a part only", "too much")
 
 
-def fault(kind: str, ids: IdMap, other: IdMap) -> IdMap:
-    """A mask (H, W) of 0 and 1, spoiled; `other`: that of another picture, of the same size."""
+def spoil(fault: str, ids: IdMap, foreign_ids: IdMap) -> IdMap:
+    """Spoil a mask (H, W) of 0 and 1.
+
+    Args:
+        fault: one of `FAULTS`.
+        foreign_ids: the mask of another image, of the same size.
+    """
     height, width = ids.shape
-    if kind == "another's mask":
-        return other
-    if kind == "moved":
+    if fault == "another's mask":
+        return foreign_ids
+    if fault == "moved":
         return np.roll(ids, (height // 3, width // 3), (0, 1))
-    if kind == "inverted":
+    if fault == "inverted":
         return np.where(ids < 0, ids, 1 - ids)
     rows, columns = np.nonzero(ids == 1)
     spoiled = ids.copy()
-    if kind == "a part only":
+    if fault == "a part only":
         spoiled[(ids == 1) & (np.arange(height)[:, None] > np.quantile(rows, 0.25))] = 0
         return spoiled
     down, across = max(4, height // 6), max(4, width // 6)
@@ -47,79 +53,81 @@ def fault(kind: str, ids: IdMap, other: IdMap) -> IdMap:
     return spoiled
 
 
-def draw(data: ImageSet, index: int, count: int, seed: int) -> list[int]:
-    """Pictures that hold a class; fewer than asked where there are not so many."""
-    held = np.random.default_rng(seed).permutation(data.holders[index]).tolist()
-    shows = [i for i in held if (data.labels[i] == index).mean() > 0.002]
-    return shows[:count]
+def draw_images(data: ImageSet, index: int, count: int, seed: int) -> list[int]:
+    """Draw up to `count` images that show a class."""
+    order = np.random.default_rng(seed).permutation(data.images_by_class[index]).tolist()
+    return [i for i in order if (data.labels[i] == index).mean() > MIN_SHARE][:count]
 
 
-def class_of(data: ImageSet, count: int, seed: int) -> int:
-    """One of the classes that so many pictures show."""
-    classes = [c for c in sorted(data.holders) if len(draw(data, c, count, seed)) >= count]
+def draw_class(data: ImageSet, count: int, seed: int) -> int:
+    """Return one of the classes with at least `count` images."""
+    classes = [
+        index for index in sorted(data.images_by_class)
+        if len(draw_images(data, index, count, seed)) >= count
+    ]  # fmt: skip
     return classes[seed % len(classes)]
 
 
-def pool_of(data: ImageSet, index: int, chosen: Sequence[int], size: int) -> LabelledSet:
-    """One class against the rest."""
+def labelled_set(data: ImageSet, index: int, numbers: Sequence[int], size: int) -> LabelledSet:
+    """Return images with one class against the rest."""
     return LabelledSet.from_examples(
-        (Example(data.images[i], binary_ids(data.labels[i], index), ignore=-1) for i in chosen),
-        size, sources=[str(i) for i in chosen],
-    )  # fmt: skip
+        (data.example(i, index) for i in numbers), size, sources=[str(i) for i in numbers]
+    )
 
 
-def planted(predictor: Predictor, data: ImageSet, kind: str, seed: int) -> tuple[bool, bool]:
-    """Whether the planted mask was named first, and whether it was called harmful."""
-    index = class_of(data, GOOD + 2, seed)
-    chosen = draw(data, index, GOOD + 2, seed)
-    pool = pool_of(data, index, chosen[: GOOD + 1], predictor.size)
-    last = pool_of(data, index, chosen[-1:], predictor.size)
+def find_planted(predictor: Predictor, data: ImageSet, fault: str, seed: int) -> tuple[bool, bool]:
+    """Return whether the planted mask was ranked first, and whether it was called harmful."""
+    index = draw_class(data, GOOD_EXAMPLES + 2, seed)
+    numbers = draw_images(data, index, GOOD_EXAMPLES + 2, seed)
+    pool = labelled_set(data, index, numbers[: GOOD_EXAMPLES + 1], predictor.size)
+    last = labelled_set(data, index, numbers[-1:], predictor.size)
     at = seed % len(pool)
     truth = pool.example(at).labels.ids
-    spoiled = fault(kind, truth, last.example(0).labels.ids)
+    spoiled = spoil(fault, truth, last.example(0).labels.ids)
     examples = [pool.example(i) for i in range(len(pool))]
     examples[at] = Example.of(examples[at].image, Labels(spoiled))
-    bad = LabelledSet.from_examples(examples, predictor.size, sources=pool.sources)
-    diagnosis = examine(predictor, bad)
+    with_fault = LabelledSet.from_examples(examples, predictor.size, sources=pool.sources)
+    diagnosis = examine(predictor, with_fault)
     first = diagnosis.effects[0].source == pool.sources[at]
     return first, any(e.source == pool.sources[at] for e in diagnosis.harmful)
 
 
-def word(predictor: Predictor, data: ImageSet, seed: int) -> tuple[Diagnosis, float]:
-    """A diagnosis of ten good examples, and what they reach on other pictures."""
-    index = class_of(data, GOOD + 10, seed)
-    chosen = draw(data, index, GOOD + QUERIES, seed)
-    pool = pool_of(data, index, chosen[:GOOD], predictor.size)
-    rest = pool_of(data, index, chosen[GOOD:], predictor.size)
-    prompt = predictor.prompt([pool.example(i) for i in range(len(pool))])
-    return examine(predictor, pool), float(miou(evaluate(predictor, prompt, rest)))
+def predict_miou(predictor: Predictor, data: ImageSet, seed: int) -> tuple[Diagnosis, float]:
+    """Return the diagnosis of ten good examples, and their measured mIoU on other images."""
+    index = draw_class(data, GOOD_EXAMPLES + 10, seed)
+    numbers = draw_images(data, index, GOOD_EXAMPLES + QUERIES, seed)
+    examples = labelled_set(data, index, numbers[:GOOD_EXAMPLES], predictor.size)
+    queries = labelled_set(data, index, numbers[GOOD_EXAMPLES:], predictor.size)
+    prompt = predictor.prompt([examples.example(i) for i in range(len(examples))])
+    return examine(predictor, examples), float(miou(evaluate(predictor, prompt, queries)))
 
 
 def run(
-    folder: Path, checkpoint: str, sets: Sequence[str], trials: int, words: int
+    folder: Path, checkpoint: str, sets: Sequence[str], planted_count: int, predicted_count: int
 ) -> tuple[int, int]:
-    """Print every trial; how many planted masks were found, how often the word was good."""
+    """Print every trial; return how many planted masks were found and predictions held."""
     predictor = Predictor.from_pretrained(checkpoint)
     usable = []
-    for path in still_sets(folder, sets):
+    for path in set_paths(folder, sets):
         data = ImageSet.read(path)
-        if any(len(draw(data, c, 99, 0)) >= GOOD + 10 for c in data.holders):
+        counts = [len(draw_images(data, c, 99, 0)) for c in data.images_by_class]
+        if max(counts, default=0) >= GOOD_EXAMPLES + 10:
             usable.append(data)
-    found = good = 0
-    for number in tqdm(range(trials), desc="planted", disable=None):
-        data, kind = usable[number % len(usable)], FAULTS[number % len(FAULTS)]
-        first, harmful = planted(predictor, data, kind, number)
-        found += first and harmful
-        print(f"planted {number + 1}: {data.name}, {kind}: "
+    found_count = hold_count = 0
+    for number in tqdm(range(planted_count), desc="planted", disable=None):
+        data, fault = usable[number % len(usable)], FAULTS[number % len(FAULTS)]
+        first, harmful = find_planted(predictor, data, fault, number)
+        found_count += first and harmful
+        print(f"planted {number + 1}: {data.name}, {fault}: "
               f"{'named first' if first else 'not first'}, "
               f"{'called harmful' if harmful else 'not called harmful'}", flush=True)  # fmt: skip
-    for number in tqdm(range(words), desc="predicted", disable=None):
+    for number in tqdm(range(predicted_count), desc="predicted", disable=None):
         data = usable[number % len(usable)]
-        diagnosis, measured = word(predictor, data, number)
-        predicted = diagnosis.curve[GOOD]
-        good += measured in predicted
-        print(f"predicted {number + 1}: {data.name}: {predicted}, measured {measured:.1f}, "
-              f"{'inside' if measured in predicted else 'outside'}", flush=True)  # fmt: skip
-    print(f"planted masks found: {found} of {trials}; measured within the interval: "
-          f"{good} of {words}")  # fmt: skip
-    return found, good
+        diagnosis, measured_miou = predict_miou(predictor, data, number)
+        interval = diagnosis.curve[GOOD_EXAMPLES]
+        hold_count += measured_miou in interval
+        print(f"predicted {number + 1}: {data.name}: {interval}, measured {measured_miou:.1f}, "
+              f"{'inside' if measured_miou in interval else 'outside'}", flush=True)  # fmt: skip
+    print(f"planted masks found: {found_count} of {planted_count}; measured within the interval: "
+          f"{hold_count} of {predicted_count}")  # fmt: skip
+    return found_count, hold_count

@@ -1,8 +1,8 @@
 """`python -m eval nearest`: does choosing the examples for each query pay?
 
-For every class of every still-picture set: a pool of examples and queries outside it. A query sees
-k examples of the pool, those nearest to it or as many drawn at random, or the whole pool; in each
-case as many tokens as four whole examples have.
+For every class of every set: a pool of examples, and queries outside it. A query sees k examples of
+the pool, the nearest ones or as many drawn at random, or the whole pool; in each case as many
+tokens as four whole examples have.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,14 @@ import numpy as np
 import torch
 
 from eval.core.metrics import FewShotIoU
-from eval.studies.common import ImageSet, binary_ids, still_sets
-from incontext import Example, Predictor
-from incontext.data.pictures import IGNORE_INDEX
+from eval.studies.common import ImageSet, set_paths
+from incontext import Predictor
 from incontext.errors import InputError
 from incontext.inference.retrieval import Gallery
 
 
-class Drawn(Gallery):
-    """As many examples as the nearest, but drawn at random; the same draws for every batch."""
+class RandomExamples(Gallery):
+    """As many examples as the nearest, but at random; the same ones for every batch."""
 
     def choose(self, asked: torch.Tensor) -> list[torch.Tensor]:
         """See `Gallery.choose`."""
@@ -35,22 +34,25 @@ METHODS = ("random", "nearest", "all")
 
 
 def run(
-    folder: Path, checkpoint: str, sets: Sequence[str], k: int, pool: int, queries: int
+    folder: Path, checkpoint: str, sets: Sequence[str], k: int, pool_size: int, query_count: int
 ) -> dict[str, list[float]]:
     """Print a row a set: mIoU with k at random, the k nearest, and the whole pool."""
     predictor = Predictor.from_pretrained(checkpoint)
     print("| set | pools | " + " | ".join(f"{k} {m}" if m != "all" else m for m in METHODS) + " |")
     print("|---|---|---|---|---|")
     scores: dict[str, list[float]] = {}
-    for path in still_sets(folder, sets):
+    for path in set_paths(folder, sets):
         data = ImageSet.read(path)
         meters = {name: FewShotIoU() for name in METHODS}
-        sizes = [_score(predictor, data, c, k, pool, queries, meters) for c in data.holders]
-        used = [size for size in sizes if size]
-        if not used:
+        sizes = [
+            _score(predictor, data, index, k, pool_size, query_count, meters)
+            for index in data.images_by_class
+        ]
+        sizes = [size for size in sizes if size]
+        if not sizes:
             continue
         scores[data.name] = [meters[name].miou() for name in METHODS]
-        pools = f"{min(used)}–{max(used)}" if len(set(used)) > 1 else str(used[0])
+        pools = f"{min(sizes)}–{max(sizes)}" if len(set(sizes)) > 1 else str(sizes[0])
         row = " | ".join(f"{s:.1f}" for s in scores[data.name])
         print(f"| {data.name} | {pools} | {row} |", flush=True)
     if not scores:
@@ -61,28 +63,22 @@ def run(
 
 
 def _score(
-    predictor: Predictor, data: ImageSet, index: int, k: int, pool: int, queries: int,
+    predictor: Predictor, data: ImageSet, index: int, k: int, pool_size: int, query_count: int,
     meters: dict[str, FewShotIoU],
 ) -> int:  # fmt: skip
-    """Add one class's results; the size of its pool, 0 where there are too few pictures."""
+    """Add one class's results; return the size of its pool, 0 if there are too few images."""
     rng = np.random.default_rng(index)
-    order = rng.permutation(data.holders[index])
-    asked = order[:queries]
-    shown = order[queries : queries + pool]
-    examples = [
-        Example(data.images[i], binary_ids(data.labels[i], index), ignore=-1) for i in shown
-    ]
-    examples = [e for e in examples if e.labels.present]
+    order = rng.permutation(data.images_by_class[index])
+    queries = order[:query_count]
+    examples = data.examples(order[query_count : query_count + pool_size].tolist(), index)
     if len(examples) < 2 * k:
         return 0
-    chosen = predictor.prompt(examples, nearest=k)
-    assert chosen.gallery
-    drawn = replace(chosen, gallery=Drawn(**vars(chosen.gallery)))
-    prompts = (drawn, chosen, predictor.prompt(examples))
+    nearest = predictor.prompt(examples, nearest=k)
+    assert nearest.gallery
+    random = replace(nearest, gallery=RandomExamples(**vars(nearest.gallery)))
+    prompts = (random, nearest, predictor.prompt(examples))
     for name, prompt in zip(METHODS, prompts, strict=True):
-        for query, result in zip(
-            asked, predictor.predict([data.images[i] for i in asked], prompt), strict=True
-        ):
-            truth = data.labels[query]
-            meters[name].add(index, result.mask(1), truth == index, truth == IGNORE_INDEX)
+        results = predictor.predict([data.images[i] for i in queries], prompt)
+        for query, result in zip(queries, results, strict=True):
+            meters[name].add(index, result.mask(1), *data.truth(query, index))
     return len(examples)

@@ -1,7 +1,7 @@
-"""The very same k pictures for everybody: examples as they are, a tuned prompt, a trained U-Net.
+"""The very same k images for all methods: examples as they are, a tuned prompt, a trained U-Net.
 
-Of one class of each set some pictures are drawn as examples and others as queries, once; the
-first k of the examples go to each method, and all are asked for the same queries.
+Of one class of each set some images are drawn as examples and others as queries, once; the first k
+of the examples go to each method, and all methods segment the same queries.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,18 +12,17 @@ import numpy as np
 
 from eval.core.metrics import FewShotIoU, Mask
 from eval.studies import unet
-from eval.studies.common import ImageSet, binary_ids
-from incontext import Example, Predictor, Settings, tune
-from incontext.data.pictures import IGNORE_INDEX
+from eval.studies.common import ImageSet
+from incontext import Predictor, Settings, tune
 
-QUERIES = 20  # of a class, at most
-FEWEST = 4  # queries of a class that counts
-MOST_CLASSES = 1  # of a set: tuning takes minutes
+MAX_QUERIES = 20  # of a class
+MIN_QUERIES = 4  # of a class that counts
+MAX_CLASSES = 1  # of a set: tuning takes minutes
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A class, pictures that may be examples (in order) and queries, by number."""
+    """A class, and the numbers of its images for examples (in order) and for queries."""
 
     index: int
     examples: list[int]
@@ -32,78 +31,80 @@ class Draw:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long is learned."""
+    """How long methods that learn may learn."""
 
     tuning: Settings = Settings()  # noqa: RUF009 (frozen)
     training: int = unet.STEPS
 
 
 DEFAULT = Effort()
-Answers = Iterator[Mask]
-Method = Callable[[Predictor, ImageSet, Draw, int, Effort], Answers]
+Masks = Iterator[Mask]
+Method = Callable[[Predictor, ImageSet, Draw, int, Effort], Masks]
 
 
-def draws(data: ImageSet, most: int) -> list[Draw]:
-    """One of each class with enough pictures for `most` examples, the first such class."""
-    found: list[Draw] = []
-    for index, holders in sorted(data.holders.items()):
-        order = [int(i) for i in np.random.default_rng((0, index)).permutation(holders)]
-        queries = order[most:][:QUERIES]
-        if len(queries) >= FEWEST and len(found) < MOST_CLASSES:
-            found.append(Draw(index, order[:most], queries))
-    return found
+def draw_classes(data: ImageSet, example_count: int) -> list[Draw]:
+    """Draw examples and queries of the first `MAX_CLASSES` classes with enough images."""
+    draws: list[Draw] = []
+    for index, numbers in sorted(data.images_by_class.items()):
+        order = [int(i) for i in np.random.default_rng((0, index)).permutation(numbers)]
+        queries = order[example_count:][:MAX_QUERIES]
+        if len(queries) >= MIN_QUERIES and len(draws) < MAX_CLASSES:
+            draws.append(Draw(index, order[:example_count], queries))
+    return draws
 
 
-def _examples(data: ImageSet, draw: Draw, count: int) -> list[Example]:
-    shown = draw.examples[:count]
-    listed = [
-        Example(data.images[i], binary_ids(data.labels[i], draw.index), ignore=-1) for i in shown
-    ]
-    return [e for e in listed if e.labels.present]
-
-
-def _with_prompt(predictor: Predictor, data: ImageSet, draw: Draw, prompt: Any) -> Answers:
+def _with_prompt(predictor: Predictor, data: ImageSet, draw: Draw, prompt: Any) -> Masks:
     for result in predictor.predict((data.images[i] for i in draw.queries), prompt):
         yield result.mask(1)
 
 
-def as_they_are(
+def with_examples(
     predictor: Predictor, data: ImageSet, draw: Draw, count: int, effort: Effort
-) -> Answers:
-    """A prompt of the examples."""
-    prompt = predictor.prompt(_examples(data, draw, count), thumbnail=False)
+) -> Masks:
+    """Segment by a prompt of the examples."""
+    examples = data.examples(draw.examples[:count], draw.index)
+    prompt = predictor.prompt(examples, thumbnail=False)
     return _with_prompt(predictor, data, draw, prompt)
 
 
-def tuned(predictor: Predictor, data: ImageSet, draw: Draw, count: int, effort: Effort) -> Answers:
-    """A prompt learned from the examples, whatever its verdict."""
-    examples = _examples(data, draw, count)
+def with_tuned_prompt(
+    predictor: Predictor, data: ImageSet, draw: Draw, count: int, effort: Effort
+) -> Masks:
+    """Segment by a prompt tuned on the examples, whether it improves on them or not."""
+    examples = data.examples(draw.examples[:count], draw.index)
     outcome = tune(predictor, examples, settings=effort.tuning, thumbnail=False)
     return _with_prompt(predictor, data, draw, outcome.tuned_prompt)
 
 
-def trained(
+def with_unet(
     predictor: Predictor, data: ImageSet, draw: Draw, count: int, effort: Effort
-) -> Answers:
-    """A small U-Net trained on the examples, see `eval.studies.unet`."""
-    shown = [(data.images[i], binary_ids(data.labels[i], draw.index)) for i in draw.examples]
-    net = unet.fit(shown[:count], steps=effort.training)
+) -> Masks:
+    """Segment by a small U-Net trained on the examples, see `eval.studies.unet`."""
+    numbers = draw.examples[:count]
+    examples = [(data.images[i], data.binary_ids(i, draw.index)) for i in numbers]
+    net = unet.fit(examples, steps=effort.training)
     for query in draw.queries:
-        yield unet.answer(net, data.images[query])
+        yield unet.segment(net, data.images[query])
 
 
-METHODS: dict[str, Method] = {"examples": as_they_are, "tuned": tuned, "U-Net": trained}
+METHODS: dict[str, Method] = {
+    "examples": with_examples, "tuned": with_tuned_prompt, "U-Net": with_unet,
+}  # fmt: skip
 
 
 def score(
-    predictor: Predictor, data: ImageSet, method: str, count: int, most: int,
+    predictor: Predictor, data: ImageSet, method: str, count: int, example_count: int,
     effort: Effort = DEFAULT,
 ) -> list[list[int]]:  # fmt: skip
-    """Rows of `FewShotIoU` over all queries of all draws."""
+    """Return rows of `FewShotIoU` over the queries of all drawn classes.
+
+    Args:
+        count: of the examples, those that the method gets.
+        example_count: examples to draw.
+    """
     meter = FewShotIoU()
-    for draw in draws(data, most):
-        answers = METHODS[method](predictor, data, draw, count, effort)
-        for query, found in zip(draw.queries, answers, strict=True):
-            truth = data.labels[query]
-            meter.add(draw.index, found, truth == draw.index, truth == IGNORE_INDEX)
+    for draw in draw_classes(data, example_count):
+        masks = METHODS[method](predictor, data, draw, count, effort)
+        for query, mask in zip(draw.queries, masks, strict=True):
+            meter.add(draw.index, mask, *data.truth(query, draw.index))
     return meter.rows

@@ -1,6 +1,6 @@
-"""`python -m eval trials`: one change at a time on a small equal budget.
+"""`python -m eval trials`: trainings with one change at a time, on a small equal budget.
 
-Says which changes are worth a long run; the figures are below those of a bundled checkpoint.
+They show which changes are worth a long run; the figures are below those of a bundled checkpoint.
 """
 
 import csv
@@ -24,19 +24,24 @@ from incontext.training.recipe import Run
 from incontext.training.trainer import Trainer
 from incontext.training.validation import Validation
 
-PACE = 40  # steps that say how long a step takes
+PACE_STEPS = 40  # from which the time of a step is estimated
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What differs from the base: fields of the config, the recipe, the mixture, the weights."""
+    """What differs from the base: fields of the config, the recipe, the mixture, the weights.
+
+    Attributes:
+        unread_inputs: inputs that the mixer does not read, see `stop_reading`.
+        init: another checkpoint to begin from; "": none.
+    """
 
     config: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     mixture: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
-    unread: tuple[str, ...] = ()  # inputs that the mixer does not read, see `stop_reading`
-    init: str | None = None  # another checkpoint to begin from; "": none
+    unread_inputs: tuple[str, ...] = ()
+    init: str | None = None
 
 
 TRIALS = {
@@ -78,19 +83,19 @@ VOTING_TRIALS = {
     "mixer 64 wide": Trial({"mixer": [64, 32, 16]}),
     "mixer 160 wide": Trial({"mixer": [160, 64, 16]}),
     "mixer twice as deep": Trial({"mixer_blocks": 4}),
-    "no learned matching": Trial(unread=("matching",)),
-    "no copy path": Trial(unread=("copying",)),
-    "no largest cosines, no prototypes": Trial(unread=("cues",)),
-    "no votes of the query's own cells": Trial(unread=("own",)),
+    "no learned matching": Trial(unread_inputs=("matching",)),
+    "no copy path": Trial(unread_inputs=("copying",)),
+    "no largest cosines, no prototypes": Trial(unread_inputs=("cues",)),
+    "no votes of the query's own cells": Trial(unread_inputs=("own",)),
     "no absent objects": Trial(mixture={"absent": 0.0}),
     "base, another seed": Trial(recipe={"seed": 6}),
 }
 
 
 def stop_reading(model: VotingModel, inputs: tuple[str, ...]) -> None:
-    """Hide inputs from a mixer: their weights are zero and stay so.
+    """Set the weights of some inputs of a mixer to zero and keep them there while it trains.
 
-    They are computed all the same, so that a trial without them is no cheaper.
+    The inputs are computed all the same, so a trial without them is no cheaper.
     """
     mixer = model.mixer
     votes = len(model.levels) * MAPS  # before the maps of the learned matching
@@ -102,45 +107,50 @@ def stop_reading(model: VotingModel, inputs: tuple[str, ...]) -> None:
         "own": [(mixer.own, slice(None))],
     }
     for name in inputs:
-        for layer, which in columns[name]:
-            read = torch.ones_like(layer.weight)
-            read[:, which] = 0
+        for layer, channels in columns[name]:
+            read_mask = torch.ones_like(layer.weight)
+            read_mask[:, channels] = 0
             with torch.no_grad():
-                layer.weight.mul_(read)
+                layer.weight.mul_(read_mask)
 
-            def masked(gradient: Tensor, read: Tensor = read) -> Tensor:
-                return gradient * read
+            def mask_gradient(gradient: Tensor, read_mask: Tensor = read_mask) -> Tensor:
+                return gradient * read_mask
 
-            layer.weight.register_hook(masked)
+            layer.weight.register_hook(mask_gradient)
 
 
 def begin(trial: Trial, base: Run, recipe: Path, init: str | None) -> tuple[Model, Run]:
-    """The model of a trial and what it is trained by."""
+    """Return the model of a trial and the run that trains it.
+
+    Args:
+        recipe: where `base` was read, for messages.
+        init: checkpoint to begin from, unless the trial names another.
+    """
     config = parse_config({**base.config.__dict__, **with_tuples(trial.config)}, recipe)
     mixture = {**base.recipe.mixture.__dict__, **trial.mixture}
-    if trial.mixture.get("weights"):  # of some sets: the others keep theirs
+    if trial.mixture.get("weights"):  # sets that the trial does not name keep their weights
         mixture["weights"] = base.recipe.mixture.weights | trial.mixture["weights"]
-    changed = replace(
+    trial_recipe = replace(
         base.recipe,
         **with_tuples(trial.recipe),
         mixture=Mixture(**mixture),
         weights=Weights(**{**base.recipe.weights.__dict__, **trial.weights}),
     )
-    torch.manual_seed(changed.seed)
+    torch.manual_seed(trial_recipe.seed)
     model = initial_model(config, (init if trial.init is None else trial.init) or None)
-    for part in changed.frozen:
+    for part in trial_recipe.frozen:
         model.get_submodule(part).requires_grad_(False)
     if isinstance(model, VotingModel):
-        stop_reading(model, trial.unread)
-    return model, replace(base, config=config, recipe=changed)
+        stop_reading(model, trial.unread_inputs)
+    return model, replace(base, config=config, recipe=trial_recipe)
 
 
 def train_for(trainer: Trainer, minutes: float) -> None:
-    """Train for so many minutes of CPU time; the first steps say how many steps that is."""
-    start_time, first = time.process_time(), trainer.step
-    trainer.run(PACE)
-    pace = (time.process_time() - start_time) / (PACE - first)
-    steps = max(PACE + 1, round(60 * minutes / pace))
+    """Train for some minutes of CPU time; the pace of the first steps gives the number of steps."""
+    start_time, first_step = time.process_time(), trainer.step
+    trainer.run(PACE_STEPS)
+    pace = (time.process_time() - start_time) / (PACE_STEPS - first_step)
+    steps = max(PACE_STEPS + 1, round(60 * minutes / pace))
     trainer.recipe = replace(trainer.recipe, steps=steps)
     trainer.run()
 
@@ -155,48 +165,58 @@ def run(
     minutes: float = 0,
     init: str | None = None,
 ) -> None:
-    """Train every trial not yet in `out`/trials.csv, judge it with 1 and 4 examples, print it.
+    """Train every trial not yet in `out`/trials.csv; score it with 1 and 4 examples and print it.
 
     Args:
-        minutes: of CPU time, of each; 0: the recipe's steps.
+        minutes: CPU time of each trial; 0: the recipe's steps.
         init: checkpoint that the trials begin from.
+
+    Raises:
+        InputError: an unknown trial.
     """
     base = Run.read(recipe)
-    known = VOTING_TRIALS if base.config.backbone else TRIALS
-    if set(names) - known.keys():
-        raise InputError(f"trials {', '.join(names)}; accepted: {', '.join(known)}")
+    trials = VOTING_TRIALS if base.config.backbone else TRIALS
+    if set(names) - trials.keys():
+        raise InputError(f"trials {', '.join(names)}; accepted: {', '.join(trials)}")
     out.mkdir(parents=True, exist_ok=True)
     table = out / "trials.csv"
-    done = {row["trial"] for row in csv.DictReader(table.open())} if table.exists() else set()
+    finished_trials = (
+        {row["trial"] for row in csv.DictReader(table.open())} if table.exists() else set()
+    )
     size = base.config.image_size
     sets = [load_set(path, base.cache) for path in sorted(train.glob("*.tar"))]
-    judged = [load_set(path, size) for path in sorted(validation.glob("*.tar"))]
-    checks = [
-        Validation([s for s in judged if s.set_type == "semantic"], n, episodes) for n in (1, 4)
-    ]
-    for name in names or list(known):
-        if name in done:
+    val_sets = [load_set(path, size) for path in sorted(validation.glob("*.tar"))]
+    val_sets = [s for s in val_sets if s.set_type == "semantic"]
+    validations = [Validation(val_sets, n, episodes) for n in (1, 4)]
+    for name in names or list(trials):
+        if name in finished_trials:
             continue
-        model, about = begin(known[name], base, recipe, init)
-        trainer = Trainer(model, sets, about.recipe, out / name.replace(" ", "-"))
+        model, trial_run = begin(trials[name], base, recipe, init)
+        trainer = Trainer(model, sets, trial_run.recipe, out / name.replace(" ", "-"))
         start_time = time.process_time()
         if minutes:
             train_for(trainer, minutes)
         else:
             trainer.run()
         seconds = time.process_time() - start_time
-        averaged = trainer.averaged_model()
-        scores = [sum(s.values()) / len(s) for s in (v.score(averaged) for v in checks)]
+        averaged_model = trainer.averaged_model()
+        scores = [v.score(averaged_model) for v in validations]
+        means = [sum(by_set.values()) / len(by_set) for by_set in scores]
         count = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
         row = {
             "trial": name, "learned, M": f"{count:.2f}", "steps": f"{trainer.step}",
             "CPU seconds": f"{seconds:.0f}",
-            "1 example": f"{scores[0]:.1f}", "4 examples": f"{scores[1]:.1f}",
+            "1 example": f"{means[0]:.1f}", "4 examples": f"{means[1]:.1f}",
         }  # fmt: skip
-        new = not table.exists()
-        with table.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        _append(table, row)
         print("| " + " | ".join(row.values()) + " |", flush=True)
+
+
+def _append(table: Path, row: dict[str, str]) -> None:
+    """Append a row to a CSV file, which begins with the names of the columns."""
+    is_new = not table.exists()
+    with table.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)

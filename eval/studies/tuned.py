@@ -1,9 +1,9 @@
-"""`python -m eval tuned`: tuned prompts for sets of labelled pictures, judged on pictures apart.
+"""`python -m eval tuned`: tuned prompts for sets of labelled images, scored on other images.
 
-Of each set some pictures go to `incontext.tune`, as a user would give them; the others are the
-test, which tuning never sees: mIoU over all ids of the set at the pictures' own size, tuned against
-each use of the same pictures untuned. Untuned is what does best on the test itself, so gains are
-not flattered.
+Of each set some images go to `incontext.tune`, as a user would give them; the others are the test
+set, which tuning never sees. The figure is mIoU over all ids of the set at the images' own size,
+tuned against the untuned uses of the same images. The best untuned use is chosen by the test set
+itself, so the gain of tuning is not flattered.
 """
 
 import json
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from eval.studies.bench import SEEN
-from eval.studies.common import ImageSet, still_sets
+from eval.studies.bench import TRAINED_DOMAINS
+from eval.studies.common import ImageSet, set_paths
 from incontext import Example, Predictor
 from incontext.data.pictures import IGNORE_INDEX
 from incontext.evaluation.confusion import Counts, Interval, confusion_counts, interval, miou
@@ -26,33 +26,35 @@ from incontext.tuning.baselines import baseline_prompt
 from incontext.tuning.tune import tune
 from incontext.tuning.tuner import Settings
 
-MOST_LEARNED, MOST_TESTED = 64, 40  # pictures of a set
+MAX_TRAIN_IMAGES, MAX_TEST_IMAGES = 64, 40  # of a set
 COMMAND = "python -m eval tuned --data ../shared/data/validation --out prompts"
 
 
-def divide(data: ImageSet) -> tuple[list[int], list[int]]:
-    """Pictures to learn from (two thirds, at most 64) and to test on (at most 40), by seed 0."""
+def split_images(data: ImageSet) -> tuple[list[int], list[int]]:
+    """Split images by seed 0: two thirds, at most 64, to learn from; at most 40 to test on."""
     order = np.random.default_rng(0).permutation(len(data.images)).tolist()
-    learned = min(MOST_LEARNED, round(len(order) * 2 / 3))
-    return order[:learned], order[learned : learned + MOST_TESTED]
+    count = min(MAX_TRAIN_IMAGES, round(len(order) * 2 / 3))
+    return order[:count], order[count : count + MAX_TEST_IMAGES]
 
 
-def examples_of(data: ImageSet, chosen: Sequence[int]) -> Iterator[Example]:
-    """Pictures with the set's own ids."""
-    for index in chosen:
-        ids = data.labels[index].astype(np.int32)
-        yield Example(data.images[index], ids, ignore=IGNORE_INDEX)
+def examples_with_all_ids(data: ImageSet, numbers: Sequence[int]) -> Iterator[Example]:
+    """Yield images with the set's own ids."""
+    for number in numbers:
+        ids = data.labels[number].astype(np.int32)
+        yield Example(data.images[number], ids, ignore=IGNORE_INDEX)
 
 
-def test(predictor: Predictor, prompt: Prompt, data: ImageSet, chosen: Sequence[int]) -> Counts:
-    """Confusion counts on pictures at their own size."""
+def test_prompt(
+    predictor: Predictor, prompt: Prompt, data: ImageSet, numbers: Sequence[int]
+) -> Counts:
+    """Return confusion counts on images at their own size."""
     ids = sorted(data.classes)
     table = np.zeros(256, np.int64)
     table[ids] = np.arange(1, len(ids) + 1)
     counts = []
-    results = predictor.predict((data.images[i] for i in chosen), prompt)
-    for index, result in zip(chosen, results, strict=True):
-        truth = data.labels[index]
+    results = predictor.predict((data.images[i] for i in numbers), prompt)
+    for number, result in zip(numbers, results, strict=True):
+        truth = data.labels[number]
         counts.append(
             confusion_counts(table[truth], table[result.labels], len(ids), truth == IGNORE_INDEX)
         )
@@ -61,65 +63,74 @@ def test(predictor: Predictor, prompt: Prompt, data: ImageSet, chosen: Sequence[
 
 def run(folder: Path, checkpoint: str, sets: Sequence[str], out: Path, state: Path,
         settings: Settings) -> None:  # fmt: skip
-    """Tune on every set; write the prompts that the verdict recommends, and figures of all."""
+    """Tune on every set; write the prompts that improve on the examples, and figures of all."""
     predictor = Predictor.from_pretrained(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "figures.json"
     figures: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    for source in still_sets(folder, sets):
+    for source in set_paths(folder, sets):
         data = ImageSet.read(source)
-        figures[data.name] = one(predictor, data, out, state / data.name, settings)
+        figures[data.name] = tune_set(predictor, data, out, state / data.name, settings)
         path.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n")
     print(table(figures))
 
 
-def one(
+def tune_set(
     predictor: Predictor, data: ImageSet, out: Path, state: Path, settings: Settings
 ) -> dict[str, Any]:
-    """Tune on one set; its figures."""
-    learned, tested = divide(data)
-    pool = LabelledSet.from_examples(examples_of(data, learned), predictor.size)
-    pool = replace(pool, names={i: data.classes[i] for i in pool.ids})
+    """Tune on one set, write the prompt if it improves on the examples, and return the figures."""
+    train_numbers, test_numbers = split_images(data)
+    train_set = LabelledSet.from_examples(
+        examples_with_all_ids(data, train_numbers), predictor.size
+    )
+    train_set = replace(train_set, names={i: data.classes[i] for i in train_set.ids})
     with tqdm(desc=data.name, disable=None) as bar:
 
-        def tell(what: str, done: int, total: int) -> None:
-            bar.set_description(f"{data.name}: {what} {done}/{total}")
+        def on_progress(step: str, count: int, total: int) -> None:
+            bar.set_description(f"{data.name}: {step} {count}/{total}")
 
-        outcome = tune(predictor, pool, state, settings=settings, thumbnail=False, on_progress=tell)
-    plain = {
-        name: test(
-            predictor, baseline_prompt(predictor, outcome.dataset, name, chosen), data, tested
+        outcome = tune(
+            predictor, train_set, state, settings=settings, thumbnail=False,
+            on_progress=on_progress,
+        )  # fmt: skip
+    baselines = {
+        name: test_prompt(
+            predictor, baseline_prompt(predictor, outcome.dataset, name, examples), data,
+            test_numbers,
         )
-        for name, chosen in outcome.baseline_examples.items()
-    }
-    tuned = test(predictor, outcome.tuned_prompt, data, tested)
-    best = max(plain, key=lambda name: float(miou(plain[name])))
-    gain = interval(tuned, plain[best])
-    found: dict[str, Any] = {
-        "learned": len(learned), "tested": len(tested), "ids": len(pool.ids),
-        "verdict": outcome.comparison.improves, "held_out_gain": rounded(outcome.comparison.gain),
-        "untuned": {name: round(float(miou(c)), 1) for name, c in plain.items()}, "best": best,
-        "tuned": round(float(miou(tuned)), 1),
-        "gain": rounded(gain),
+        for name, examples in outcome.baseline_examples.items()
+    }  # fmt: skip
+    tuned_counts = test_prompt(predictor, outcome.tuned_prompt, data, test_numbers)
+    best = max(baselines, key=lambda name: float(miou(baselines[name])))
+    gain = interval(tuned_counts, baselines[best])
+    figures: dict[str, Any] = {
+        "learned": len(train_numbers), "tested": len(test_numbers), "ids": len(train_set.ids),
+        "verdict": outcome.comparison.improves,
+        "held_out_gain": round_interval(outcome.comparison.gain),
+        "untuned": {name: round(float(miou(c)), 1) for name, c in baselines.items()}, "best": best,
+        "tuned": round(float(miou(tuned_counts)), 1),
+        "gain": round_interval(gain),
     }  # fmt: skip
     (out / f"{data.name}.safetensors").unlink(missing_ok=True)
     if outcome.comparison.improves:
-        said = {"test": {"best untuned": f"{best} {found['untuned'][best]}",
-                         "tuned": found["tuned"], "gain": str(gain), "pictures": len(tested)},
-                "command": f"{COMMAND} --only {data.name}"}  # fmt: skip
-        prompt = replace(outcome.tuned_prompt, made={**outcome.tuned_prompt.made, **said})
+        provenance = {
+            "test": {"best untuned": f"{best} {figures['untuned'][best]}",
+                     "tuned": figures["tuned"], "gain": str(gain), "pictures": len(test_numbers)},
+            "command": f"{COMMAND} --only {data.name}",
+        }  # fmt: skip
+        prompt = replace(outcome.tuned_prompt, made={**outcome.tuned_prompt.made, **provenance})
         file = prompt.save(out / f"{data.name}.safetensors")
-        found["megabytes"] = round(file.stat().st_size / 1e6, 1)
-    return found
+        figures["megabytes"] = round(file.stat().st_size / 1e6, 1)
+    return figures
 
 
-def rounded(interval: Interval) -> dict[str, float]:
-    """An interval as JSON keeps it."""
+def round_interval(interval: Interval) -> dict[str, float]:
+    """Return an interval as JSON keeps it."""
     return {name: round(value, 1) for name, value in vars(interval).items()}
 
 
 def table(figures: dict[str, Any]) -> str:
-    """A row a set, and the means over novel and seen sets."""
+    """Format a row a set, and the means over sets of novel and of trained domains."""
     lines = [
         "| set | ids | learned from | best untuned | mIoU | tuned | gain, 90 % interval | file |",
         "|---|---|---|---|---|---|---|---|",
@@ -132,16 +143,17 @@ def table(figures: dict[str, Any]) -> str:
             f"{row['untuned'][row['best']]} | {row['tuned']} | {gain} | {file} |"
         )
     for title, rows in (
-        ("mean, novel", [r for n, r in figures.items() if n not in SEEN]),
-        ("mean, seen", [r for n, r in figures.items() if n in SEEN]),
+        ("mean, novel", [r for n, r in figures.items() if n not in TRAINED_DOMAINS]),
+        ("mean, seen", [r for n, r in figures.items() if n in TRAINED_DOMAINS]),
     ):
         if rows:
-            best, tuned, gain = (
+            best_mean, tuned_mean, gain_mean = (
                 np.mean([v(r) for r in rows])
                 for v in (
                     lambda r: r["untuned"][r["best"]], lambda r: r["tuned"],
                     lambda r: r["gain"]["value"],
                 )
             )  # fmt: skip
-            lines.append(f"| **{title}** | | | | {best:.1f} | {tuned:.1f} | {gain:+.1f} | |")
+            lines.append(f"| **{title}** | | | | {best_mean:.1f} | {tuned_mean:.1f} | "
+                         f"{gain_mean:+.1f} | |")  # fmt: skip
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A small U-Net trained on the k examples alone: what one would do without in-context learning.
+"""A small U-Net trained on the k examples alone: the alternative to in-context learning.
 
 Plain on purpose: four levels, widths 8 to 64, group norm, binary cross-entropy plus Dice, flips,
 crops and recoloring. For orientation, not tuned.
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from incontext.images.image import resize_nearest
 
-SIZE = 96  # pixels, of training and of answers
-STEPS, BATCH, RATE = 200, 4, 3e-3
+SIZE = 96  # pixels, in training and prediction
+STEPS, BATCH_SIZE, LEARNING_RATE = 200, 4, 3e-3
 WIDTHS = (8, 16, 32, 64)
 Maps = np.ndarray[Any, np.dtype[np.int16]]  # (H, W): 1 object, 0 not, -1 unknown
 
@@ -36,7 +36,7 @@ class UNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Return the logits, (B, 3, S, S) → (B, S, S)."""
         skips = []
         x = (x - 0.5).contiguous(memory_format=torch.channels_last)
         for level, block in enumerate(self.down):
@@ -60,12 +60,12 @@ def fit(examples: Sequence[tuple[Image.Image, Maps]], seed: int = 0, steps: int 
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     net = UNet()
-    optimizer = torch.optim.AdamW(net.parameters(), RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    optimizer = torch.optim.AdamW(net.parameters(), LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
     for _ in range(steps):
-        chosen = rng.integers(len(examples), size=BATCH)
-        pictures, truth = zip(*(_view(rng, *examples[i]) for i in chosen), strict=True)
-        loss = cost(net(torch.stack(pictures)), torch.stack(truth))
+        batch = rng.integers(len(examples), size=BATCH_SIZE)
+        images, truth = zip(*(_view(rng, *examples[i]) for i in batch), strict=True)
+        loss = compute_loss(net(torch.stack(images)), torch.stack(truth))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -73,41 +73,40 @@ def fit(examples: Sequence[tuple[Image.Image, Maps]], seed: int = 0, steps: int 
     return net.eval()
 
 
-def cost(logits: Tensor, truth: Tensor) -> Tensor:
-    """Binary cross-entropy plus one minus Dice, over known pixels; both (B, S, S)."""
-    known = truth >= 0
-    wanted = truth.clamp(min=0).float()
-    entropy = F.binary_cross_entropy_with_logits(logits[known], wanted[known])
-    found = logits.sigmoid() * known
-    overlap = (2 * (found * wanted).sum() + 1) / (found.sum() + wanted.sum() + 1)
+def compute_loss(logits: Tensor, truth: Tensor) -> Tensor:
+    """Return binary cross-entropy plus one minus Dice, over known pixels; both (B, S, S)."""
+    valid_mask = truth >= 0
+    target = truth.clamp(min=0).float()
+    entropy = F.binary_cross_entropy_with_logits(logits[valid_mask], target[valid_mask])
+    probabilities = logits.sigmoid() * valid_mask
+    overlap = (2 * (probabilities * target).sum() + 1) / (probabilities.sum() + target.sum() + 1)
     return entropy + 1 - overlap
 
 
-def _view(rng: np.random.Generator, picture: Image.Image, ids: Maps) -> tuple[Tensor, Tensor]:
-    """A random crop of half the sides or more, flipped and recolored: (3, S, S) and (S, S)."""
+def _view(rng: np.random.Generator, image: Image.Image, ids: Maps) -> tuple[Tensor, Tensor]:
+    """Crop half of the sides or more at random, flip and recolor: (3, S, S) and (S, S)."""
     share = rng.uniform(0.5, 1)
-    width, height = (max(1, round(share * n)) for n in picture.size)
-    left = int(rng.integers(picture.width - width + 1))
-    top = int(rng.integers(picture.height - height + 1))
-    part = picture.crop((left, top, left + width, top + height))
-    seen = _tensor(part)
+    width, height = (max(1, round(share * n)) for n in image.size)
+    x = int(rng.integers(image.width - width + 1))
+    y = int(rng.integers(image.height - height + 1))
+    view = _tensor(image.crop((x, y, x + width, y + height)))
     truth = torch.from_numpy(
-        resize_nearest(ids[top : top + height, left : left + width], (SIZE, SIZE)).copy()
+        resize_nearest(ids[y : y + height, x : x + width], (SIZE, SIZE)).copy()
     )
     for axis in (1, 2):
         if rng.random() < 0.5:
-            seen, truth = seen.flip(axis), truth.flip(axis - 1)
+            view, truth = view.flip(axis), truth.flip(axis - 1)
     gain = torch.from_numpy(rng.uniform(0.8, 1.2, (3, 1, 1))).float()
-    return (seen * gain + float(rng.uniform(-0.1, 0.1))).clamp(0, 1), truth
+    return (view * gain + float(rng.uniform(-0.1, 0.1))).clamp(0, 1), truth
 
 
-def _tensor(picture: Image.Image) -> Tensor:
-    small = picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+def _tensor(image: Image.Image) -> Tensor:
+    small = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.asarray(small, np.float32) / 255).permute(2, 0, 1)
 
 
 @torch.inference_mode()
-def answer(net: UNet, picture: Image.Image) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Mask of a picture in its own size, (H, W) bool."""
-    logits = net(_tensor(picture)[None])[0].numpy()
-    return np.asarray(resize_nearest(logits > 0, (picture.height, picture.width)))
+def segment(net: UNet, image: Image.Image) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return the mask of an image at its own size, (H, W) bool."""
+    logits = net(_tensor(image)[None])[0].numpy()
+    return np.asarray(resize_nearest(logits > 0, (image.height, image.width)))

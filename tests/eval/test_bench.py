@@ -80,7 +80,7 @@ def test_small_unet_learns_from_three_pictures():
     pairs = [picture(rng) for _ in range(4)]
     shown = [(image, (ids > 0).astype(np.int16)) for image, ids in pairs]
     net = unet.fit(shown[:3], steps=40)
-    found, truth = unet.answer(net, shown[3][0]), shown[3][1] == 1
+    found, truth = unet.segment(net, shown[3][0]), shown[3][1] == 1
     assert found.shape == truth.shape
     assert (found & truth).sum() / (found | truth).sum() > 0.8
     again = unet.fit(shown[:3], steps=2)
@@ -94,18 +94,18 @@ def test_unknown_pixels_teach_nothing():
     truth[:, :4] = -1
     changed = logits.clone()
     changed[:, :4] = 9
-    assert torch.equal(unet.cost(logits, truth), unet.cost(changed, truth))
+    assert torch.equal(unet.compute_loss(logits, truth), unet.compute_loss(changed, truth))
 
 
 def test_draws_keep_queries_apart(data):
     squares = ImageSet.read(data / "squares.tar")
-    found = same_images.draws(squares, 4)
+    found = same_images.draw_classes(squares, 4)
     assert [draw.index for draw in found] == [1]
     for draw in found:
         assert len(draw.examples) == 4
         assert len(draw.queries) == 5
         assert not set(draw.examples) & set(draw.queries)
-    assert same_images.draws(squares, 6) == []  # three queries are too few
+    assert same_images.draw_classes(squares, 6) == []  # three queries are too few
 
 
 def test_bench_goes_on(data, tiny_checkpoint, tmp_path, capsys):
