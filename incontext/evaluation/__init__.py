@@ -1,1 +1,1 @@
-"""Evaluation: what examples are worth, measured on labelled pictures."""
+"""Evaluation: what examples are worth, measured on labelled images."""

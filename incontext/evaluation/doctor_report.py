@@ -1,4 +1,4 @@
-"""The doctor's report: lines for the terminal, and a page with pictures."""
+"""The doctor's report: lines for the terminal, and a page with images."""
 
 import base64
 import io
@@ -8,92 +8,93 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from incontext.evaluation.diagnostics import Effect
+from incontext.evaluation.diagnostics import ExampleEffect
 from incontext.evaluation.doctor import Diagnosis
-from incontext.evaluation.labelled_set import Pool
+from incontext.evaluation.labelled_set import LabelledSet
 from incontext.inference.segmentation import write_text
 from incontext.inference.thumbnail import thumbnail
 
-SHOWN = 12  # rows of a list on the terminal
+MAX_ROWS = 12  # of a list on the terminal
 REASONS = {
     "mask": "its mask looks wrong or inconsistent: the others paint something else on it",
     "unlike": "it is unlike the others: pictures asked with it come out worse",
 }
 
 
-def report_lines(found: Diagnosis) -> list[str]:
-    """The report in plain text."""
-    said = [_size(found), "Predicted mIoU on new pictures like these, with 90 % intervals:"]
-    said += [f"  {_examples(n):<13} {value}" for n, value in found.curve.items()]
-    if found.without:
-        said.append(f"  without those that hurt {found.without}")
-    if len(found.classes) > 1:
-        said.append("IoU of each id, all examples shown:")
-        said += [f"  {_id(found.pool, i)}: {value:.1f}" for i, value in found.classes.items()]
-    return said + _problems(found) + [_proposal(found)]
+def report_lines(diagnosis: Diagnosis) -> list[str]:
+    """Return the report in plain text."""
+    lines = [_size(diagnosis), "Predicted mIoU on new pictures like these, with 90 % intervals:"]
+    lines += [f"  {_examples(n):<13} {value}" for n, value in diagnosis.curve.items()]
+    if diagnosis.without_harmful:
+        lines.append(f"  without those that hurt {diagnosis.without_harmful}")
+    if len(diagnosis.classes) > 1:
+        lines.append("IoU of each id, all examples shown:")
+        for index, value in diagnosis.classes.items():
+            lines.append(f"  {_id(diagnosis.dataset, index)}: {value:.1f}")
+    return lines + _problems(diagnosis) + [_proposal(diagnosis)]
 
 
-def _problems(found: Diagnosis) -> list[str]:
-    """What is wrong, a line each."""
-    said = [f"{e.source} hurts: {_why(e)}" for e in found.bad[:SHOWN]]
-    if not said:
-        said.append("No example hurts.")
-    if found.alike:
-        said.append("Most of the pictures are nearly the same, as from a fixed camera.")
-    for one, other, same in [] if found.alike else found.twins[:SHOWN]:
+def _problems(diagnosis: Diagnosis) -> list[str]:
+    """Describe what is wrong, a line each."""
+    dataset = diagnosis.dataset
+    lines = [f"{e.source} hurts: {_reason(e)}" for e in diagnosis.harmful[:MAX_ROWS]]
+    if not lines:
+        lines.append("No example hurts.")
+    if diagnosis.alike:
+        lines.append("Most of the pictures are nearly the same, as from a fixed camera.")
+    for first, second, same in [] if diagnosis.alike else diagnosis.duplicates[:MAX_ROWS]:
         labels = "" if same else ", but their masks differ"
-        said.append(f"{one} and {other} are nearly the same picture{labels}.")
-    for index, taken, share in found.confused[:SHOWN]:
-        said.append(
-            f"{share:.0%} of {_id(found.pool, index)} is painted as {_id(found.pool, taken)}."
+        lines.append(f"{first} and {second} are nearly the same picture{labels}.")
+    for index, painted_as, share in diagnosis.confusions[:MAX_ROWS]:
+        lines.append(f"{share:.0%} of {_id(dataset, index)} is painted as "
+                     f"{_id(dataset, painted_as)}.")  # fmt: skip
+    for index, area, tile_area in diagnosis.small_ids[:MAX_ROWS]:
+        size = dataset.size
+        advice = f"--tile {size} would show {tile_area:.0f}"
+        if tile_area <= 2 * area:
+            advice = "tiles would not help much"
+        lines.append(
+            f"{_id(dataset, index)} usually has {area:.0f} pixels at {size} × {size}, less than "
+            f"a token sees; {advice}."
         )
-    for index, seen, own in found.small[:SHOWN]:
-        tile = found.pool.size
-        helps = (
-            f"--tile {tile} would show {own:.0f}" if own > 2 * seen else "tiles would not help much"
-        )
-        said.append(
-            f"{_id(found.pool, index)} usually has {seen:.0f} pixels at {tile} × {tile}, less than "
-            f"a token sees; {helps}."
-        )
-    return said
+    return lines
 
 
-def _size(found: Diagnosis) -> str:
-    if found.looked_at == found.given:
-        return f"{found.given} examples, ids {', '.join(map(str, found.pool.ids[:20]))}"
-    return f"{found.looked_at} of {found.given} examples that show an object were looked at"
+def _size(diagnosis: Diagnosis) -> str:
+    examined, total = diagnosis.examined_count, diagnosis.given_count
+    if examined == total:
+        return f"{total} examples, ids {', '.join(map(str, diagnosis.dataset.ids[:20]))}"
+    return f"{examined} of {total} examples that show an object were looked at"
 
 
 def _examples(count: int) -> str:
     return f"{count} example{'s' * (count > 1)}"
 
 
-def _id(pool: Pool, index: int) -> str:
-    name = pool.names[index]
+def _id(dataset: LabelledSet, index: int) -> str:
+    name = dataset.names[index]
     return f"id {index}" if name == str(index) else f"id {index} ({name})"
 
 
-def _why(effect: Effect) -> str:
+def _reason(effect: ExampleEffect) -> str:
     return (
         f"{REASONS[effect.why]} (others {effect.gain:+.1f} points with it, its own mask "
         f"{effect.agreement:.1f}, usual {effect.usual:.1f})"
     )
 
 
-def _proposal(found: Diagnosis) -> str:
-    gain = found.best_gain
+def _proposal(diagnosis: Diagnosis) -> str:
+    gain, names = diagnosis.best_gain, ", ".join(diagnosis.best)
     if gain.high - gain.low > 100:
-        return f"Best small subset: {', '.join(found.best)} (too few pictures to say how good)."
+        return f"Best small subset: {names} (too few pictures to say how good)."
     return (
-        f"Best small subset: {', '.join(found.best)} ({gain.value:+.1f} "
-        f"[{gain.low:+.1f}, {gain.high:+.1f}] points against all examples; chosen by these very "
-        "trials)."
+        f"Best small subset: {names} ({gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}] "
+        "points against all examples; chosen by these very trials)."
     )
 
 
-def report_page(found: Diagnosis, path: Path) -> Path:
-    """Write one HTML file that needs no other: table, curve, every example with its labels."""
+def report_page(diagnosis: Diagnosis, path: Path) -> Path:
+    """Write the report as one self-contained HTML file: curve, problems, every example."""
     curve = "".join(
         f"<tr><td>{_examples(n)}</td><td>{value.value:.1f}</td>"
         f"<td>{value.low:.1f} – {value.high:.1f}</td>"
@@ -102,30 +103,31 @@ def report_page(found: Diagnosis, path: Path) -> Path:
         f'<rect x="{2 + 2 * max(0.0, value.low):.0f}" y="4" '
         f'width="{max(1.0, 2 * (min(100.0, value.high) - max(0.0, value.low))):.0f}" height="6"/>'
         f'<circle cx="{2 + 2 * value.value:.0f}" cy="7" r="5"/></svg></td></tr>'
-        for n, value in found.curve.items()
+        for n, value in diagnosis.curve.items()
     )
-    if found.without:
-        curve += f"<tr><td>without those that hurt</td><td colspan=3>{found.without}</td></tr>"
-    problems = "".join(f"<li>{escape(text)}</li>" for text in _problems(found))
+    if diagnosis.without_harmful:
+        without = f"<td colspan=3>{diagnosis.without_harmful}</td>"
+        curve += f"<tr><td>without those that hurt</td>{without}</tr>"
+    problems = "".join(f"<li>{escape(text)}</li>" for text in _problems(diagnosis))
     # Worst first, as `effects` stand.
     cards = "".join(
-        _card(found.pool, number, effect)
-        for number, effect in zip(found.order, found.effects, strict=True)
+        _card(diagnosis.dataset, index, effect)
+        for index, effect in zip(diagnosis.order, diagnosis.effects, strict=True)
     )
     text = PAGE.format(
-        size=escape(_size(found)), curve=curve, problems=problems,
-        proposal=escape(_proposal(found)), cards=cards,
+        size=escape(_size(diagnosis)), curve=curve, problems=problems,
+        proposal=escape(_proposal(diagnosis)), cards=cards,
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_text(path, text)
 
 
-def _card(pool: Pool, number: int, effect: Effect) -> str:
-    """One example: picture, labels over it, figures."""
-    plain = np.asarray(pool.picture(number).resize((96, 96)))
-    both = np.concatenate([plain, thumbnail([pool.example(number)], pool.colors)], 1)
+def _card(dataset: LabelledSet, index: int, effect: ExampleEffect) -> str:
+    """Return the HTML of one example: image, labels over it, figures."""
+    image = np.asarray(dataset.image(index).resize((96, 96)))
+    labels = thumbnail([dataset.example(index)], dataset.colors)
     buffer = io.BytesIO()
-    Image.fromarray(both).save(buffer, "JPEG", quality=85)
+    Image.fromarray(np.concatenate([image, labels], 1)).save(buffer, "JPEG", quality=85)
     source = base64.b64encode(buffer.getvalue()).decode()
     name = escape(effect.source)
     note = f"<p>{escape(REASONS[effect.why])}</p>" if effect.why else ""

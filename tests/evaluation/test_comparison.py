@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from incontext.evaluation.comparison import crossfit, decide, everywhere
+from incontext.evaluation.comparison import best_constant, compare, crossfit
 
 
 def counts_of(scores, area=100):
@@ -23,34 +23,34 @@ def test_choosing_does_not_flatter():
 def test_a_gain_is_told():
     rng = np.random.default_rng(1)
     level = rng.uniform(30, 70, 20)
-    verdict = decide(
+    comparison = compare(
         {"1 example": counts_of(level - 20), "all examples": counts_of(level)},
         [counts_of(level + 2), counts_of(level + 8)],
     )
-    assert verdict.best == "all examples"
-    assert verdict.helps
-    assert 7 < verdict.gain.low <= verdict.gain.value <= verdict.gain.high < 9
-    assert "Use the tuned prompt" in verdict.lines()[-1]
+    assert comparison.best == "all examples"
+    assert comparison.improves
+    assert 7 < comparison.gain.low <= comparison.gain.value <= comparison.gain.high < 9
+    assert "Use the tuned prompt" in comparison.lines()[-1]
 
 
 def test_no_gain_and_unsure_gain():
     rng = np.random.default_rng(2)
     level = rng.uniform(30, 70, 12)
-    worse = decide({"all examples": counts_of(level)}, [counts_of(level - 5)])
-    assert not worse.helps
+    worse = compare({"all examples": counts_of(level)}, [counts_of(level - 5)])
+    assert not worse.improves
     assert "does not help" in worse.lines()[-1]
-    unsure = decide({"all examples": counts_of(level)}, [counts_of(level + rng.normal(1, 20, 12))])
-    assert not unsure.helps
-    tiny = decide({"all examples": counts_of(level)}, [counts_of(level + 0.4)])
-    assert not tiny.helps
+    unsure = compare({"all examples": counts_of(level)}, [counts_of(level + rng.normal(1, 20, 12))])
+    assert not unsure.improves
+    tiny = compare({"all examples": counts_of(level)}, [counts_of(level + 0.4)])
+    assert not tiny.improves
 
 
 def test_painting_everything_is_chance():
     """A tenth of every picture: one id everywhere has an IoU of 10, better than nothing."""
     nothing = counts_of(np.ones(8))
-    blind = everywhere(nothing)
-    verdict = decide({"all examples": nothing}, [blind])
-    assert abs(verdict.tuned.value - 10) < 1e-9
-    assert verdict.gain.low > 5
-    assert not verdict.helps
-    assert "Are the labels right?" in verdict.lines()[-1]
+    blind = best_constant(nothing)
+    comparison = compare({"all examples": nothing}, [blind])
+    assert abs(comparison.tuned.value - 10) < 1e-9
+    assert comparison.gain.low > 5
+    assert not comparison.improves
+    assert "Are the labels right?" in comparison.lines()[-1]

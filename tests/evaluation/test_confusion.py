@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from incontext.evaluation.confusion import Interval, count, interval, iou, miou
+from incontext.evaluation.confusion import Interval, confusion_counts, interval, iou, miou
 
 
 def random_counts(pictures, ids, seed=0):
@@ -18,7 +18,7 @@ def test_count_equals_loops():
     twin = np.zeros((4, 4), int)
     for t, f, out in zip(truth.ravel(), found.ravel(), ignored.ravel(), strict=True):
         twin[t, f] += not out
-    assert np.array_equal(count(truth, found, 3, ignored), twin)
+    assert np.array_equal(confusion_counts(truth, found, 3, ignored), twin)
 
 
 def test_iou_by_hand():

@@ -5,12 +5,25 @@ import pytest
 import torch
 
 from incontext import Example, InputError, Predictor
-from incontext.evaluation.diagnostics import asked_for, confused, effects_of, small_ids, twins
-from incontext.evaluation.doctor import curve, examine, schedule
+from incontext.evaluation.diagnostics import (
+    confusions,
+    discount_missing_ids,
+    example_effects,
+    near_duplicates,
+    predicted_curve,
+    small_ids,
+)
+from incontext.evaluation.doctor import examine
 from incontext.evaluation.doctor_report import report_lines, report_page
-from incontext.evaluation.episodes import Trial
-from incontext.evaluation.labelled_set import Pool
-from incontext.evaluation.subsets import candidates, cover
+from incontext.evaluation.episodes import (
+    Episode,
+    EpisodeRunner,
+    candidate_subsets,
+    covering_subset,
+    evaluate,
+    plan_leave_one_out,
+)
+from incontext.evaluation.labelled_set import LabelledSet
 from incontext.model import SIZES, SegGPT
 
 
@@ -33,7 +46,7 @@ def pool_of(count, ids=1, size=16):
         for index in range(1, ids + 1):
             labels[8 * index : 8 * index + 8] = index
         examples.append(Example(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), labels))
-    return Pool.of(examples, size, sources=[f"p{i}" for i in range(count)])
+    return LabelledSet.from_examples(examples, size, sources=[f"p{i}" for i in range(count)])
 
 
 ONCE = pytest.mark.xdist_group("diagnosis")  # which takes long: made by one worker alone
@@ -50,16 +63,16 @@ def diagnosis():
                             drawn[0][1]))  # fmt: skip
     predictor = Predictor.from_pretrained()
     heard = []
-    pool = Pool.of(examples, predictor.size, names={1: "disc <b>"})
-    found = examine(predictor, pool, tell=lambda *a: heard.append(a))
+    pool = LabelledSet.from_examples(examples, predictor.size, names={1: "disc <b>"})
+    found = examine(predictor, pool, on_progress=lambda *a: heard.append(a))
     assert heard[-1][0] <= heard[-1][1]
     return found
 
 
 @ONCE
 def test_a_bad_mask_is_named(diagnosis):
-    assert [e.source for e in diagnosis.bad] == ["example 5"]
-    assert diagnosis.bad[0].why == "mask"
+    assert [e.source for e in diagnosis.harmful] == ["example 5"]
+    assert diagnosis.harmful[0].why == "mask"
     assert diagnosis.order[0] == 4
     assert "example 5" not in diagnosis.best
 
@@ -68,8 +81,8 @@ def test_a_bad_mask_is_named(diagnosis):
 def test_the_report_says_it(diagnosis, tmp_path):
     text = "\n".join(report_lines(diagnosis))
     assert "example 5 hurts: its mask looks wrong" in text
-    assert diagnosis.without.value > max(v.value for v in diagnosis.curve.values())
-    assert f"without those that hurt {diagnosis.without}" in text
+    assert diagnosis.without_harmful.value > max(v.value for v in diagnosis.curve.values())
+    assert f"without those that hurt {diagnosis.without_harmful}" in text
     assert "7 examples, 1 of them hurt" in repr(diagnosis)
     assert "example 1 and example 7 are nearly the same picture." in text, text
     assert "1 example " in text
@@ -82,29 +95,29 @@ def test_the_report_says_it(diagnosis, tmp_path):
 
 
 def test_twins_are_not_shown_to_each_other():
-    trials, whole = schedule(6, list(range(6)), np.random.default_rng(0), {(1, 4)})
-    assert not any({t.query, *t.shown} >= {1, 4} and t.query in (1, 4) for t in trials)
-    assert set(trials[whole[1]].shown) == {0, 2, 3, 5}
-    assert set(trials[whole[0]].shown) == {1, 2, 3, 4, 5}
-    assert all(t.query not in t.shown for t in trials)
-    assert {len(t.shown) for t in trials} == {1, 2, 4, 5}
+    trials, whole = plan_leave_one_out(6, list(range(6)), np.random.default_rng(0), {(1, 4)})
+    assert not any({t.query, *t.examples} >= {1, 4} and t.query in (1, 4) for t in trials)
+    assert set(trials[whole[1]].examples) == {0, 2, 3, 5}
+    assert set(trials[whole[0]].examples) == {1, 2, 3, 4, 5}
+    assert all(t.query not in t.examples for t in trials)
+    assert {len(t.examples) for t in trials} == {1, 2, 4, 5}
 
 
 def test_effects_are_recovered():
     """From trials whose mIoU is a query's level plus the mean effect of what is shown."""
     rng = np.random.default_rng(0)
     pool = pool_of(8)
-    trials, whole = schedule(8, list(range(8)), rng, set())
+    trials, whole = plan_leave_one_out(8, list(range(8)), rng, set())
     level, effect = rng.uniform(45, 55, 8), np.zeros(8)
     effect[3], level[3] = -30, 10  # a wrong mask
     effect[6] = -20  # unlike the others
-    values = [level[t.query] + effect[list(t.shown)].mean() for t in trials]
+    values = [level[t.query] + effect[list(t.examples)].mean() for t in trials]
     counts = np.array([[[0, 0], [1000 - round(10 * v), round(10 * v)]] for v in values])
-    found, order = effects_of(pool, trials, counts)
+    found, order = example_effects(pool, trials, counts)
     assert order[:2] == [3, 6]
     assert [(e.source, e.why) for e in found if e.why] == [("p3", "mask"), ("p6", "unlike")]
     assert found[0].gain == pytest.approx(-30, abs=4)
-    predicted = curve(trials, whole, counts, 8, 8)
+    predicted = predicted_curve(trials, whole, counts, 8, 8)
     assert sorted(predicted) == [1, 2, 4, 8]
     assert np.mean(values) in predicted[2]
 
@@ -117,14 +130,14 @@ def test_a_rare_id_is_not_blamed():
         labels = np.zeros((64, 64), np.uint8)
         labels[8:24] = 2 if number > 8 else 1  # nine of one id, two of another
         examples.append(Example(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), labels))
-    pool = Pool.of(examples, 16)
-    trials, _ = schedule(11, list(range(11)), rng, set())
+    pool = LabelledSet.from_examples(examples, 16)
+    trials, _ = plan_leave_one_out(11, list(range(11)), rng, set())
     index = [2 if n > 8 else 1 for n in range(11)]
     counts = np.zeros((len(trials), 3, 3), int)
     for n, trial in enumerate(trials):
-        right = any(index[i] == index[trial.query] for i in trial.shown)
+        right = any(index[i] == index[trial.query] for i in trial.examples)
         counts[n, index[trial.query], index[trial.query] if right else 0] = 100
-    found, _ = effects_of(pool, trials, asked_for(pool, trials, counts))
+    found, _ = example_effects(pool, trials, discount_missing_ids(pool, trials, counts))
     assert not any(e.why for e in found)
 
 
@@ -136,7 +149,7 @@ def test_pictures_without_an_object_are_asked():
     examples = [Example(*disc(rng)) for _ in range(4)]
     examples += [Example(disc(rng)[0], np.zeros((96, 96), np.uint8)) for _ in range(2)]
     found = examine(predictor, examples)
-    assert found.given == found.looked_at == 6
+    assert found.given_count == found.examined_count == 6
     assert max(found.curve) == 4
     assert len(found.effects) == 4
 
@@ -164,7 +177,7 @@ def test_confused_ids():
     pool = pool_of(2, ids=3)
     total = np.diag([100, 60, 80, 90])
     total[1, 2], total[2, 0], total[3, 1] = 40, 20, 5
-    assert confused(pool, total) == [(1, 2, 0.4)]
+    assert confusions(pool, total) == [(1, 2, 0.4)]
 
 
 def test_small_ids():
@@ -181,29 +194,27 @@ def test_twins_with_other_masks():
     other = disc(np.random.default_rng(5))
     moved = np.roll(mask, 40, 0)
     examples = [Example(picture, mask), Example(*other), Example(picture, moved)]
-    assert twins(Pool.of(examples, 32)) == [(0, 2, False)]
+    assert near_duplicates(LabelledSet.from_examples(examples, 32)) == [(0, 2, False)]
 
 
 def test_covers_and_candidates():
     pool = pool_of(5, ids=2)
-    assert cover(pool, [3, 1, 0]) == [3]
-    assert cover(pool, [3, 1, 0], 2) == [3, 1]
-    sets = candidates(pool, np.random.default_rng(0))
+    assert covering_subset(pool, [3, 1, 0]) == [3]
+    assert covering_subset(pool, [3, 1, 0], 2) == [3, 1]
+    sets = candidate_subsets(pool, np.random.default_rng(0))
     assert {len(one) for one in sets} == {1, 4}
     assert all(len(set(one)) == len(one) for one in sets)
 
 
 def test_trials_equal_prompts_of_the_same_examples():
     """What is encoded once and chosen from paints as if encoded anew."""
-    from incontext.evaluation.episodes import Trials, judge
-
     torch.manual_seed(0)
     predictor = Predictor.from_pretrained()
     rng = np.random.default_rng(2)
-    pool = Pool.of([Example(*disc(rng)) for _ in range(4)], predictor.size)
-    [counts] = Trials(predictor, pool).run([Trial(0, (1, 3))])
+    pool = LabelledSet.from_examples([Example(*disc(rng)) for _ in range(4)], predictor.size)
+    [counts] = EpisodeRunner(predictor, pool).run([Episode(0, (1, 3))])
     prompt = predictor.prompt([pool.example(1), pool.example(3)], half=True)
-    [expected] = judge(predictor, prompt, pool.subset([0]))
+    [expected] = evaluate(predictor, prompt, pool.subset([0]))
     assert np.abs(counts - expected).max() <= 3
 
 
@@ -225,13 +236,13 @@ def test_too_few():
     rng = np.random.default_rng(0)
     examples = [Example(*disc(rng)), Example(*disc(rng)), Example(disc(rng)[0], np.zeros((96, 96)))]
     with pytest.raises(InputError, match="2 examples show an object"):
-        examine(predictor, Pool.of(examples, predictor.size))
+        examine(predictor, LabelledSet.from_examples(examples, predictor.size))
     with pytest.raises(InputError, match="no example shows an object"):
-        Pool.of([examples[2]], 32)
+        LabelledSet.from_examples([examples[2]], 32)
     with pytest.raises(InputError, match="Example"):
-        Pool.of([3], 32)
+        LabelledSet.from_examples([3], 32)
     mask = np.zeros((96, 96, 3), np.uint8)
     mask[:4] = (200, 0, 0)
     colored = Example(disc(rng)[0], mask)
     with pytest.raises(InputError, match="pass colors"):
-        Pool.of([colored], 32)
+        LabelledSet.from_examples([colored], 32)

@@ -9,9 +9,14 @@ import gradio as gr
 from incontext import examine, report_page
 from incontext.web.jobs import Jobs
 from incontext.web.models import Models
-from incontext.web.page.labelled_images import Inputs, pool_of, share, watched
-from incontext.web.page.session import Desk
-from incontext.web.reporting import told_in
+from incontext.web.page.labelled_images import (
+    Inputs,
+    percent,
+    read_labelled_set,
+    run_in_background,
+)
+from incontext.web.page.session import Session
+from incontext.web.reporting import report_errors_in
 
 
 class Doctor:
@@ -20,59 +25,57 @@ class Doctor:
     def __init__(self, models: Models, jobs: Jobs) -> None:
         self.models, self.jobs = models, jobs
 
-    @told_in(status=1, outputs=4)
+    @report_errors_in(status=1, outputs=4)
     def run(
-        self, pictures: list[str] | None, masks: list[str] | None, own: bool, names: str,
-        checkpoint: str, desk: Desk | None, request: gr.Request,
+        self, pictures: list[str] | None, masks: list[str] | None, include_examples: bool,
+        names: str, checkpoint: str, session: Session | None, request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
-        """Examine, telling how far it is."""
-        desk = Desk.of(desk)
-        with self.jobs.one(request, "long") as stop:
+        """Examine the examples, and show how far it is."""
+        session = Session.resume(session)
+        with self.jobs.run(request, "long") as stop:
             predictor = self.models.get(checkpoint)
-            pool = pool_of(desk, pictures, masks, own, predictor.size, names)
-            said = watched(
+            labelled_set = read_labelled_set(
+                session, pictures, masks, include_examples, predictor.size, names
+            )
+            events = run_in_background(
                 lambda tell: examine(
-                    predictor, pool, tell=lambda done, total: tell("asking", done, total)
+                    predictor, labelled_set, on_progress=lambda done, total: tell("asking", done, total)
                 ),
                 stop,
             )
-            for found in said:
-                if isinstance(found, tuple):
-                    text = f"Asking examples for each other: {share(*found[1:])}"
-                    yield desk, text, gr.skip(), gr.skip()
-            path = report_page(found, desk.new_run() / "report.html")
+            for diagnosis in events:
+                if isinstance(diagnosis, tuple):
+                    text = f"Asking examples for each other: {percent(*diagnosis[1:])}"
+                    yield session, text, gr.skip(), gr.skip()
+            path = report_page(diagnosis, session.new_run() / "report.html")
             yield (
-                desk,
-                headline(found),
-                _framed(path.read_text(encoding="utf-8")),
+                session,
+                headline(diagnosis),
+                _iframe(path.read_text(encoding="utf-8")),
                 gr.update(value=str(path), visible=True),
             )
 
 
-def headline(found: Any) -> str:
-    """The report in two sentences."""
-    hurt = ", ".join(effect.source for effect in found.bad[:4])
-    most = max(found.curve)
-    said = (
-        f"{len(found.bad)} of {found.looked_at} examples hurt: {hurt}"
-        if hurt
-        else ("No example hurts")
-    )
-    return (
-        f"### {said}.\n\nPredicted mIoU on new pictures, with all {most}: {found.curve[most]}."
-        + (f" Without those that hurt: {found.without}." if found.without else "")
-    )
+def headline(diagnosis: Any) -> str:
+    """Return the report in two sentences."""
+    sources = ", ".join(effect.source for effect in diagnosis.harmful[:4])
+    count, summary = max(diagnosis.curve), "No example hurts"
+    if sources:
+        summary = f"{len(diagnosis.harmful)} of {diagnosis.examined_count} examples hurt: {sources}"
+    without = f" Without those that hurt: {diagnosis.without_harmful}." if diagnosis.without_harmful else ""
+    score = diagnosis.curve[count]
+    return f"### {summary}.\n\nPredicted mIoU on new pictures, with all {count}: {score}.{without}"
 
 
-def _framed(page: str) -> str:
-    """A page within the page; nothing in it can run or reach out."""
+def _iframe(page: str) -> str:
+    """Return a page within the page; nothing in it can run or reach out."""
     return (
         '<iframe title="Example report" sandbox="" srcdoc="' + escape(page) + '" '
         'style="width:100%;height:640px;border:0;border-radius:8px;background:Canvas"></iframe>'
     )
 
 
-def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -> None:
+def build(models: Models, jobs: Jobs, session: gr.State, checkpoint: gr.Dropdown) -> None:
     """Lay out the tab and connect it."""
     on = Doctor(models, jobs)
     with gr.Row(equal_height=False):
@@ -90,7 +93,7 @@ def build(models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown) -
             )
     page = gr.HTML(elem_id="report-page")
     go.click(
-        on.run, [*inputs.all, names, checkpoint, desk], [desk, status, page, file],
+        on.run, [*inputs.components, names, checkpoint, session], [session, status, page, file],
         concurrency_limit=None, show_progress_on=status,
         api_visibility="private",
     )  # fmt: skip

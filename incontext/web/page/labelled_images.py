@@ -1,4 +1,4 @@
-"""Labelled pictures: what tuning and the doctor take, and how long jobs are watched."""
+"""Labelled images: what tuning and the doctor take; long jobs in the background."""
 
 import queue
 import threading
@@ -12,63 +12,69 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from incontext import Example, InputError, Pool
-from incontext.web.limits import PICTURES, open_mask, open_picture
+from incontext import Example, InputError, LabelledSet
+from incontext.web.limits import MAX_IMAGES, open_image, open_mask
 from incontext.web.page import sample_data
-from incontext.web.page.painting import names_in_order
+from incontext.web.page.painting import parse_names
 from incontext.web.page.panels import PICTURE_FILES
-from incontext.web.page.session import SIDE, Desk
-from incontext.web.reporting import Stopped, told
+from incontext.web.page.session import SIDE, Session
+from incontext.web.reporting import raise_if_stopped, report_errors
 
-Tell = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]  # stage, done, total
 
 
-def pool_of(
-    desk: Desk, pictures: Sequence[str] | None, masks: Sequence[str] | None, own: bool, size: int,
-    names: str = "",
-) -> Pool:  # fmt: skip
-    """Uploaded pairs, matched by name, and if wanted the examples of the tab of pictures.
+def read_labelled_set(
+    session: Session, pictures: Sequence[str] | None, masks: Sequence[str] | None,
+    include_examples: bool, size: int, names: str = "",
+) -> LabelledSet:  # fmt: skip
+    """Read uploaded pairs, matched by name.
+
+    Args:
+        include_examples: add the examples of the tab "Images".
+        size: of the model, in pixels.
+        names: of the ids, in order, with commas.
 
     Raises:
-        InputError: nothing there, too many, a picture without its mask, or one that is damaged.
+        InputError: no pairs, too many, an image without its mask, or a damaged one.
     """
     pairs = pair_up([Path(p) for p in pictures or []], [Path(m) for m in masks or []])
-    found = [(f"example {n}", shown.example()) for n, shown in enumerate(desk.examples, 1)]
-    found = found if own else []
-    if len(found) + len(pairs) > PICTURES:
-        raise InputError(f"{len(found) + len(pairs)} pictures; accepted here: {PICTURES}")
-    read = read_examples([p for p, _ in pairs], [m for _, m in pairs])
-    found += [(picture.name, one) for (picture, _), one in zip(pairs, read, strict=True)]
-    if not found:
+    drafts = session.examples if include_examples else []
+    count = len(drafts) + len(pairs)
+    if count > MAX_IMAGES:
+        raise InputError(f"{count} pictures; accepted here: {MAX_IMAGES}")
+    sources = [f"example {n}" for n in range(1, len(drafts) + 1)] + [p.name for p, _ in pairs]
+    examples = [draft.example() for draft in drafts]
+    examples += read_examples([p for p, _ in pairs], [m for _, m in pairs])
+    if not examples:
         raise InputError("No labelled pictures yet: add pictures and their masks.")
-    ids = sorted({i for _, example in found for i in example.labels.present})
-    return Pool.of(
-        (example for _, example in found), size, sources=[name for name, _ in found],
-        names=names_in_order(names, [int(i) for i in ids]),
-    )  # fmt: skip
+    ids = sorted({i for example in examples for i in example.labels.present})
+    return LabelledSet.from_examples(
+        examples, size, sources=sources, names=parse_names(names, [int(i) for i in ids])
+    )
 
 
 def read_examples(pictures: Sequence[str | Path], masks: Sequence[str | Path]) -> list[Example]:
-    """Pictures with their masks, in pairs: ids as they are; where one mask holds 255 beside other
-    ids, 255 means unknown in all of them.
+    """Read images with their masks, in pairs. Ids stay as they are; if one mask holds 255 among
+    other ids, 255 means unknown in all of them.
 
     Raises:
         InputError: see `read_example`; a color picture as a mask.
     """
-    ignore = 255 if any(_beside_255(mask) for mask in masks) else None
-    found = []
+    ignore = 255 if any(_has_void(mask) for mask in masks) else None
+    examples = []
     for picture, mask in zip(pictures, masks, strict=True):
-        one = read_example(picture, mask, ignore)
-        if one.labels.discovered:
+        example = read_example(picture, mask, ignore)
+        if example.labels.discovered:
             raise InputError(
                 f"{Path(mask).name}: a color picture; save ids as the numbers of a palette or gray "
                 "PNG, so that they are the same in all masks"
             )
-        found.append(small(one))
-    return found
+        examples.append(shrink(example))
+    return examples
 
 
-def _beside_255(mask: str | Path) -> bool:
+def _has_void(mask: str | Path) -> bool:
+    """Return whether a mask holds 255 among other ids than 0."""
     image = open_mask(mask)
     values = set(np.unique(np.asarray(image)).tolist()) if image.mode in ("L", "P") else set()
     return 255 in values and not values <= {0, 255}
@@ -77,21 +83,26 @@ def _beside_255(mask: str | Path) -> bool:
 def read_example(
     picture: str | Path | Image.Image, mask: str | Path, ignore: int | None = None
 ) -> Example:
-    """A picture and its mask file.
+    """Read an image and its mask file.
 
     Raises:
-        InputError: a file that cannot be read, another size; the mask is named.
+        InputError: a file cannot be read, or the sizes differ; the mask is named.
     """
-    image = picture if isinstance(picture, Image.Image) else open_picture(picture)
-    ignore = 255 if ignore is None and _beside_255(mask) else ignore
+    image = picture if isinstance(picture, Image.Image) else open_image(picture)
+    ignore = 255 if ignore is None and _has_void(mask) else ignore
     try:
         return Example(image, open_mask(mask), ignore=ignore)
     except InputError as error:
         raise InputError(f"{Path(mask).name}: {error}") from None
 
 
-def small(example: Example) -> Example:
-    """At most `SIDE` pixels wide and high: models see less, and many have to fit into memory."""
+def shrink(example: Example) -> Example:
+    """Return an example at most `SIDE` pixels wide and high: models see less, and many have to
+    fit into memory.
+
+    Raises:
+        InputError: nothing would be left of an id.
+    """
     scale = SIDE / max(example.image.size)
     if scale >= 1:
         return example
@@ -99,20 +110,20 @@ def small(example: Example) -> Example:
     size = (width, height)
     ids = Image.fromarray(example.labels.ids).resize(size, Image.Resampling.NEAREST)
     labels = replace(example.labels, ids=np.asarray(ids, np.int32))
-    gone = sorted(set(example.labels.present) - set(labels.present))
-    if gone:
+    lost_ids = sorted(set(example.labels.present) - set(labels.present))
+    if lost_ids:
         raise InputError(
-            f"id {gone[0]} is too small: at {width}×{height}, which is what examples are kept at "
-            "here, nothing is left of it; cut the picture around it"
+            f"id {lost_ids[0]} is too small: at {width}×{height}, which is what examples are kept "
+            "at here, nothing is left of it; cut the picture around it"
         )
     return Example.of(example.image.resize(size, Image.Resampling.BICUBIC), labels)
 
 
 def pair_up(pictures: Sequence[Path], masks: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Each picture with the mask of the same name, whatever its suffix, or NAME_mask, NAME.mask.
+    """Pair each image with the mask of the same name, whatever its suffix, or NAME_mask, NAME.mask.
 
     Raises:
-        InputError: one that has no partner, or a name that is there twice.
+        InputError: a file without a partner, or two masks of one name.
     """
     by_name: dict[str, Path] = {}
     for mask in masks:
@@ -130,49 +141,49 @@ def pair_up(pictures: Sequence[Path], masks: Sequence[Path]) -> list[tuple[Path,
     return pairs
 
 
-def watched(work: Callable[[Tell], Any], stop: threading.Event) -> Iterator[Any]:
-    """Run something long in a thread; yields (what, done, total) as it tells, its result last.
+def run_in_background(work: Callable[[OnProgress], Any], stop: threading.Event) -> Iterator[Any]:
+    """Run `work(on_progress)` in a thread; yields its progress (stage, done, total), then its
+    result.
 
     Raises:
-        Stopped: `stop` was set.
+        JobStopped: `stop` was set.
     """
-    said: queue.Queue[tuple[str, Any]] = queue.Queue()
+    events: queue.Queue[tuple[str, Any]] = queue.Queue()
 
-    def tell(what: str, done: int, total: int) -> None:
-        if stop.is_set():
-            raise Stopped
-        said.put(("told", (what, done, total)))
+    def on_progress(stage: str, done: int, total: int) -> None:
+        raise_if_stopped(stop)
+        events.put(("progress", (stage, done, total)))
 
     def run() -> None:
         try:
-            said.put(("done", work(tell)))
+            events.put(("result", work(on_progress)))
         except BaseException as error:
-            said.put(("failed", error))
+            events.put(("error", error))
 
     threading.Thread(target=run, daemon=True).start()
     last: Any = ("beginning", 0, 1)
     try:
         while True:
-            kind = "told"
+            event = "progress"
             with suppress(queue.Empty):
-                kind, last = said.get(timeout=0.5)
-            while kind == "told" and not said.empty():  # the latest only
-                kind, last = said.get()
-            if kind == "failed":
+                event, last = events.get(timeout=0.5)
+            while event == "progress" and not events.empty():  # the latest only
+                event, last = events.get()
+            if event == "error":
                 raise last
             yield last
-            if kind == "done":
+            if event == "result":
                 return
     finally:
         stop.set()  # where the page was left, the thread ends at its next step
 
 
 class Inputs:
-    """The part of a tab where labelled pictures are given."""
+    """The part of a tab where labelled images are uploaded."""
 
     def __init__(self, key: str) -> None:
         gr.Markdown("### 1. Labelled pictures")
-        self.start = gr.Button("Try: drawn cells, one mask of them wrong", size="sm")
+        self.sample = gr.Button("Try: drawn cells, one mask of them wrong", size="sm")
         self.pictures = gr.File(
             label="Pictures", file_count="multiple", file_types=PICTURE_FILES, height=140,
             elem_id=f"{key}-pictures",
@@ -181,22 +192,22 @@ class Inputs:
             label="Their masks, of the same names",
             file_count="multiple", file_types=PICTURE_FILES, height=140, elem_id=f"{key}-masks",
         )  # fmt: skip
-        self.own = gr.Checkbox(label="Take the examples of the tab “Images” too")
-        self.start.click(ready_cells, None, [self.pictures, self.masks], api_visibility="private")
+        self.include_examples = gr.Checkbox(label="Take the examples of the tab “Images” too")
+        self.sample.click(sample_cells, None, [self.pictures, self.masks], api_visibility="private")
 
     @property
-    def all(self) -> list[gr.components.Component]:
-        """What `pool_of` takes."""
-        return [self.pictures, self.masks, self.own]
+    def components(self) -> list[gr.components.Component]:
+        """The inputs of `read_labelled_set`."""
+        return [self.pictures, self.masks, self.include_examples]
 
 
-@told
-def ready_cells() -> tuple[list[str], list[str]]:
-    """Paths of the drawn set."""
+@report_errors
+def sample_cells() -> tuple[list[str], list[str]]:
+    """Return the paths of the drawn images and of their masks."""
     pictures, masks = sample_data.cells()
     return [str(p) for p in pictures], [str(m) for m in masks]
 
 
-def share(done: int, total: int) -> str:
-    """How far something is."""
+def percent(done: int, total: int) -> str:
+    """Return how far something is, "0%" … "100%"."""
     return f"{np.clip(done / max(1, total), 0, 1):.0%}"
