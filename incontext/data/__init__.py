@@ -1,1 +1,1 @@
-"""Data for training: sets of pictures, plans, views, episodes."""
+"""Data for training: sets of images with labels, and the episodes drawn from them."""

@@ -1,12 +1,12 @@
 """Episodes: examples, a query and the true labels; how they are drawn, composed and colored.
 
-A step is first *planned* (which pictures, crops, classes, colors: cheap, on CPU, by a worker
-process if wanted) and then *rendered* (all pixels at once, where the pictures are kept: GPU or
-CPU). A plan depends on the seed, the step and the episode's number only: runs resume exactly
-without any state, and processes can share a step.
+A step is first *planned* (which images, crops, classes, colors: cheap, on CPU, by a worker process
+if wanted) and then *rendered* (all pixels at once, where the images are kept: GPU or CPU). A plan
+depends on the seed, the step and the episode's number only: runs resume exactly without any state,
+and processes can share a step.
 
 Letters: B episodes, V views of each (N examples, the query last), H W pixels, K classes, C cells,
-S size of the stored pictures.
+S size of the stored images.
 """
 
 import hashlib
@@ -18,11 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from incontext.data.pictures import IGNORE, Ids, PictureSet
+from incontext.data.pictures import IGNORE_INDEX, Ids, PictureSet
 from incontext.data.plan import Cell, Context, Mixture, Plan
-from incontext.data.regions import cut_out, one_part, regions
+from incontext.data.regions import cut_out, find_regions, keep_random_part
 from incontext.data.scenes import draw_scenes
-from incontext.data.views import WHOLE, Window, crop, paste, render, tones
+from incontext.data.views import (
+    FULL_VIEW,
+    Window,
+    color_jitter,
+    paste_objects,
+    random_crop,
+    render,
+    split_view,
+)
 from incontext.labels.coloring import separated_colors
 
 
@@ -33,35 +41,33 @@ class Batch:
     images: Tensor  # (B, V, 3, H, W) in 0–1
     labels: Tensor  # (B, V, H, W) uint8: 0 background, 1 … K, 255 ignore
     colors: Tensor  # (B, K + 1, 3) in 0–1; color of the background first
-    semantic: Tensor  # (B,) bool, the kind that the model is told
+    semantic: Tensor  # (B,) bool, the kind that the model is given
 
     def targets(self) -> Tensor:
-        """Labels painted with the episode's colors: (B, V, 3, H, W) in 0–1; ignore is black."""
-        shown = torch.where(self.labels == IGNORE, 0, self.labels).long()
-        episode = torch.arange(len(shown), device=shown.device).view(-1, 1, 1, 1)
-        return self.colors[episode, shown].permute(0, 1, 4, 2, 3)
+        """Paint the labels in the episode's colors: (B, V, 3, H, W) in 0–1; ignore is black."""
+        ids = torch.where(self.labels == IGNORE_INDEX, 0, self.labels).long()
+        episode = torch.arange(len(ids), device=ids.device).view(-1, 1, 1, 1)
+        return self.colors[episode, ids].permute(0, 1, 4, 2, 3)
 
-    def asked(self) -> Tensor:
-        """Which classes an example shows: (B, K + 1) bool."""
+    def shown_classes(self) -> Tensor:
+        """Return which classes an example shows: (B, K + 1) bool."""
         classes = torch.arange(self.colors.shape[1], device=self.labels.device)
-        shown = self.labels[:, :-1].flatten(1)
-        return (shown[:, None] == classes[:, None]).any(2)
+        example_labels = self.labels[:, :-1].flatten(1)
+        return (example_labels[:, None] == classes[:, None]).any(2)
 
     def part(self, start: int, stop: int) -> "Batch":
-        """Some of the episodes."""
-        chosen = slice(start, stop)
-        return Batch(
-            self.images[chosen], self.labels[chosen], self.colors[chosen], self.semantic[chosen]
-        )
+        """Return some of the episodes."""
+        rows = slice(start, stop)
+        return Batch(self.images[rows], self.labels[rows], self.colors[rows], self.semantic[rows])
 
 
-class Sampler:
-    """Draws batches of episodes from sets of pictures.
+class EpisodeSampler:
+    """Draws batches of episodes from sets of images.
 
     Args:
         sets: at least one, unless all episodes are procedural scenes; all of one size.
         seed: two samplers with the same seed plan the same episodes for a step.
-        device: where the pictures are kept and rendered.
+        device: where the images are kept and rendered.
     """
 
     def __init__(
@@ -72,27 +78,27 @@ class Sampler:
         device: torch.device | str = "cpu",
     ) -> None:
         # A set without labels serves for regions, and for nothing else.
-        self.sets = [s for s in sets if s.holders or mixture.regions]
+        self.sets = [s for s in sets if s.images_by_class or mixture.regions]
         self.mixture, self.seed, self.device = mixture, seed, torch.device(device)
         weights = [mixture.weights.get(s.name, mixture.other) for s in self.sets]
         self.weights = np.array(weights) / sum(weights) if weights else np.zeros(0)
         self.offsets = np.cumsum([0, *(len(s) for s in self.sets)])
         if self.sets:
             labels = torch.cat([s.labels for s in self.sets])
-            self.pictures = torch.cat([s.images for s in self.sets])
-            # From here on the sets are views, so that gigabytes of pictures are held once.
+            self.images = torch.cat([s.images for s in self.sets])
+            # From here on the sets are views, so that gigabytes of images are held once.
             for data, start, end in zip(self.sets, self.offsets, self.offsets[1:], strict=False):
-                data.images, data.labels = self.pictures[start:end], labels[start:end]
+                data.images, data.labels = self.images[start:end], labels[start:end]
             self.labels = labels.numpy()
-            self.bank = self.pictures.to(self.device)
+            self.bank = self.images.to(self.device)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Processes that are spawned plan only: what is kept on a GPU does not travel."""
+        """Leave out what is kept on a GPU: processes that are spawned only plan."""
         return {name: value for name, value in self.__dict__.items() if name != "bank"}
 
     def fingerprint(self) -> str:
-        """What tells these pictures and labels from all others."""
-        parts = (self.pictures.numpy().data, self.labels.data) if self.sets else ()
+        """Return a hash of all images and labels."""
+        parts = (self.images.numpy().data, self.labels.data) if self.sets else ()
         return hashlib.sha256(b"".join(hashlib.sha256(p).digest() for p in parts)).hexdigest()
 
     def batch(self, step: int, episodes: int, examples: int, size: int) -> Batch:
@@ -101,8 +107,7 @@ class Sampler:
 
     def plan(self, step: int, episodes: Sequence[int], examples: int, size: int) -> Plan:
         """Decide the episodes of these numbers in a step; `size` of the views in pixels."""
-        views = examples + 1
-        plan = Plan(views, size, [], {}, torch.empty(0), torch.empty(0))
+        plan = Plan(examples + 1, size, [], {}, torch.empty(0), torch.empty(0))
         colors, semantic = [], []
         for place, number in enumerate(episodes):
             rng = np.random.default_rng((self.seed, step, number))
@@ -113,98 +118,106 @@ class Sampler:
         return plan
 
     def _plan_episode(self, plan: Plan, rng: np.random.Generator, place: int) -> bool:
-        """Add one episode to a plan; answers whether it is of semantic kind."""
+        """Add one episode to a plan; return whether it is of semantic kind."""
         mixture = self.mixture
         if not self.sets or rng.random() < mixture.scenes:
-            drawing = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             absent = bool(rng.random() < mixture.absent)
             count = self._class_count(rng)
-            plan.scenes[place] = draw_scenes(drawing, plan.views, plan.size, count, absent)
+            plan.scenes[place] = draw_scenes(generator, plan.views, plan.size, count, absent)
             return bool(rng.random() < 0.5)
-        most = mixture.classes
-        stitched = most > 1 and rng.random() < mixture.stitched
-        first = self._context(rng, plan.views, most - 1 if stitched else most)
+        max_classes = mixture.classes
+        stitched = max_classes > 1 and rng.random() < mixture.stitched
+        first = self._context(rng, plan.views, max_classes - 1 if stitched else max_classes)
         if not stitched:
-            self._add_views(plan, rng, place, first, 0, [WHOLE] * plan.views)
+            self._add_views(plan, rng, place, first, 0, [FULL_VIEW] * plan.views)
             return first.semantic
-        used = max(int(np.where(m == IGNORE, 0, m).max()) for m in first.labels)
-        second = self._context(rng, plan.views, most - used)
-        sides: list[tuple[Window | None, Window | None]] = [_halves(rng) for _ in range(plan.views)]
+        class_offset = max(int(np.where(m == IGNORE_INDEX, 0, m).max()) for m in first.labels)
+        second = self._context(rng, plan.views, max_classes - class_offset)
+        sides: list[tuple[Window | None, Window | None]] = [
+            split_view(rng) for _ in range(plan.views)
+        ]
         if rng.random() < 0.3:  # the query shows one of the two: the other one is absent
-            sides[-1] = (WHOLE, None) if rng.random() < 0.5 else (None, WHOLE)
-        self._add_views(plan, rng, place, first, 0, [one for one, _ in sides])
-        self._add_views(plan, rng, place, second, used, [other for _, other in sides])
+            sides[-1] = (FULL_VIEW, None) if rng.random() < 0.5 else (None, FULL_VIEW)
+        first_windows, second_windows = zip(*sides, strict=True)
+        self._add_views(plan, rng, place, first, 0, first_windows)
+        self._add_views(plan, rng, place, second, class_offset, second_windows)
         return first.semantic
 
-    def _class_count(self, rng: np.random.Generator, most: int | None = None) -> int:
-        most = self.mixture.classes if most is None else most
-        if most < 2 or rng.random() >= self.mixture.several:
+    def _class_count(self, rng: np.random.Generator, max_classes: int | None = None) -> int:
+        if max_classes is None:
+            max_classes = self.mixture.classes
+        if max_classes < 2 or rng.random() >= self.mixture.several:
             return 1
-        return int(rng.integers(2, most + 1))
+        return int(rng.integers(2, max_classes + 1))
 
-    def _context(self, rng: np.random.Generator, views: int, most: int) -> Context:
-        """Pictures and labels of one context, at most `most` classes."""
+    def _context(self, rng: np.random.Generator, views: int, max_classes: int) -> Context:
+        """Draw images and labels of one context."""
         mixture = self.mixture
         number = int(rng.choice(len(self.sets), p=self.weights))
-        chosen, offset = self.sets[number], int(self.offsets[number])
-        if rng.random() < mixture.regions or not chosen.holders:
-            return self._region_context(rng, offset + int(rng.integers(len(chosen))), views, most)
-        wanted = int(rng.choice(list(chosen.holders)))
-        holders = chosen.holders[wanted]
-        foreign = self._foreign(rng, number, wanted)
-        rows = [offset + int(i) for i in rng.choice(holders, views, len(holders) < views)]
-        single = chosen.kind != "semantic" or rng.random() < mixture.two_views or len(holders) < 2
+        data, offset = self.sets[number], int(self.offsets[number])
+        if rng.random() < mixture.regions or not data.images_by_class:
+            row = offset + int(rng.integers(len(data)))
+            return self._region_context(rng, row, views, max_classes)
+        index = int(rng.choice(list(data.images_by_class)))
+        indices = data.images_by_class[index]
+        negatives = self._draw_negatives(rng, number, index)
+        rows = [offset + int(i) for i in rng.choice(indices, views, len(indices) < views)]
+        single = data.set_type != "semantic" or rng.random() < mixture.two_views or len(indices) < 2
         instance = single and rng.random() < mixture.instances
         if single:
             rows = rows[:1] * views
-        elif rng.random() < mixture.absent and foreign:
-            rows[-1] = int(rng.choice(foreign))
-        asked = [wanted]
+        elif rng.random() < mixture.absent and negatives:
+            rows[-1] = int(rng.choice(negatives))
+        classes = [index]
         if not instance:
-            asked += self._beside(rng, chosen, rows[0], wanted, self._class_count(rng, most) - 1)
-        labels = [self._asked_labels(row, number, asked) for row in rows]
+            extra = self._class_count(rng, max_classes) - 1
+            classes += self._extra_classes(rng, data, rows[0], index, extra)
+        labels = [self._map_labels(row, number, classes) for row in rows]
         if instance:
-            labels = [one_part(rng, labels[0])] * views
+            labels = [keep_random_part(rng, labels[0])] * views
         if rng.random() < mixture.emptied:
-            labels = [np.where(m == IGNORE, m, 0).astype(np.uint8) for m in labels]
-        return Context(rows, labels, not instance, foreign)
+            labels = [np.where(m == IGNORE_INDEX, m, 0).astype(np.uint8) for m in labels]
+        return Context(rows, labels, not instance, negatives)
 
-    def _region_context(self, rng: np.random.Generator, row: int, views: int, most: int) -> Context:
-        picture = self.pictures[row].permute(1, 2, 0).numpy()
-        labels = regions(rng, picture, self._class_count(rng, most))
-        others = [int(i) for i in rng.integers(len(self.labels), size=4)]
-        return Context([row] * views, [labels] * views, bool(rng.random() < 0.5), others)
+    def _region_context(
+        self, rng: np.random.Generator, row: int, views: int, max_classes: int
+    ) -> Context:
+        image = self.images[row].permute(1, 2, 0).numpy()
+        labels = find_regions(rng, image, self._class_count(rng, max_classes))
+        negatives = [int(i) for i in rng.integers(len(self.labels), size=4)]
+        return Context([row] * views, [labels] * views, bool(rng.random() < 0.5), negatives)
 
-    def _asked_labels(self, row: int, number: int, asked: list[int]) -> Ids:
-        """Labels of a row of the bank in terms of the asked classes of one set."""
-        mapped = np.zeros(256, np.uint8)
-        mapped[IGNORE] = IGNORE
+    def _map_labels(self, row: int, number: int, classes: list[int]) -> Ids:
+        """Return a row's labels with `classes` of set `number` as 1, 2, …, and others as 0."""
+        table = np.zeros(256, np.uint8)
+        table[IGNORE_INDEX] = IGNORE_INDEX
         if self.offsets[number] <= row < self.offsets[number + 1]:
-            mapped[asked] = np.arange(1, len(asked) + 1)
-        return mapped[self.labels[row]]
+            table[classes] = np.arange(1, len(classes) + 1)
+        return table[self.labels[row]]
 
-    def _beside(
-        self, rng: np.random.Generator, chosen: PictureSet, row: int, wanted: int, more: int
+    def _extra_classes(
+        self, rng: np.random.Generator, data: PictureSet, row: int, index: int, count: int
     ) -> list[int]:
-        """Classes asked beside: the first example must show them, the query need not."""
-        if more < 1:
+        """Draw up to `count` more classes that the first example shows; the query may lack them."""
+        if count < 1:
             return []
-        there = np.unique(self.labels[row]).tolist()
-        there = [c for c in there if c != wanted and c in chosen.holders]
-        return [int(c) for c in rng.permutation(there)[:more]]
+        candidates = np.unique(self.labels[row]).tolist()
+        candidates = [c for c in candidates if c != index and c in data.images_by_class]
+        return [int(c) for c in rng.permutation(candidates)[:count]]
 
-    def _foreign(self, rng: np.random.Generator, number: int, wanted: int) -> list[int]:
-        """A few rows of the bank that do not hold a class: of its set, or of another domain."""
-        chosen, found = self.sets[number], list[int]()
-        if chosen.kind == "semantic":
-            tried = rng.integers(len(chosen), size=6) + self.offsets[number]
-            found = [int(i) for i in tried if not (self.labels[i] == wanted).any()]
-        others = [i for i, s in enumerate(self.sets) if s.domain and s.domain != chosen.domain]
-        if chosen.domain and others and (not found or rng.random() < 0.3):
-            other = int(rng.choice(others))
-            picked = rng.integers(len(self.sets[other]), size=3) + self.offsets[other]
-            found += [int(i) for i in picked]
-        return found
+    def _draw_negatives(self, rng: np.random.Generator, number: int, index: int) -> list[int]:
+        """Draw a few rows of the bank without a class: of its set, or of another domain."""
+        data, negatives = self.sets[number], list[int]()
+        if data.set_type == "semantic":
+            rows = rng.integers(len(data), size=6) + self.offsets[number]
+            negatives = [int(i) for i in rows if not (self.labels[i] == index).any()]
+        foreign_sets = [i for i, s in enumerate(self.sets) if s.domain and s.domain != data.domain]
+        if data.domain and foreign_sets and (not negatives or rng.random() < 0.3):
+            foreign = int(rng.choice(foreign_sets))
+            rows = rng.integers(len(self.sets[foreign]), size=3) + self.offsets[foreign]
+            negatives += [int(i) for i in rows]
+        return negatives
 
     def _add_views(
         self,
@@ -212,82 +225,75 @@ class Sampler:
         rng: np.random.Generator,
         place: int,
         context: Context,
-        used: int,
+        class_offset: int,
         windows: Sequence[Window | None],
     ) -> None:
-        """Crop and recolor a context's pictures into windows of the episode's views.
+        """Crop and jitter a context's images into windows of the episode's views.
 
-        Ids are raised by `used`, so that two contexts share a coloring.
+        Ids are raised by `class_offset`, so that two contexts share a coloring.
         """
-        tone = tones(rng, plan.views)
-        pasting = bool(context.foreign) and rng.random() < self.mixture.pasted
+        jitter = color_jitter(rng, plan.views)
+        pasting = bool(context.negatives) and rng.random() < self.mixture.pasted
         for view, window in enumerate(windows):
-            labels, behind = context.labels[view], -1
+            labels, background = context.labels[view], -1
             if pasting and rng.random() < 0.7:
-                inside = (labels > 0) & (labels != IGNORE)
+                inside = (labels > 0) & (labels != IGNORE_INDEX)
                 if 0.01 < inside.mean() < 0.7:
-                    labels, behind = cut_out(labels), int(rng.choice(context.foreign))
-            if used:
-                labels = np.where((labels > 0) & (labels != IGNORE), labels + used, labels)
+                    labels, background = cut_out(labels), int(rng.choice(context.negatives))
+            if class_offset:
+                inside = (labels > 0) & (labels != IGNORE_INDEX)
+                labels = np.where(inside, labels + class_offset, labels)
             if window is None:
                 continue
-            mapped = crop(rng, labels, self.mixture.min_area, window)
+            affine = random_crop(rng, labels, self.mixture.min_area, window)
+            row = context.rows[view]
             plan.cells.append(
-                Cell(place, view, context.rows[view], behind, labels, mapped, tone[view], window)
+                Cell(place, view, row, background, labels, affine, jitter[view], window)
             )
 
     def render(self, plan: Plan) -> Batch:
-        """The pixels of a plan, on the sampler's device."""
+        """Render the pixels of a plan on the sampler's device."""
         episodes, views, size = len(plan.colors), plan.views, plan.size
         images = torch.empty(episodes, views, 3, size, size, device=self.device)
         labels = torch.zeros(episodes, views, size, size, dtype=torch.uint8, device=self.device)
-        for place, (drawn, ids) in plan.scenes.items():
-            images[place], labels[place] = drawn.to(self.device), ids.to(self.device)
+        for place, (scene_images, ids) in plan.scenes.items():
+            images[place], labels[place] = scene_images.to(self.device), ids.to(self.device)
         if plan.cells:
             self._render_cells(plan, images, labels)
-        drop_unshown(labels, self.mixture.classes)
+        erase_unshown_classes(labels, self.mixture.classes)
         return Batch(images, labels, plan.colors.to(self.device), plan.semantic.to(self.device))
 
     def _render_cells(self, plan: Plan, images: Tensor, labels: Tensor) -> None:
         cells = plan.cells
         ids = torch.from_numpy(np.stack([c.labels for c in cells])).to(self.device)
-        pictures = self.bank[torch.tensor([c.source for c in cells], device=self.device)] / 255
-        pasted = [i for i, c in enumerate(cells) if c.behind >= 0]
-        if pasted:
-            at = torch.tensor(pasted, device=self.device)
-            rows = torch.tensor([cells[i].behind for i in pasted], device=self.device)
-            pictures[at] = paste(pictures[at], ids[at], self.bank[rows] / 255)
-        maps, tone = (
+        sources = self.bank[torch.tensor([c.source for c in cells], device=self.device)] / 255
+        pasted_cells = [i for i, c in enumerate(cells) if c.background >= 0]
+        if pasted_cells:
+            rows = torch.tensor([cells[i].background for i in pasted_cells], device=self.device)
+            where = torch.tensor(pasted_cells, device=self.device)
+            sources[where] = paste_objects(sources[where], ids[where], self.bank[rows] / 255)
+        affines, jitter = (
             torch.from_numpy(np.stack(parts)).to(self.device)
-            for parts in ([c.map for c in cells], [c.tone for c in cells])
+            for parts in ([c.affine for c in cells], [c.jitter for c in cells])
         )
-        seen, where = render(pictures, ids, maps, tone, plan.size)
-        whole = [i for i, c in enumerate(cells) if c.window == WHOLE]
-        place = [cells[i].episode for i in whole], [cells[i].view for i in whole]
-        images[place], labels[place] = seen[whole], where[whole]
+        views, view_labels = render(sources, ids, affines, jitter, plan.size)
+        full = [i for i, c in enumerate(cells) if c.window == FULL_VIEW]
+        places = [cells[i].episode for i in full], [cells[i].view for i in full]
+        images[places], labels[places] = views[full], view_labels[full]
         for index, cell in enumerate(cells):
-            if cell.window != WHOLE:
+            if cell.window != FULL_VIEW:
                 down, right = cell.window.pixels(plan.size)
-                images[cell.episode, cell.view, :, down, right] = seen[index, :, down, right]
-                labels[cell.episode, cell.view, down, right] = where[index, down, right]
+                images[cell.episode, cell.view, :, down, right] = views[index, :, down, right]
+                labels[cell.episode, cell.view, down, right] = view_labels[index, down, right]
 
 
-def drop_unshown(labels: Tensor, classes: int) -> None:
-    """Classes that no example shows become background in the query: they cannot be known.
+def erase_unshown_classes(labels: Tensor, classes: int) -> None:
+    """Make classes that no example shows background in the query: they cannot be known.
 
-    `labels` (B, V, H, W) uint8 is changed in place.
+    Args:
+        labels: (B, V, H, W) uint8, changed in place.
     """
     query = labels[:, -1]
     for index in range(1, classes + 1):
         shown = (labels[:, :-1] == index).flatten(1).any(1)
         query[(query == index) & ~shown[:, None, None]] = 0
-
-
-def _halves(rng: np.random.Generator) -> tuple[Window, Window]:
-    """A view cut in two, side by side or one above the other, in random order."""
-    at = float(rng.choice([-0.25, 0.0, 0.25]))
-    if rng.random() < 0.5:
-        parts = Window(right=at), Window(left=at)
-    else:
-        parts = Window(bottom=at), Window(top=at)
-    return parts if rng.random() < 0.5 else parts[::-1]

@@ -1,4 +1,4 @@
-"""Sets of pictures with labels: reading them, and holding them at one size for training."""
+"""Sets of images with labels: reading them, and holding them at one size for training."""
 
 import io
 import json
@@ -19,84 +19,86 @@ from incontext.images.image import read_image, resize_nearest
 
 Ids = np.ndarray[Any, np.dtype[np.uint8]]
 
-IGNORE = 255  # label of pixels that are neither judged nor shown as anything
-KINDS = ("semantic", "regions", "video")
-SMALLEST = 12  # pixels; a smaller object teaches nothing
+IGNORE_INDEX = 255  # label of pixels that do not count, neither as an object nor as background
+SET_TYPES = ("semantic", "regions", "video")
+MIN_OBJECT_PIXELS = 12  # a smaller object teaches nothing
 
 
 @dataclass
 class PictureSet:
-    """Pictures with labels, read once and held at one square size.
+    """Images with labels, read once and held at one square size.
 
     Attributes:
-        kind: semantic (ids mean the same in every picture), regions (ids mean nothing across
-            pictures) or video (frames of clips in order).
+        set_type: semantic (ids mean the same in every image), regions (ids mean nothing across
+            images) or video (frames of clips in order).
         images: (M, 3, S, S) uint8.
         labels: (M, S, S) uint8, 0 = background, 255 = ignore.
-        domain: pictures of another domain do not hold this set's classes; "" when unknown.
-        holders: class → pictures that hold it.
+        domain: images of another domain do not show this set's classes; "" if unknown.
+        images_by_class: class → indices of the images that show it.
     """
 
     name: str
-    kind: str
+    set_type: str
     images: Tensor
     labels: Tensor
     domain: str = ""
-    holders: dict[int, list[int]] = field(default_factory=dict)
+    images_by_class: dict[int, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for index, labels in enumerate(self.labels.numpy()):
             ids, counts = np.unique(labels, return_counts=True)
             for value, count in zip(ids.tolist(), counts.tolist(), strict=True):
-                if value not in (0, IGNORE) and count >= SMALLEST:
-                    self.holders.setdefault(value, []).append(index)
+                if value not in (0, IGNORE_INDEX) and count >= MIN_OBJECT_PIXELS:
+                    self.images_by_class.setdefault(value, []).append(index)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def subset(self, chosen: list[int]) -> "PictureSet":
-        """The same set with some of its pictures only."""
-        images, labels = self.images[chosen], self.labels[chosen]
-        return PictureSet(self.name, self.kind, images, labels, self.domain)
+    def subset(self, indices: list[int]) -> "PictureSet":
+        """Return a set with some of the images."""
+        images, labels = self.images[indices], self.labels[indices]
+        return PictureSet(self.name, self.set_type, images, labels, self.domain)
 
 
 def read_pairs(source: Path, unlabelled: bool = False) -> Iterator[tuple[str, Image.Image, Ids]]:
-    """(id, RGB picture, labels (H, W) uint8) of a set: `NAME.tar`, or a folder, with images/ and
-    labels/.
+    """Read a set, `NAME.tar` or a folder, with images/ and labels/.
 
     Args:
-        unlabelled: a folder without labels/ is read too, as all background.
+        unlabelled: read a folder without labels/ too, as all background.
+
+    Yields:
+        Name, RGB image, labels (H, W) uint8.
 
     Raises:
         InputError: a folder without the two or without a single pair, damaged files, labels that
-            are no 8-bit ids of their picture's size.
+            are not 8-bit ids of their image's size.
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     pairs = _read_tar(source) if source.is_file() else _read_folder(source)
-    # A .tar without labels may be one that was cut short.
-    bare = unlabelled and source.is_dir() and not (source / "labels").exists()
-    parts = 1 if bare else 2
-    whole = {name: pair for name, pair in sorted(pairs.items()) if len(pair) == parts}
-    if not whole:
+    # Not a .tar: one without labels may have been cut short.
+    images_only = unlabelled and source.is_dir() and not (source / "labels").exists()
+    parts = 1 if images_only else 2
+    complete = {name: pair for name, pair in sorted(pairs.items()) if len(pair) == parts}
+    if not complete:
         names = sorted(name for name, pair in pairs.items() if "images" in pair)
-        wanted = f", such as labels/{names[0]}.png" if names else ""
+        hint = f", such as labels/{names[0]}.png" if names else ""
         raise InputError(
-            f"{source}: no picture under images/ has labels of its name in labels/{wanted}"
+            f"{source}: no picture under images/ has labels of its name in labels/{hint}"
         )
-    alone = sorted(name for name, pair in pairs.items() if parts == 2 and "labels" not in pair)
-    if alone:
+    bare = sorted(name for name, pair in pairs.items() if parts == 2 and "labels" not in pair)
+    if bare:
         warnings.warn(
-            f"{source}: {len(alone)} of {len(alone) + len(whole)} pictures have no labels and are "
-            f"left out: {', '.join(alone[:5])}{' …' if len(alone) > 5 else ''}",
+            f"{source}: {len(bare)} of {len(bare) + len(complete)} pictures have no labels and are "
+            f"left out: {', '.join(bare[:5])}{' …' if len(bare) > 5 else ''}",
             stacklevel=2,
         )
-    for name, pair in whole.items():
+    for name, pair in complete.items():
         try:
-            stored = Image.open(io.BytesIO(pair["images"]))
-            stored.load()  # damage is then said with the name, below
-            image = read_image(stored)
-            if bare:
+            file = Image.open(io.BytesIO(pair["images"]))
+            file.load()  # so that damage is reported with the name, below
+            image = read_image(file)
+            if images_only:
                 yield name, image, np.zeros(image.size[::-1], np.uint8)
                 continue
             ids = np.asarray(Image.open(io.BytesIO(pair["labels"])))
@@ -113,7 +115,7 @@ def read_pairs(source: Path, unlabelled: bool = False) -> Iterator[tuple[str, Im
 
 
 def _read_tar(source: Path) -> dict[str, dict[str, bytes]]:
-    """Name → part (images, labels) → bytes."""
+    """Return name → part (images, labels) → bytes."""
     pairs: dict[str, dict[str, bytes]] = {}
     try:
         with tarfile.open(source) as tar:
@@ -130,7 +132,7 @@ def _read_tar(source: Path) -> dict[str, dict[str, bytes]]:
 
 
 def _read_folder(source: Path) -> dict[str, dict[str, bytes]]:
-    """Name → part (images, labels) → bytes."""
+    """Return name → part (images, labels) → bytes."""
     pairs: dict[str, dict[str, bytes]] = {}
     for part in ("images", "labels"):
         for path in sorted((source / part).glob("*")):
@@ -140,58 +142,59 @@ def _read_folder(source: Path) -> dict[str, dict[str, bytes]]:
 
 
 def _hidden(path: Path) -> bool:
-    """Whether a file is one of those that systems leave in folders, such as .DS_Store."""
+    """True for files that operating systems leave in folders, such as .DS_Store."""
     return path.name.startswith(".")
 
 
-def describe(source: Path) -> dict[str, Any]:
-    """What the `NAME.json` beside a set says; nothing where there is none.
+def read_metadata(source: Path) -> dict[str, Any]:
+    """Read the `NAME.json` next to a set; empty if there is none.
 
     Raises:
-        InputError: not a JSON object, or a kind that is not known.
+        InputError: not a JSON object, or an unknown `kind`.
     """
     path = source.with_suffix(".json")
     if not path.is_file():
         return {}
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        metadata = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from None
-    if not isinstance(about, dict) or about.get("kind", KINDS[0]) not in KINDS:
-        raise InputError(f"{path}: accepted: an object whose kind is one of {', '.join(KINDS)}")
-    return about
+    if not isinstance(metadata, dict) or metadata.get("kind", SET_TYPES[0]) not in SET_TYPES:
+        raise InputError(f"{path}: accepted: an object whose kind is one of {', '.join(SET_TYPES)}")
+    return metadata
 
 
 def check_labelled(data: PictureSet, source: Path) -> None:
-    """Raise InputError unless some picture of a set to learn from has a label that counts."""
-    if not data.holders:
-        side = data.images.shape[-1]
-        if (data.labels == IGNORE).any() and ((data.labels == 0) | (data.labels == IGNORE)).all():
+    """Raise InputError unless a set to learn from has an object that is large enough."""
+    if not data.images_by_class:
+        side, ignored = data.images.shape[-1], data.labels == IGNORE_INDEX
+        if ignored.any() and ((data.labels == 0) | ignored).all():
             raise InputError(
                 f"{source}: the labels hold 0 and 255 only, and 255 means unknown in training; "
                 "write the object as 1"
             )
         raise InputError(
-            f"{source}: no picture to learn from has a label of {SMALLEST} pixels or more, at "
+            f"{source}: no picture to learn from has a label of {MIN_OBJECT_PIXELS} pixels or "
+            f"more, at "
             f"{side} × {side}; labels are 1 to 254 (0 is the background, 255 means unknown)"
         )
 
 
 def load_set(source: Path, size: int) -> PictureSet:
-    """Read a set and scale every picture to size × size (bicubic; labels nearest).
+    """Read a set and resize every image to size × size (bicubic; labels nearest).
 
     A folder without labels/ is all background: it serves for regions.
 
     Raises:
-        InputError: see `read_pairs` and `describe`.
+        InputError: see `read_pairs` and `read_metadata`.
     """
-    about = describe(source)
+    metadata = read_metadata(source)
     images, labels = [], []
     for _, image, ids in read_pairs(source, unlabelled=True):
         small = image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
         images.append(torch.from_numpy(np.array(small)).permute(2, 0, 1))
         labels.append(torch.from_numpy(resize_nearest(ids, (size, size))))
     return PictureSet(
-        source.stem, about.get("kind", KINDS[0]), torch.stack(images), torch.stack(labels),
-        about.get("domain", ""),
+        source.stem, metadata.get("kind", SET_TYPES[0]), torch.stack(images), torch.stack(labels),
+        metadata.get("domain", ""),
     )  # fmt: skip

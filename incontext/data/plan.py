@@ -1,36 +1,37 @@
-"""Plans: which episodes a step has, decided before any pixel is made.
+"""Plans: which episodes a step has, decided before any pixel is rendered.
 
-Letters: B episodes, K classes, S size of the stored pictures.
+Letters: B episodes, K classes, S size of the stored images.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from incontext.data.pictures import Ids
-from incontext.data.views import Map, Window
+from incontext.data.views import Affine, Jitter, Window
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Which episodes, how often: shares of all episodes, of those with real pictures from
-    `regions` on. Weights are relative; sets that are not named weigh `other`."""
+    """Which episodes are drawn, and how often.
+
+    `scenes` is a share of all episodes, what follows of those with real images. Weights of sets
+    are relative; a set without one has `other`.
+    """
 
     weights: dict[str, float] = field(default_factory=dict)
     other: float = 1.0
     scenes: float = 0.15  # procedural scenes
-    regions: float = 0.0  # segments that a graph algorithm finds in any picture
-    two_views: float = 0.25  # two views of one picture, else other pictures of the class
-    instances: float = 0.0  # of two views: one connected part is asked, told as instance kind
-    absent: float = 0.06  # the query shows another picture, likely without the class
+    regions: float = 0.0  # segments that a graph algorithm finds in any image
+    two_views: float = 0.25  # two views of one image, else other images of the class
+    instances: float = 0.0  # of two views: one connected part, as instance kind
+    absent: float = 0.06  # the query is another image, likely without the class
     emptied: float = 0.0  # all labels erased: nothing is to be painted
     several: float = 0.3  # more than one class
     stitched: float = 0.0  # two contexts side by side in each view, under one coloring
-    pasted: float = 0.0  # objects cut out and pasted over other pictures
-    classes: int = 4  # at most so many
-    min_area: float = 0.3  # smallest crop, share of the picture
+    pasted: float = 0.0  # objects cut out and pasted over other images
+    classes: int = 4  # at most, in an episode
+    min_area: float = 0.3  # smallest crop, share of the image
 
     def __post_init__(self) -> None:
         shares = ("scenes", "regions", "two_views", "instances", "absent", "emptied", "several",
@@ -44,21 +45,21 @@ class Mixture:
 
 @dataclass
 class Cell:
-    """One picture's part in a view."""
+    """An image as a view, or as a part of one."""
 
     episode: int
     view: int
     source: int  # row of the bank
-    behind: int  # row of the bank that the objects are pasted over, -1: none
+    background: int  # row of the bank that the objects are pasted over, -1: none
     labels: Ids  # (S, S), already 0 … K
-    map: Map
-    tone: np.ndarray[Any, Any]  # (TONES,)
+    affine: Affine
+    jitter: Jitter  # (JITTER_VALUES,)
     window: Window
 
 
 @dataclass
 class Plan:
-    """All that decides a batch; `Sampler.render` makes the pixels."""
+    """All that decides a batch; `EpisodeSampler.render` makes the pixels."""
 
     views: int
     size: int
@@ -70,9 +71,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Context:
-    """Pictures that share classes: rows of the bank (query last) and their labels 0 … k."""
+    """Images that share classes: rows of the bank (query last) and their labels 0 … k."""
 
     rows: list[int]
     labels: list[Ids]
     semantic: bool
-    foreign: list[int]  # rows of the bank that do not hold the classes
+    negatives: list[int]  # rows of the bank that do not show the classes

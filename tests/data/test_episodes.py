@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from incontext.data.episodes import Sampler
-from incontext.data.pictures import IGNORE, load_set
+from incontext.data.episodes import EpisodeSampler
+from incontext.data.pictures import IGNORE_INDEX, load_set
 from incontext.data.plan import Mixture
 from incontext.data.scenes import draw_scenes
 
@@ -25,7 +25,7 @@ def folder(tmp_path):
         colors = np.zeros((256, 3), np.uint8)
         colors[[0, 3, 9]] = (128, 128, 128), (220, 30, 30), (30, 30, 220)
         picture = colors[labels] + rng.integers(0, 8, (60, 80, 3), dtype=np.uint8)
-        labels[:2] = IGNORE
+        labels[:2] = IGNORE_INDEX
         Image.fromarray(picture).save(tmp_path / f"set/images/{i}.png")
         Image.fromarray(labels).save(tmp_path / f"set/labels/{i}.png")
     return tmp_path / "set"
@@ -36,7 +36,7 @@ def test_labels_stay_on_their_pixels(folder):
     data = load_set(folder, 48)
     for change in ({}, {"stitched": 1.0, "several": 1.0}, {"pasted": 1.0, "two_views": 0.0}):
         mixture = Mixture(**({"scenes": 0, "several": 0, "absent": 0} | change))
-        batch = Sampler([data], mixture, seed=1).batch(0, 24, 2, 32)
+        batch = EpisodeSampler([data], mixture, seed=1).batch(0, 24, 2, 32)
         assert batch.images.shape == (24, 3, 3, 32, 32)
         assert batch.labels.shape == (24, 3, 32, 32)
         assert 0 <= batch.images.min() <= batch.images.max() <= 1
@@ -53,11 +53,11 @@ def test_labels_stay_on_their_pixels(folder):
 
 
 def test_targets_are_painted_in_the_episode_colors(folder):
-    batch = Sampler([load_set(folder, 48)], Mixture(several=1.0), seed=0).batch(0, 8, 1, 32)
+    batch = EpisodeSampler([load_set(folder, 48)], Mixture(several=1.0), seed=0).batch(0, 8, 1, 32)
     targets = batch.targets()
     for e in range(8):
         for value in batch.labels[e].unique().tolist():
-            color = batch.colors[e, 0 if value == IGNORE else value]
+            color = batch.colors[e, 0 if value == IGNORE_INDEX else value]
             painted = targets[e].permute(0, 2, 3, 1)[batch.labels[e] == value]
             assert torch.equal(painted, color.expand_as(painted))
     assert (batch.colors[:, 0] == 0).all()
@@ -71,11 +71,11 @@ EVERYTHING = Mixture(
 
 def test_unknown_classes_are_background(folder):
     """What no example shows cannot be asked for; some queries hold nothing at all."""
-    batch = Sampler([load_set(folder, 48)], EVERYTHING, seed=0).batch(0, 64, 1, 32)
-    assert set(batch.labels.unique().tolist()) <= {0, 1, 2, 3, 4, IGNORE}
+    batch = EpisodeSampler([load_set(folder, 48)], EVERYTHING, seed=0).batch(0, 64, 1, 32)
+    assert set(batch.labels.unique().tolist()) <= {0, 1, 2, 3, 4, IGNORE_INDEX}
     empty = 0
     for episode in batch.labels:
-        asked = set(episode[-1].unique().tolist()) - {0, IGNORE}
+        asked = set(episode[-1].unique().tolist()) - {0, IGNORE_INDEX}
         assert asked <= set(episode[:-1].unique().tolist())
         empty += not asked
     assert 3 < empty < 40
@@ -83,14 +83,14 @@ def test_unknown_classes_are_background(folder):
 
 def test_classes_asked_beside_are_shown(folder):
     """They come from the first example, so that it can show them."""
-    sampler = Sampler([load_set(folder, 48)], Mixture(two_views=0, absent=0, several=1.0))
+    sampler = EpisodeSampler([load_set(folder, 48)], Mixture(two_views=0, absent=0, several=1.0))
     pairs = 0
     for number in range(60):
         context = sampler._context(np.random.default_rng(number), 3, 4)
         assert len(context.rows) == 3
         assert context.semantic
         first = set(np.unique(context.labels[0]).tolist())
-        assert set(np.unique(np.stack(context.labels)).tolist()) <= first | {0, IGNORE}
+        assert set(np.unique(np.stack(context.labels)).tolist()) <= first | {0, IGNORE_INDEX}
         pairs += 2 in first
     assert pairs > 10
 
@@ -102,11 +102,11 @@ def test_absent_queries_do_not_hold_the_class(folder, tmp_path):
     other = load_set(folder, 48)
     other.name, other.domain = "other", "elsewhere"
     mixture = Mixture(two_views=0, absent=1.0, several=0, weights={"other": 0.0})
-    sampler = Sampler([data, other], mixture)
+    sampler = EpisodeSampler([data, other], mixture)
     sources = set()
     for number in range(40):
         context = sampler._context(np.random.default_rng(number), 2, 4)
-        if context.foreign:
+        if context.negatives:
             assert not (context.labels[-1] == 1).any()
             sources.add(context.rows[-1] >= 6)
     assert sources == {True, False}
@@ -125,7 +125,7 @@ def test_instances_are_one_part(folder, tmp_path):
     data = load_set(tmp_path / "two", 32)
     parts = {}
     for share in (0.0, 1.0):
-        sampler = Sampler([data], Mixture(two_views=1.0, instances=share))
+        sampler = EpisodeSampler([data], Mixture(two_views=1.0, instances=share))
         contexts = [sampler._context(np.random.default_rng(i), 2, 4) for i in range(8)]
         assert all(c.semantic == (share == 0) for c in contexts)
         parts[share] = {label(c.labels[0] == 1).max() for c in contexts}
@@ -142,7 +142,9 @@ def test_regions_need_no_labels(tmp_path):
     ids[:8, :8] = 1
     Image.fromarray(picture).save(tmp_path / "set/images/a.png")
     Image.fromarray(ids).save(tmp_path / "set/labels/a.png")
-    sampler = Sampler([load_set(tmp_path / "set", 48)], Mixture(scenes=0, regions=1.0, several=1.0))
+    sampler = EpisodeSampler(
+        [load_set(tmp_path / "set", 48)], Mixture(scenes=0, regions=1.0, several=1.0)
+    )
     context = sampler._context(np.random.default_rng(0), 3, 4)
     assert len(set(context.rows)) == 1
     assert len(np.unique(context.labels[0])) >= 3
@@ -153,7 +155,7 @@ def test_regions_need_no_labels(tmp_path):
 
 def test_stitched_views_hold_two_contexts(folder):
     """Both under one coloring, each in its own part of a view."""
-    sampler = Sampler([load_set(folder, 48)], Mixture(scenes=0, several=0, stitched=1.0))
+    sampler = EpisodeSampler([load_set(folder, 48)], Mixture(scenes=0, several=0, stitched=1.0))
     plan = sampler.plan(0, range(30), 2, 32)
     alone = 0
     for place in range(30):
@@ -181,48 +183,50 @@ def test_pasted_objects_lie_on_other_pictures(tmp_path):
         Image.fromarray(ids).save(tmp_path / f"set/labels/{name}.png")
         Image.new("RGB", (32, 32), (gray, gray, gray)).save(tmp_path / f"set/images/{name}.png")
     mixture = Mixture(scenes=0, two_views=0, absent=0, several=0, pasted=1.0, min_area=0.99)
-    sampler = Sampler([load_set(tmp_path / "set", 32)], mixture)
+    sampler = EpisodeSampler([load_set(tmp_path / "set", 32)], mixture)
     plan = sampler.plan(0, range(30), 1, 32)
     batch = sampler.render(plan)
     seen = 0
     for cell in plan.cells:
-        if cell.behind < 0:
+        if cell.background < 0:
             continue
-        assert (sampler.labels[cell.behind] != sampler.labels[cell.source].max()).all()
+        assert (sampler.labels[cell.background] != sampler.labels[cell.source].max()).all()
         image, ids = batch.images[cell.episode, cell.view], batch.labels[cell.episode, cell.view]
         if (ids == 1).any() and (ids == 0).any():
             inside, outside = image[:, ids == 1].mean(), image[:, ids == 0].mean()
-            assert (inside > outside) == (sampler.pictures[cell.source].max() > 100)
+            assert (inside > outside) == (sampler.images[cell.source].max() > 100)
             seen += 1
     assert seen > 5
 
 
 def test_emptied_episodes_ask_for_nothing(folder):
-    sampler = Sampler([load_set(folder, 48)], Mixture(scenes=0, emptied=1.0))
+    sampler = EpisodeSampler([load_set(folder, 48)], Mixture(scenes=0, emptied=1.0))
     batch = sampler.batch(0, 8, 2, 32)
-    assert set(batch.labels.unique().tolist()) <= {0, IGNORE}
+    assert set(batch.labels.unique().tolist()) <= {0, IGNORE_INDEX}
 
 
 def test_ignored_pixels_stay_ignored(tmp_path):
     """Also where no example has any."""
     for part in ("images", "labels"):
         (tmp_path / "set" / part).mkdir(parents=True)
-    for name, frame in (("a", 0), ("b", IGNORE)):
+    for name, frame in (("a", 0), ("b", IGNORE_INDEX)):
         labels = np.full((32, 32), frame, np.uint8)
         labels[8:24, 8:24] = 1
         Image.fromarray(labels).save(tmp_path / f"set/labels/{name}.png")
         Image.fromarray(labels).convert("RGB").save(tmp_path / f"set/images/{name}.png")
     mixture = Mixture(scenes=0, two_views=0, several=0, absent=0, min_area=0.99)
-    batch = Sampler([load_set(tmp_path / "set", 32)], mixture, seed=0).batch(0, 40, 1, 32)
-    alone = [e[1] for e in batch.labels if (e[0] != IGNORE).all() and (e[1] == IGNORE).any()]
+    batch = EpisodeSampler([load_set(tmp_path / "set", 32)], mixture, seed=0).batch(0, 40, 1, 32)
+    alone = [
+        e[1] for e in batch.labels if (e[0] != IGNORE_INDEX).all() and (e[1] == IGNORE_INDEX).any()
+    ]
     assert alone
-    assert batch.asked()[:, 1].all()
+    assert batch.shown_classes()[:, 1].all()
 
 
 def test_same_seed_same_episodes(folder):
     """A step's episodes depend on seed and numbers only, however they are shared out."""
     data = load_set(folder, 48)
-    first, second = (Sampler([data], EVERYTHING, seed=5) for _ in range(2))
+    first, second = (EpisodeSampler([data], EVERYTHING, seed=5) for _ in range(2))
     first.batch(0, 4, 2, 32)
     expected = first.batch(7, 6, 1, 32)
     parts = [second.render(second.plan(7, range(at, at + 3), 1, 32)) for at in (0, 3)]
@@ -230,7 +234,7 @@ def test_same_seed_same_episodes(folder):
         got = torch.cat([getattr(part, name) for part in parts])
         assert torch.equal(getattr(expected, name), got), name
     assert not torch.equal(first.batch(8, 6, 1, 32).images, expected.images)
-    other = Sampler([data], EVERYTHING, 6).batch(7, 6, 1, 32)
+    other = EpisodeSampler([data], EVERYTHING, 6).batch(7, 6, 1, 32)
     assert not torch.equal(other.images, expected.images)
 
 
@@ -253,8 +257,8 @@ def test_pictures_are_held_once(folder):
     """Gigabytes of them: the sets become views of what the sampler holds."""
     sets = [load_set(folder, 16), load_set(folder, 16)]
     before = [s.images.clone() for s in sets]
-    sampler = Sampler(sets, Mixture())
+    sampler = EpisodeSampler(sets, Mixture())
     for data, images in zip(sets, before, strict=True):
         assert torch.equal(data.images, images)
         storage = data.images.untyped_storage().data_ptr()
-        assert storage == sampler.pictures.untyped_storage().data_ptr()
+        assert storage == sampler.images.untyped_storage().data_ptr()

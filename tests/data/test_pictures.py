@@ -13,7 +13,14 @@ import torch
 from PIL import Image
 
 from incontext import InputError
-from incontext.data.pictures import IGNORE, SMALLEST, PictureSet, describe, load_set, read_pairs
+from incontext.data.pictures import (
+    IGNORE_INDEX,
+    MIN_OBJECT_PIXELS,
+    PictureSet,
+    load_set,
+    read_metadata,
+    read_pairs,
+)
 
 
 @pytest.fixture
@@ -30,7 +37,7 @@ def folder(tmp_path):
         colors = np.zeros((256, 3), np.uint8)
         colors[[0, 3, 9]] = (128, 128, 128), (220, 30, 30), (30, 30, 220)
         picture = colors[labels] + rng.integers(0, 8, (60, 80, 3), dtype=np.uint8)
-        labels[:2] = IGNORE
+        labels[:2] = IGNORE_INDEX
         Image.fromarray(picture).save(tmp_path / f"set/images/{i}.png")
         Image.fromarray(labels).save(tmp_path / f"set/labels/{i}.png")
     return tmp_path / "set"
@@ -60,10 +67,10 @@ def test_sets_are_read_alike_from_folder_and_tar(folder, tmp_path):
     one, two = load_set(folder, 32), load_set(tmp_path / "set.tar", 32)
     assert torch.equal(one.images, two.images)
     assert torch.equal(one.labels, two.labels)
-    assert one.holders == two.holders
-    assert sorted(one.holders) == [3, 9]
-    assert len(one.holders[3]) == 6
-    assert len(one.holders[9]) == 3
+    assert one.images_by_class == two.images_by_class
+    assert sorted(one.images_by_class) == [3, 9]
+    assert len(one.images_by_class[3]) == 6
+    assert len(one.images_by_class[9]) == 3
     with pytest.raises(ValueError, match="no such file or folder"):
         list(read_pairs(tmp_path / "nowhere"))
 
@@ -74,7 +81,7 @@ def test_pictures_alone(folder, tmp_path):
     data = load_set(folder, 16)
     assert len(data) == 6
     assert not data.labels.any()
-    assert data.holders == {}
+    assert data.images_by_class == {}
     with pytest.raises(InputError, match="no picture under images/"):
         list(read_pairs(folder))
     refused(packed(folder, "bare.tar"), "no picture under images/")
@@ -105,7 +112,7 @@ def test_scaled(folder):
     assert data.labels.shape == (6, 20, 20)
     assert data.images.dtype == data.labels.dtype == torch.uint8
     assert len(data) == 6
-    assert set(data.labels.unique().tolist()) == {0, 3, 9, IGNORE}
+    assert set(data.labels.unique().tolist()) == {0, 3, 9, IGNORE_INDEX}
     for i, (_, image, ids) in enumerate(read_pairs(folder)):
         # 60 × 80 to 20 × 20: the center of each cell of 3 × 4 pixels.
         assert np.array_equal(data.labels[i], ids[1::3, 2::4])
@@ -119,27 +126,27 @@ def test_scaled(folder):
 
 def test_holders_and_subsets():
     labels = torch.zeros(3, 8, 8, dtype=torch.uint8)
-    labels[0].view(-1)[:SMALLEST] = 5
-    labels[1].view(-1)[: SMALLEST - 1] = 5
-    labels[2] = IGNORE
+    labels[0].view(-1)[:MIN_OBJECT_PIXELS] = 5
+    labels[1].view(-1)[: MIN_OBJECT_PIXELS - 1] = 5
+    labels[2] = IGNORE_INDEX
     labels[2, :4] = 7
     images = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 8, 8)
     data = PictureSet("some", "video", images, labels, "there")
-    assert data.holders == {5: [0], 7: [2]}
+    assert data.images_by_class == {5: [0], 7: [2]}
     part = data.subset([2, 1])
-    assert part.holders == {7: [0]}
-    assert (part.name, part.kind, part.domain) == ("some", "video", "there")
+    assert part.images_by_class == {7: [0]}
+    assert (part.name, part.set_type, part.domain) == ("some", "video", "there")
     assert part.images[:, 0, 0, 0].tolist() == [2, 1]
     assert torch.equal(part.labels, labels[[2, 1]])
 
 
 def test_described(folder):
     beside = folder.with_name("set.json")
-    assert describe(folder) == {}
-    assert (load_set(folder, 16).kind, load_set(folder, 16).domain) == ("semantic", "")
+    assert read_metadata(folder) == {}
+    assert (load_set(folder, 16).set_type, load_set(folder, 16).domain) == ("semantic", "")
     beside.write_text(json.dumps({"kind": "regions", "domain": "aerial", "more": [1]}))
     data = load_set(packed(folder, "set.tar"), 16)
-    assert (data.name, data.kind, data.domain) == ("set", "regions", "aerial")
+    assert (data.name, data.set_type, data.domain) == ("set", "regions", "aerial")
     for text, wanted in [
         ("{", "not JSON"), ("[]", "semantic, regions, video"), ('{"kind": "stuff"}', "video"),
         ('{"kind": ["video"]}', "video"),

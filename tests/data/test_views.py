@@ -5,21 +5,31 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from incontext.data.pictures import IGNORE
-from incontext.data.views import TONES, WHOLE, Window, crop, paste, recolor, render, tones
+from incontext.data.pictures import IGNORE_INDEX
+from incontext.data.views import (
+    FULL_VIEW,
+    JITTER_VALUES,
+    Window,
+    apply_color_jitter,
+    color_jitter,
+    paste_objects,
+    random_crop,
+    render,
+)
 
 SIZE = 48
 WINDOWS = [
-    WHOLE, Window(right=0.0), Window(left=-0.25), Window(bottom=0.25), Window(-0.5, 0.0, 1.0, 0.75),
+    FULL_VIEW, Window(right=0.0), Window(left=-0.25), Window(bottom=0.25),
+    Window(-0.5, 0.0, 1.0, 0.75),
 ]  # fmt: skip
 NEUTRAL = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
 EMPTY = np.zeros((SIZE, SIZE), np.uint8)
 
 
-def maps(count: int, labels: np.ndarray = EMPTY, window: Window = WHOLE, seed: int = 0):
+def maps(count: int, labels: np.ndarray = EMPTY, window: Window = FULL_VIEW, seed: int = 0):
     """Affine maps of random crops, (count, 2, 3)."""
     rng = np.random.default_rng(seed)
-    return np.stack([crop(rng, labels, 0.3, window) for _ in range(count)])
+    return np.stack([random_crop(rng, labels, 0.3, window) for _ in range(count)])
 
 
 def corners(window: Window) -> np.ndarray:
@@ -34,7 +44,7 @@ def upright(one: np.ndarray) -> bool:
 
 def test_windows_tile_the_view():
     for size in (15, 16, 33, 64):
-        assert WHOLE.pixels(size) == (slice(0, size), slice(0, size))
+        assert FULL_VIEW.pixels(size) == (slice(0, size), slice(0, size))
         for at in (-0.25, 0.0, 0.1, 0.25):
             canvas = np.zeros((size, size), int)
             for window in (
@@ -105,7 +115,7 @@ def test_crop_keeps_labelled_pixels():
 
     assert share(labels) > 0.75
     assert share(EMPTY) < 0.6
-    ignored = np.where(labels > 0, IGNORE, 0).astype(np.uint8)
+    ignored = np.where(labels > 0, IGNORE_INDEX, 0).astype(np.uint8)
     assert np.array_equal(maps(20, ignored), maps(20))
 
 
@@ -165,9 +175,9 @@ def test_whole_picture_is_itself():
 def test_labels_stay_on_their_pixels(window):
     """Each id has its color: inside its area the view shows just that color."""
     labels = EMPTY.copy()
-    labels[6:26, 8:30], labels[30:44, 20:42], labels[:3] = 1, 2, IGNORE
+    labels[6:26, 8:30], labels[30:44, 20:42], labels[:3] = 1, 2, IGNORE_INDEX
     colors = torch.zeros(256, 3)
-    colors[[0, 1, 2, IGNORE]] = torch.tensor(
+    colors[[0, 1, 2, IGNORE_INDEX]] = torch.tensor(
         [[0.5, 0.5, 0.5], [0.9, 0.1, 0.1], [0.1, 0.1, 0.9], [0.1, 0.9, 0.1]]
     )
     ids = torch.from_numpy(labels)
@@ -183,13 +193,13 @@ def test_labels_stay_on_their_pixels(window):
     assert inner.float().mean() > 0.5
     wrong = (seen - expected).abs().amax(1, keepdim=True)[..., 2:-2, 2:-2] > 0.02
     assert not (wrong & inner).any()
-    assert set(where.unique().tolist()) == {0, 1, 2, IGNORE}
+    assert set(where.unique().tolist()) == {0, 1, 2, IGNORE_INDEX}
 
 
 def test_recolor_by_hand():
     pictures = torch.rand(5, 3, 6, 7, generator=torch.Generator().manual_seed(0))
-    tone = torch.from_numpy(tones(np.random.default_rng(0), 5)) * 1.5
-    got = recolor(pictures, tone)
+    tone = torch.from_numpy(color_jitter(np.random.default_rng(0), 5)) * 1.5
+    got = apply_color_jitter(pictures, tone)
     for picture, (*gain, shift, contrast, saturation), result in zip(
         pictures.double().numpy(), tone.double().tolist(), got, strict=True
     ):
@@ -200,12 +210,12 @@ def test_recolor_by_hand():
             vivid = gray + np.exp(saturation) * (stretched[channel] - gray)
             expected = (vivid * gain[channel] + shift).clip(0, 1)
             np.testing.assert_allclose(result[channel], expected, atol=1e-5)
-    torch.testing.assert_close(recolor(pictures, NEUTRAL.expand(5, -1)), pictures)
+    torch.testing.assert_close(apply_color_jitter(pictures, NEUTRAL.expand(5, -1)), pictures)
 
 
 def test_tones_are_mostly_shared():
-    drawn = np.stack([tones(np.random.default_rng(seed), 4) for seed in range(300)])
-    assert drawn.shape == (300, 4, TONES)
+    drawn = np.stack([color_jitter(np.random.default_rng(seed), 4) for seed in range(300)])
+    assert drawn.shape == (300, 4, JITTER_VALUES)
     assert drawn.dtype == np.float32
     np.testing.assert_allclose(drawn.mean((0, 1)), NEUTRAL, atol=0.05)
     within, between = drawn.std(1).mean(0), drawn.mean(1).std(0)
@@ -218,14 +228,14 @@ def test_paste_by_hand():
     generator = torch.Generator().manual_seed(0)
     pictures, behind = torch.rand(2, 2, 3, 9, 9, generator=generator)
     labels = torch.zeros(2, 9, 9, dtype=torch.uint8)
-    labels[0, 2:7, 3:9], labels[0, 7:] = 1, IGNORE
+    labels[0, 2:7, 3:9], labels[0, 7:] = 1, IGNORE_INDEX
     labels[1, :4, :4], labels[1, 4, 4] = 2, 1
-    got = paste(pictures, labels, behind)
+    got = paste_objects(pictures, labels, behind)
     for cell in range(2):
         for row in range(9):
             for column in range(9):
                 around = labels[cell, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-                alpha = ((around > 0) & (around != IGNORE)).float().mean()
+                alpha = ((around > 0) & (around != IGNORE_INDEX)).float().mean()
                 one, other = (x[cell, :, row, column] for x in (pictures, behind))
                 expected = alpha * one + (1 - alpha) * other
                 torch.testing.assert_close(got[cell, :, row, column], expected)
