@@ -19,7 +19,7 @@ ARROWS = {
     "checkpoints": {"errors", "files", "labels", "model"},
     "data": {"errors", "images", "labels"},
     "inference": {"checkpoints", "errors", "files", "images", "labels", "model"},
-    "training": {"checkpoints", "data", "errors", "files", "model"},
+    "training": {"checkpoints", "data", "errors", "files", "images", "model"},
     "batch": {"checkpoints", "errors", "files", "images", "inference"},
     "evaluation": {"errors", "inference", "labels"},
     "video": {"checkpoints", "errors", "files", "images", "inference", "labels", "model"},
@@ -53,17 +53,20 @@ MODEL_ARROWS = {
     "config": {"votes.backbone"},
     "tokens.ensemble": {"attention", "layers", "chunks"},
     "tokens.independent": {"attention", "layers", "chunks", "thinning", "tokens.ensemble"},
+    "encoded_prompt": {"stem", "tokens.ensemble", "tokens.independent", "votes.votes"},
     "tokens.encoder": {
-        "layers", "chunks", "stem", "thinning", "tokens.ensemble", "tokens.independent",
-        "votes.votes",
+        "chunks", "encoded_prompt", "layers", "stem", "thinning", "tokens.ensemble",
+        "tokens.independent", "votes.votes",
     },
     "tokens.decoder": {"layers", "tokens.encoder"},
     "votes.voting": {
-        "config", "layers", "chunks", "stem", "thinning", "tokens.encoder", "votes.backbone",
+        "config", "chunks", "encoded_prompt", "layers", "stem", "thinning", "tokens.encoder",
+        "votes.backbone",
         "votes.matching", "votes.mixer", "votes.pairs", "votes.votes",
     },
     "tokens.seggpt": {
-        "config", "layers", "chunks", "stem", "tokens.decoder", "tokens.encoder", "votes.voting",
+        "config", "chunks", "encoded_prompt", "layers", "stem", "tokens.decoder", "tokens.encoder",
+        "votes.voting",
     },
     "": {"config", "tokens.seggpt", "votes.voting"},
 }  # fmt: skip

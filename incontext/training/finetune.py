@@ -1,4 +1,4 @@
-"""Finetuning any checkpoint on a user's own labelled pictures, all weights or low-rank updates."""
+"""Finetuning any checkpoint on a user's own labelled images, all weights or low-rank updates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,22 +18,22 @@ from incontext.training.recipe import Recipe, check_sizes
 from incontext.training.trainer import Trainer
 from incontext.training.validation import Validation
 
-# Real pictures only, mostly pairs of one class: what the user will ask for.
+# Real images only, mostly pairs of one class: what the user will ask for.
 RECIPE = Recipe(
     steps=200, pictures=24, examples=(1, 2, 4), learning_rate=2e-4, warmup=20, ema=0.98,
     mixture=Mixture(scenes=0.0, two_views=0.15, absent=0.1, several=0.2, pasted=0.1),
 )  # fmt: skip
-LOW_RANK_RATE = 2e-3  # learning rate of low-rank updates: they start at nothing
+LOW_RANK_RATE = 2e-3  # learning rate of low-rank updates, higher since they start at zero
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What finetuning came to: mean IoU in percent on the held-out pictures, by examples."""
+class FinetuneResult:
+    """The new checkpoint, and mean IoU in percent on the held-out images by number of examples."""
 
     weights: Path
     before: dict[int, float]
     after: dict[int, float]
-    trained: int  # pictures
+    train_count: int  # images
     held_out: int
 
 
@@ -42,47 +42,47 @@ def finetune(
     folder: Path,
     checkpoint: str,
     *,
-    pictures: int | None = None,
+    train_images: int | None = None,
     rank: int | None = None,
     size: int | None = None,
     steps: int = RECIPE.steps,
-    rate: float | None = None,
+    learning_rate: float | None = None,
     seed: int = 0,
     workers: int = 0,
-    pictures_a_step: int = RECIPE.pictures,
+    images_per_step: int = RECIPE.pictures,
     accumulate: int = 1,
     precision: str = "no",
     episodes: int = 100,
-) -> Outcome:
-    """Train a checkpoint further on a few labelled pictures, judged on those held out.
+) -> FinetuneResult:
+    """Train a checkpoint further on a few labelled images, and validate it on those held out.
 
     Args:
         sources: sets (see `incontext.data.pictures.read_pairs`).
         folder: where the state, the log and the new checkpoint go; a state in it is resumed.
-        pictures: of each set so many, drawn by `seed`, are learned from and the rest is held out;
-            None: four fifths.
+        train_images: number of each set, drawn by `seed`; the rest is held out. None: four fifths.
         rank: of low-rank updates, merged into the weights on saving; None trains all weights.
         size: of the views in pixels; None: the checkpoint's.
-        steps, rate: how long and how fast; None takes `RECIPE`'s rate, or `LOW_RANK_RATE`.
-        pictures_a_step, accumulate, precision: see `Recipe`; large checkpoints need fewer
-            pictures, more pieces and "bf16" to fit into memory.
-        episodes: to judge by, of each set and number of examples.
+        steps: length of the training.
+        learning_rate: None: that of `RECIPE`, or `LOW_RANK_RATE`.
+        images_per_step, accumulate, precision: see `Recipe`; large checkpoints need fewer images,
+            more pieces and "bf16" to fit into memory.
+        episodes: of validation, for each set and number of examples.
 
     Raises:
-        InputError: too few pictures to learn from and to judge by, no class to learn or none to
-            judge by, a rank below 1, or a rate that is not positive.
+        InputError: too few images to train or to validate on, no class to learn or none to
+            validate, a rank below 1, or a learning rate that is not positive.
     """
     model = load(checkpoint)
     size = model.config.image_size if size is None else size
-    recipe = _recipe(rank, rate, {
-        "sizes": (size,), "seed": seed, "steps": steps, "pictures": pictures_a_step,
+    recipe = _recipe(rank, learning_rate, {
+        "sizes": (size,), "seed": seed, "steps": steps, "pictures": images_per_step,
         "accumulate": accumulate, "precision": precision,
     })  # fmt: skip
     check_sizes(recipe, model.config, "finetune")
-    parts = [split(load_set(path, size), pictures, seed, path) for path in sources]
-    learned, held = [part[0] for part in parts], [part[1] for part in parts]
-    # With few pictures held out there may be no four that show what a fifth is asked for.
-    checks = [v for v in (Validation(held, n, episodes) for n in (1, 4)) if any(v.drawn)]
+    parts = [split(load_set(path, size), train_images, seed, path) for path in sources]
+    train_sets, val_sets = [part[0] for part in parts], [part[1] for part in parts]
+    # With few images held out no class may have the five that four examples and a query need.
+    checks = [v for v in (Validation(val_sets, n, episodes) for n in (1, 4)) if any(v.episodes)]
     if not checks:
         raise InputError("no two of the pictures held out share a class; hold out more")
     if rank:
@@ -92,18 +92,20 @@ def finetune(
             )
         torch.manual_seed(seed)
         add_low_rank(model, rank)
-    trainer = Trainer(model, learned, recipe, folder, checks, workers)
+    trainer = Trainer(model, train_sets, recipe, folder, checks, workers)
     device = trainer.accelerator.device
-    untouched = load(checkpoint).to(device)  # the one in training may be resumed
-    before = {v.examples: _mean(v.score(untouched)) for v in checks}
+    original = load(checkpoint).to(device)  # the model in training may be resumed
+    before = {v.examples: _mean(v.score(original)) for v in checks}
     trainer.run(validate_every=max(1, recipe.steps // 2))
-    tuned = trainer.averaged()
-    after = {v.examples: _mean(v.score(tuned)) for v in checks}
-    return Outcome(trainer.export(), before, after, sum(map(len, learned)), sum(map(len, held)))
+    finetuned = trainer.averaged_model()
+    after = {v.examples: _mean(v.score(finetuned)) for v in checks}
+    return FinetuneResult(
+        trainer.export(), before, after, sum(map(len, train_sets)), sum(map(len, val_sets))
+    )
 
 
 def _recipe(rank: int | None, rate: float | None, changes: dict[str, Any]) -> Recipe:
-    """`RECIPE` with what the caller wants otherwise.
+    """Change `RECIPE` as the caller wants.
 
     Raises:
         InputError: see `finetune`.
@@ -121,23 +123,23 @@ def _recipe(rank: int | None, rate: float | None, changes: dict[str, Any]) -> Re
 
 
 def split(
-    data: PictureSet, pictures: int | None, seed: int, source: Path
+    data: PictureSet, train_images: int | None, seed: int, source: Path
 ) -> tuple[PictureSet, PictureSet]:
-    """Pictures to learn from and pictures to judge by, drawn by `seed`.
+    """Split a set into images to train and to validate on, drawn by `seed`.
 
     Raises:
-        InputError: fewer than two to learn from or two to judge by, or no class to learn.
+        InputError: fewer than two of either, or no class to learn.
     """
-    count = round(0.8 * len(data)) if pictures is None else pictures
+    count = round(0.8 * len(data)) if train_images is None else train_images
     if count < 2 or len(data) - count < 2:
         raise InputError(
             f"{source}: {len(data)} pictures, {count} of them to learn from; needed are two or "
             "more to learn from and two or more to hold out"
         )
     order = np.random.default_rng(seed).permutation(len(data)).tolist()
-    learned, held = data.subset(sorted(order[:count])), data.subset(sorted(order[count:]))
-    check_labelled(learned, source)
-    return learned, held
+    train_set, val_set = data.subset(sorted(order[:count])), data.subset(sorted(order[count:]))
+    check_labelled(train_set, source)
+    return train_set, val_set
 
 
 def _mean(scores: dict[str, float]) -> float:

@@ -1,4 +1,4 @@
-"""Recipe: all that decides a training run beside the model and the pictures."""
+"""Recipe: all that decides a training run but the model and the images."""
 
 import json
 import math
@@ -14,15 +14,15 @@ from incontext.checkpoints.checkpoint import parse_config, with_tuples
 from incontext.data.plan import Mixture
 from incontext.errors import InputError
 from incontext.model import SIZES, Config
-from incontext.training.masking import query_half, random_blocks
-from incontext.training.objective import Weights
+from incontext.training.objective import Weights, query_half, random_blocks
 
-CACHE = 128  # pixels that pictures are held at, unless a run says otherwise
+ENTRIES = frozenset({"model", "config", "cache", "recipe", "weights", "mixture"})  # of a run's file
+CACHE = 128  # pixels at which images are held, unless a run says otherwise
 
 
 @dataclass(frozen=True)
 class Step:
-    """What the episodes of one step have in common."""
+    """Shape that the episodes of one step have in common."""
 
     examples: int
     size: int  # of a view, pixels
@@ -31,7 +31,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long, how fast, on what.
+    """How long, how fast and on what a model is trained.
 
     A step with more examples or larger views has fewer episodes, so that all cost about the same.
     """
@@ -45,19 +45,19 @@ class Recipe:
     warmup: int = 300  # steps
     decay: float = 1.0  # the last share of the steps, in which the rate falls
     weight_decay: float = 0.05
-    clip: float = 1.0  # norm of all gradients
+    clip: float = 1.0  # largest norm of all gradients
     ema: float = 0.999
-    accumulate: int = 1  # pieces that a step's episodes are computed in
+    accumulate: int = 1  # micro-batches that a step's episodes are computed in
     precision: str = "no"  # or "bf16"
-    frozen: tuple[str, ...] = ()  # parts of the model that are not learned, such as "stem"
+    frozen: tuple[str, ...] = ()  # parts of the model that are not trained, such as "stem"
     seed: int = 0
     weights: Weights = field(default_factory=Weights)
     mixture: Mixture = field(default_factory=Mixture)
 
     def __post_init__(self) -> None:
-        def check(holds: bool, what: str) -> None:
-            if not holds:
-                raise ValueError(f"Recipe: {what}")
+        def check(valid: bool, text: str) -> None:
+            if not valid:
+                raise ValueError(f"Recipe: {text}")
 
         for name in ("examples", "sizes"):
             check(bool(getattr(self, name)) and isinstance(getattr(self, name), tuple),
@@ -75,32 +75,34 @@ class Recipe:
         )
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then constant, in the end a cosine down to a
-        hundredth."""
+        """Return the learning rate of a step.
+
+        Linear warm-up, then constant, in the end a cosine down to a hundredth.
+        """
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         start = max(self.warmup, round(self.steps * (1 - self.decay)))
-        done = max(0, step - start) / max(1, self.steps - start)
-        return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * min(1.0, done))) / 2)
+        progress = min(1.0, max(0, step - start) / max(1, self.steps - start))
+        return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
     def step(self, number: int, processes: int = 1) -> Step:
-        """Examples, size and episodes of a step; the episodes can be shared by the processes."""
+        """Draw the shape of a step; its episodes can be divided among the processes."""
         rng = np.random.default_rng((self.seed, number))
         examples = int(rng.choice(self.examples))
         size = int(rng.choice(self.sizes))
-        wanted = self.pictures * (self.sizes[0] / size) ** 2 / (examples + 1)
+        episodes = self.pictures * (self.sizes[0] / size) ** 2 / (examples + 1)
         pieces = processes * self.accumulate
-        return Step(examples, size, max(1, round(wanted / pieces)) * pieces)
+        return Step(examples, size, max(1, round(episodes / pieces)) * pieces)
 
     def hidden_patches(self, number: int, step: Step, patch: int) -> Tensor | None:
-        """What the targets of a step hide, (episodes, 2h, w) bool; None: the query half."""
-        drawing = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        if float(torch.rand(1, generator=drawing)) >= self.hidden:
+        """Draw the hidden patches of a step, (episodes, 2h, w) bool; None: the query half."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        if float(torch.rand(1, generator=generator)) >= self.hidden:
             return None
         rows = step.size // patch
-        share = 0.5 + 0.4 * float(torch.rand(1, generator=drawing))
-        blocks = random_blocks(drawing, step.episodes, rows, rows, share)
-        # Half of them see the examples whole: only the query is partly given.
+        share = 0.5 + 0.4 * float(torch.rand(1, generator=generator))
+        blocks = random_blocks(generator, step.episodes, rows, rows, share)
+        # In half of them the examples are fully visible: only the query is partly hidden.
         blocks[::2] &= query_half(1, rows, rows)
         blocks[::2, -1, -1] = True  # something is always painted
         return blocks
@@ -108,38 +110,39 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Run:
-    """What a JSON file describes: the model's shape, the recipe, and how pictures are held."""
+    """A run as a JSON file describes it: the model's shape, the recipe, the size of images."""
 
     config: Config
     recipe: Recipe
-    cache: int  # pixels that the pictures are held at
+    cache: int  # pixels at which images are held
 
     @classmethod
     def read(cls, path: Path) -> "Run":
-        """From JSON: `model` (a size of `SIZES`), `config` (fields of it that differ), `cache`
+        """Read a run from JSON.
+
+        Its entries: `model` (a size of `SIZES`), `config` (fields of it that differ), `cache`
         (default `CACHE`), `recipe`, `weights` and `mixture` (their fields).
 
         Raises:
-            InputError: unreadable, or fields and values that do not exist.
+            InputError: an unreadable file, unknown or missing entries, bad values.
         """
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-            unknown = about.keys() - {"model", "config", "cache", "recipe", "weights", "mixture"}
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            unknown = entries.keys() - ENTRIES
             if unknown:
                 raise ValueError(f"unknown entries {', '.join(sorted(unknown))}")
-            missing = {"model", "recipe"} - about.keys()
+            missing = {"model", "recipe"} - entries.keys()
             if missing:
                 raise ValueError(f"missing entries {', '.join(sorted(missing))}")
-            if about["model"] not in SIZES:
-                raise ValueError(f"model {about['model']!r}; accepted: {', '.join(SIZES)}")
-            values = asdict(SIZES[about["model"]]) | about.get("config", {})
-            recipe = Recipe(
-                **_known(Recipe, "recipe", with_tuples(about["recipe"])),
-                weights=Weights(**_known(Weights, "weights", about.get("weights", {}))),
-                mixture=Mixture(**_known(Mixture, "mixture", about.get("mixture", {}))),
-            )
+            if entries["model"] not in SIZES:
+                raise ValueError(f"model {entries['model']!r}; accepted: {', '.join(SIZES)}")
+            values = asdict(SIZES[entries["model"]]) | entries.get("config", {})
+            weights = Weights(**_check_fields(Weights, "weights", entries.get("weights", {})))
+            mixture = Mixture(**_check_fields(Mixture, "mixture", entries.get("mixture", {})))
+            numbers = _check_fields(Recipe, "recipe", with_tuples(entries["recipe"]))
+            recipe = Recipe(**numbers, weights=weights, mixture=mixture)
             config = parse_config(values, path)
-            cache = int(about.get("cache", CACHE))
+            cache = int(entries.get("cache", CACHE))
         except InputError:
             raise
         except ValueError as error:
@@ -152,14 +155,14 @@ class Run:
         return cls(config, recipe, cache)
 
 
-def _known(kind: type, name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Values for a dataclass.
+def _check_fields(target: type, name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values for a dataclass.
 
     Raises:
         ValueError: fields that it does not have, or that have an entry of their own.
     """
-    accepted = [f.name for f in fields(kind) if f.name not in ("weights", "mixture")]
-    accepted += ["weights"] * (kind is Mixture)
+    accepted = [f.name for f in fields(target) if f.name not in ("weights", "mixture")]
+    accepted += ["weights"] * (target is Mixture)
     unknown = sorted(values.keys() - set(accepted))
     if unknown:
         raise ValueError(
@@ -168,10 +171,14 @@ def _known(kind: type, name: str, values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def check_sizes(recipe: Recipe, config: Config, what: str) -> None:
-    """Raise InputError unless a recipe's views are whole patches of the model."""
+def check_sizes(recipe: Recipe, config: Config, source: str) -> None:
+    """Raise InputError unless a recipe's views are whole patches of the model.
+
+    Args:
+        source: begins the text, such as a file's name.
+    """
     for size in recipe.sizes:
         if size < config.patch_size or size % config.patch_size:
             raise InputError(
-                f"{what}: size {size} is no multiple of the patch, {config.patch_size}"
+                f"{source}: size {size} is no multiple of the patch, {config.patch_size}"
             )

@@ -1,4 +1,7 @@
-"""Validation while training: mean IoU on held-out sets, in batches, at the model's own size."""
+"""Validation while training: mean IoU on held-out sets, in batches, at the model's own size.
+
+Letters: V images of an episode (the query last), H W pixels.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,105 +10,113 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from incontext.data.pictures import IGNORE, PictureSet
+from incontext.data.pictures import IGNORE_INDEX, PictureSet
+from incontext.images.image import Normalizer
 from incontext.model import Model
 
 
 @dataclass(frozen=True)
 class BinaryEpisode:
-    """One class against the rest: pictures by number, the query last."""
+    """One class against the rest: images of a set by index, the query last."""
 
     index: int
-    pictures: list[int]
+    images: list[int]
 
 
 def binary_episodes(
-    holders: dict[int, list[int]], examples: int, count: int, seed: int = 0
+    images_by_class: dict[int, list[int]], examples: int, count: int, seed: int = 0
 ) -> Iterator[BinaryEpisode]:
-    """Each class in turn, pictures that hold it drawn without replacement.
+    """Draw episodes of each class in turn, of images that show it, without replacement.
 
-    Classes with too few pictures are left out.
+    Classes with too few images are left out.
     """
     rng = np.random.default_rng(seed)
-    classes = sorted(c for c, held in holders.items() if len(held) > examples)
+    classes = sorted(c for c, images in images_by_class.items() if len(images) > examples)
     for number in range(count if classes else 0):
         index = classes[number % len(classes)]
-        chosen = rng.choice(holders[index], examples + 1, replace=False)
-        yield BinaryEpisode(index, [int(i) for i in chosen])
+        images = rng.choice(images_by_class[index], examples + 1, replace=False)
+        yield BinaryEpisode(index, [int(i) for i in images])
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One validation episode: pictures as shown, what is true, what was painted."""
+class ValidationSample:
+    """One validation episode: its images, what is true, what was painted."""
 
-    pictures: Tensor  # (V, 3, H, W) in 0–1, the query last
+    images: Tensor  # (V, 3, H, W) in 0–1
     labels: Tensor  # (V, H, W) uint8: 1 the class, 255 ignore
-    painting: Tensor  # (3, H, W) in 0–1
+    painting: Tensor  # (3, H, W) in 0–1, of the query
 
 
 class Validation:
     """Seeded episodes of several sets, one class in white on black.
 
     Args:
-        sets: all pictures of one size, the one that the model is to see.
-        examples: shown in each episode.
+        sets: all images of one size, the model's.
+        examples: in each episode.
         episodes: of each set.
     """
 
     def __init__(self, sets: Sequence[PictureSet], examples: int = 1, episodes: int = 24) -> None:
         self.sets, self.examples = list(sets), examples
-        self.drawn = [list(binary_episodes(s.holders, examples, episodes)) for s in self.sets]
+        self.episodes = [
+            list(binary_episodes(s.images_by_class, examples, episodes)) for s in self.sets
+        ]
 
     @torch.no_grad()
     def paint(
         self, model: Model, data: PictureSet, episodes: list[BinaryEpisode]
-    ) -> Iterator[tuple[BinaryEpisode, Judged]]:
-        """What the model paints in each episode, one after the other."""
+    ) -> Iterator[tuple[BinaryEpisode, ValidationSample]]:
+        """Paint the query of each episode, one after the other."""
         device = next(model.parameters()).device
-        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (model.config.mean, model.config.std))
+        normalizer = Normalizer(model.config.mean, model.config.std)
+        white = normalizer.colors(torch.ones(1, 1, 3)).to(device)
         for episode in episodes:
-            pictures = data.images[episode.pictures].float() / 255
-            stored = data.labels[episode.pictures]
-            labels = (stored == episode.index).to(torch.uint8)
-            labels[stored == IGNORE] = IGNORE
-            images = ((pictures - mean) / std).to(device)
-            white = (labels[:-1, None] == 1).float().expand(-1, 3, -1, -1)
-            targets = ((white - mean) / std).to(device)
+            images = data.images[episode.images].float() / 255
+            ids = data.labels[episode.images]
+            labels = (ids == episode.index).to(torch.uint8)
+            labels[ids == IGNORE_INDEX] = IGNORE_INDEX
+            model_images = normalizer(images).to(device)
+            masks = (labels[:-1, None] == 1).float().expand(-1, 3, -1, -1)
+            targets = normalizer(masks).to(device)
             semantic = torch.ones(1, dtype=torch.bool, device=device)
-            colors = ((1 - mean) / std).view(1, 1, 3).to(device)
-            encoded = model.encode(images[None, :-1], targets[None], semantic, colors=colors)
-            painting = model.paint(images[-1:], encoded)[0].float().cpu()
-            yield episode, Judged(pictures, labels, (painting * std + mean).clamp(0, 1))
+            encoded_prompt = model.encode(
+                model_images[None, :-1], targets[None], semantic, colors=white
+            )
+            painting = model.paint(model_images[-1:], encoded_prompt)[0].float().cpu()
+            rgb = normalizer.invert(painting).clamp(0, 1)
+            yield episode, ValidationSample(images, labels, rgb)
 
     def score(self, model: Model) -> dict[str, float]:
-        """Mean IoU by set, in percent: intersections and unions summed by class, then averaged.
+        """Return the mean IoU by set, in percent.
 
-        A pixel is read as the class where its painting is nearer to white than to black. A set
-        without enough pictures of any class is left out; sets of one name are numbered.
+        Intersections and unions are summed by class, then averaged. A pixel is of the class if its
+        painting is nearer to white than to black. A set without enough images of any class is left
+        out; sets of one name are numbered.
         """
         training = model.training
         model.eval()
         scores = dict[str, float]()
-        for data, drawn in zip(self.sets, self.drawn, strict=True):
-            both, either = dict[int, float](), dict[int, float]()
-            for episode, judged in self.paint(model, data, drawn):
-                truth = judged.labels[-1]
-                valid = truth != IGNORE
-                found = (judged.painting.mean(0) > 0.5) & valid
-                there = (truth == 1) & valid
-                index = episode.index
-                both[index] = both.get(index, 0.0) + float((found & there).sum())
-                either[index] = either.get(index, 0.0) + float((found | there).sum())
-            if both:
+        for data, episodes in zip(self.sets, self.episodes, strict=True):
+            intersections, unions = dict[int, float](), dict[int, float]()
+            for episode, sample in self.paint(model, data, episodes):
+                labels, index = sample.labels[-1], episode.index
+                valid_mask = labels != IGNORE_INDEX
+                prediction = (sample.painting.mean(0) > 0.5) & valid_mask
+                truth = (labels == 1) & valid_mask
+                intersection = float((prediction & truth).sum())
+                intersections[index] = intersections.get(index, 0.0) + intersection
+                unions[index] = unions.get(index, 0.0) + float((prediction | truth).sum())
+            if unions:
                 name = f"{data.name} {len(scores) + 1}" if data.name in scores else data.name
-                scores[name] = 100 * float(np.mean([both[c] / max(either[c], 1.0) for c in both]))
+                ratios = [intersections[c] / max(unions[c], 1.0) for c in unions]
+                scores[name] = 100 * float(np.mean(ratios))
         model.train(training)
         return scores
 
-    def samples(self, model: Model, count: int = 8) -> list[Judged]:
-        """The first episode of the first `count` sets, painted."""
-        shown = []
-        for data, drawn in zip(self.sets[:count], self.drawn, strict=False):
-            for _, judged in self.paint(model, data, drawn[:1]):
-                shown.append(judged)
-        return shown
+    def samples(self, model: Model, count: int = 8) -> list[ValidationSample]:
+        """Paint the first episode of the first `count` sets."""
+        return [
+            sample
+            for data, episodes in zip(self.sets[:count], self.episodes, strict=False)
+            for _, sample in self.paint(model, data, episodes[:1])
+        ]

@@ -50,7 +50,7 @@ def test_split():
         assert len(learned) == count
         assert sorted(numbers(learned) + numbers(held)) == list(range(20))
         assert learned.name == held.name == "numbered"
-        assert learned.holders == {1: list(range(count))}
+        assert learned.images_by_class == {1: list(range(count))}
     again, _ = split(data, 7, 3, Path("a"))
     assert numbers(again) == numbers(learned)
     assert len({tuple(numbers(split(data, 7, seed, Path("a"))[0])) for seed in range(9)}) == 9
@@ -72,9 +72,9 @@ def test_split_refuses():
 
 def test_it_helps(small, squares, tmp_path):
     """Bright squares: better on those held out after a few steps, and the log says so."""
-    options = {"size": 32, "steps": 12, "rate": 2e-2, "pictures": 6, "episodes": 6}
+    options = {"size": 32, "steps": 12, "learning_rate": 2e-2, "train_images": 6, "episodes": 6}
     outcome = finetune([squares], tmp_path / "run", small, **options)
-    assert (outcome.trained, outcome.held_out) == (6, 6)
+    assert (outcome.train_count, outcome.held_out) == (6, 6)
     assert outcome.before.keys() == outcome.after.keys() == {1, 4}
     for count in (1, 4):
         assert outcome.after[count] > outcome.before[count] + 10
@@ -90,8 +90,8 @@ def test_it_helps(small, squares, tmp_path):
 def test_low_rank_from_the_official_shape(tiny_checkpoint, squares, tmp_path):
     """Plain names that load strictly; only linear maps changed, and by no more than the rank."""
     outcome = finetune(
-        [squares], tmp_path / "run", str(tiny_checkpoint), size=32, steps=3, rank=2, rate=0.5,
-        episodes=2,
+        [squares], tmp_path / "run", str(tiny_checkpoint), size=32, steps=3, rank=2,
+        learning_rate=0.5, episodes=2,
     )  # fmt: skip
     before, after = load(tiny_checkpoint), load(tmp_path / "run")
     assert after.config == before.config
@@ -149,8 +149,8 @@ def test_killed_and_resumed_low_rank_equals_uninterrupted(squares, tmp_path):
     resumed = trainer("part")
     assert resumed.step == 2
     resumed.run()
-    for name, value in whole.averaged().state_dict().items():
-        assert torch.equal(value, resumed.averaged().state_dict()[name]), name
+    for name, value in whole.averaged_model().state_dict().items():
+        assert torch.equal(value, resumed.averaged_model().state_dict()[name]), name
     for name, value in whole.raw.state_dict().items():
         assert torch.equal(value, resumed.raw.state_dict()[name]), name
 
@@ -161,10 +161,10 @@ def test_refuses(small, squares, tmp_path):
             finetune(sources or [squares], tmp_path / "run", small, steps=1, **options)
 
     refused("rank is 0; accepted", rank=0)
-    refused("rate is -1.0; accepted", rate=-1.0)
+    refused("rate is -1.0; accepted", learning_rate=-1.0)
     for size in (20, 0, -8):
         refused(f"finetune: size {size} is no multiple of the patch, 8", size=size)
-    refused("12 pictures, 11 of them to learn from", pictures=11)
+    refused("12 pictures, 11 of them to learn from", train_images=11)
     refused("no such file or folder", tmp_path / "nowhere")
     alone = tmp_path / "alone"  # every picture has a class of its own
     shutil.copytree(squares, alone)

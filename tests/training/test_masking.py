@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from incontext.training.masking import query_half, random_blocks
+from incontext.training.objective import query_half, random_blocks
 
 
 def drawn(seed: int, *arguments) -> torch.Tensor:

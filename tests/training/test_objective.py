@@ -3,17 +3,18 @@
 import torch
 import torch.nn.functional as F
 
-from incontext.data.episodes import Batch, Sampler
+from incontext.data.episodes import Batch, EpisodeSampler
 from incontext.data.plan import Mixture
+from incontext.images.image import Normalizer
 from incontext.model import SegGPT
-from incontext.training.masking import query_half
 from incontext.training.objective import (
-    SMOOTH,
+    SMOOTHING,
     Weights,
-    balance,
-    judge_votes,
+    compute_voting_loss,
     objective,
     overlap_loss,
+    pixel_weights,
+    query_half,
     voting_objective,
 )
 from tests.training.test_trainer import CONFIG
@@ -23,14 +24,14 @@ def test_balance_gives_small_objects_weight():
     labels = torch.zeros(1, 10, 10, dtype=torch.uint8)
     labels[0, :2, :2] = 1
     labels[0, 9] = 255
-    weight = balance(labels, 1)
+    weight = pixel_weights(labels, 1)
     assert (weight[labels == 255] == 0).all()
     big, small = weight[labels == 0].mean(), weight[labels == 1].mean()
     torch.testing.assert_close(small / big, torch.tensor((86 / 4) ** 0.5))
     torch.testing.assert_close(weight.mean(), torch.tensor(1.0))
     half = torch.zeros(1, 10, 10, dtype=torch.bool)
     half[:, :, :5] = True
-    part = balance(labels, 1, half)
+    part = pixel_weights(labels, 1, half)
     assert (part[~half] == 0).all()
     torch.testing.assert_close(part.mean(), torch.tensor(1.0))
 
@@ -62,17 +63,17 @@ def test_loss_is_an_average_over_episodes():
     """The whole batch costs the mean of what its episodes cost alone; hidden patches as well."""
     torch.manual_seed(0)
     model = SegGPT(CONFIG)
-    batch = Sampler([], Mixture(scenes=1.0, absent=0.4), seed=0).batch(0, 4, 2, 32)
+    batch = EpisodeSampler([], Mixture(scenes=1.0, absent=0.4), seed=0).batch(0, 4, 2, 32)
     batch.labels[0, -1, :9] = 255
     batch.labels[1, -1] = 255  # nothing is judged there
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CONFIG.mean, CONFIG.std))
+    normalizer = Normalizer(CONFIG.mean, CONFIG.std)
     blocks = query_half(4, 4, 4)
     blocks[:, 4:6] = False
     for hidden in (None, blocks):
-        whole, parts = objective(model, mean, std, Weights(), batch, hidden)
+        whole, parts = objective(model, normalizer, Weights(), batch, hidden)
         alone = [
             objective(
-                model, mean, std, Weights(), batch.part(i, i + 1),
+                model, normalizer, Weights(), batch.part(i, i + 1),
                 None if hidden is None else hidden[i : i + 1],
             )[0]
             for i in range(4)
@@ -84,8 +85,8 @@ def test_loss_is_an_average_over_episodes():
 
 def test_shown_pixels_cost_nothing():
     """What the query's target shows is not judged."""
-    batch = Sampler([], Mixture(scenes=1.0), seed=1).batch(0, 2, 1, 32)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CONFIG.mean, CONFIG.std))
+    batch = EpisodeSampler([], Mixture(scenes=1.0), seed=1).batch(0, 2, 1, 32)
+    normalizer = Normalizer(CONFIG.mean, CONFIG.std)
     hidden = query_half(2, 4, 4)
     hidden[:, 4:6] = False
     painting = batch.targets()[:, -1].clone()
@@ -94,12 +95,12 @@ def test_shown_pixels_cost_nothing():
     class Painter(torch.nn.Module):
         def forward(self, *_, **options):
             assert torch.equal(options["hidden"], hidden)
-            return (painting - mean) / std, None
+            return normalizer(painting), None
 
-    loss, _ = objective(Painter(), mean, std, Weights(), batch, hidden)
+    loss, _ = objective(Painter(), normalizer, Weights(), batch, hidden)
     assert loss < 0.01
     hidden[:, 4:] = True
-    loss, _ = objective(Painter(), mean, std, Weights(), batch, hidden)
+    loss, _ = objective(Painter(), normalizer, Weights(), batch, hidden)
     assert loss > 0.5
 
 
@@ -109,11 +110,11 @@ def test_votes_cost_nothing_where_they_are_right():
     known = torch.ones(2, 16, 16, dtype=torch.bool)
     asked = torch.tensor([[True, True], [False, False]])
     sure = 40 * truth - 20
-    loss, parts = judge_votes(sure, F.adaptive_avg_pool2d(sure, 2), truth, known, asked)
+    loss, parts = compute_voting_loss(sure, F.adaptive_avg_pool2d(sure, 2), truth, known, asked)
     assert loss < 0.2  # cells at the border of an id cannot be right in the first guess
     assert parts["crossed"] < 1e-4
     assert parts["overlap"] < 1e-4
-    wrong, _ = judge_votes(-sure, F.adaptive_avg_pool2d(-sure, 2), truth, known, asked)
+    wrong, _ = compute_voting_loss(-sure, F.adaptive_avg_pool2d(-sure, 2), truth, known, asked)
     assert wrong > 10
 
 
@@ -130,9 +131,9 @@ def test_votes_that_do_not_count():
     other = logits.clone()
     other[0, :, :4] = 9.0
     other[1] = 9.0
-    loss, _ = judge_votes(logits, guess, truth, known, asked)
-    assert torch.equal(loss, judge_votes(other, guess, truth, known, asked)[0])
-    nothing, _ = judge_votes(logits, guess, truth, known, torch.zeros_like(asked))
+    loss, _ = compute_voting_loss(logits, guess, truth, known, asked)
+    assert torch.equal(loss, compute_voting_loss(other, guess, truth, known, asked)[0])
+    nothing, _ = compute_voting_loss(logits, guess, truth, known, torch.zeros_like(asked))
     assert nothing == 0
 
 
@@ -158,7 +159,7 @@ def test_votes_judged_by_hand():
                 continue
             own = truth[b, k] * known[b]
             inside, painted = (chances[k + 1] * own).sum(), chances[k + 1].sum()
-            dice.append(1 - (2 * inside + SMOOTH) / (painted + own.sum() + SMOOTH))
+            dice.append(1 - (2 * inside + SMOOTHING) / (painted + own.sum() + SMOOTHING))
             for column in (0, 1):
                 cell = slice(8 * column, 8 * column + 8)
                 sure = int(known[b, :, cell].sum())
@@ -168,13 +169,13 @@ def test_votes_judged_by_hand():
         overlap.append(sum(dice) / len(dice))
         early.append(sum(entropy) / counted)
     expected = {"crossed": crossed, "overlap": overlap, "early": early}
-    loss, parts = judge_votes(logits, guess, truth, known, asked)
+    loss, parts = compute_voting_loss(logits, guess, truth, known, asked)
     for name, values in expected.items():
         torch.testing.assert_close(parts[name], torch.stack(values).sum() / 3)
     total = 2 * parts["crossed"] + parts["overlap"] + 0.5 * parts["early"]
     torch.testing.assert_close(loss, total)
 
-    alone = [judge_votes(*(x[b : b + 1] for x in (logits, guess, truth, known, asked)))[0]
+    alone = [compute_voting_loss(*(x[b : b + 1] for x in (logits, guess, truth, known, asked)))[0]
              for b in range(3)]  # fmt: skip
     torch.testing.assert_close(loss, torch.stack(alone).mean())  # a batch may be cut anywhere
 
@@ -203,33 +204,33 @@ def episodes(labels: torch.Tensor) -> Batch:
 
 def test_voting_objective():
     """Every view is a query, an id that no other view shows is ground, unknown pixels are free."""
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CONFIG.mean, CONFIG.std))
+    normalizer = Normalizer(CONFIG.mean, CONFIG.std)
     labels = torch.zeros(2, 3, 32, 32)
     labels[0, :, :8, :16] = 1
     labels[0, :2, 16:] = 3
     labels[1, :, :8, :8] = 1
     labels[1, 0, 8:24, 8:16] = 2  # ground there, and asked in vain of the two other views
     labels[:, :, :, 24:] = 255
-    good, parts = voting_objective(Knowing(), mean, std, episodes(labels))
+    good, parts = voting_objective(Knowing(), normalizer, episodes(labels))
     assert good < 1e-4
     assert parts.keys() == {"loss", "crossed", "overlap", "early"}
-    bad, _ = voting_objective(Knowing(right=False), mean, std, episodes(labels))
+    bad, _ = voting_objective(Knowing(right=False), normalizer, episodes(labels))
     assert bad > 10
 
 
 def test_episodes_that_ask_nothing_count_nothing():
     torch.manual_seed(0)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CONFIG.mean, CONFIG.std))
+    normalizer = Normalizer(CONFIG.mean, CONFIG.std)
     labels = torch.zeros(3, 2, 16, 16)
     labels[0, :, :8] = 1
     labels[1, 0] = 1  # the first view is asked nothing, the second is asked in vain
     labels[2, :, 3:5] = 255
     wrong = Knowing(right=False)
     first, with_empty = labels[:1], labels[[0, 2]]
-    alone, _ = voting_objective(wrong, mean, std, episodes(first))
-    beside, _ = voting_objective(wrong, mean, std, episodes(with_empty))
+    alone, _ = voting_objective(wrong, normalizer, episodes(first))
+    beside, _ = voting_objective(wrong, normalizer, episodes(with_empty))
     torch.testing.assert_close(2 * beside, alone)  # half of the queries
-    nothing, _ = voting_objective(wrong, mean, std, episodes(labels[2:]))
+    nothing, _ = voting_objective(wrong, normalizer, episodes(labels[2:]))
     assert nothing == 0
-    vain, _ = voting_objective(wrong, mean, std, episodes(labels[1:2]))
+    vain, _ = voting_objective(wrong, normalizer, episodes(labels[1:2]))
     assert vain > 10

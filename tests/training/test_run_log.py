@@ -8,17 +8,17 @@ import torch
 from PIL import Image
 
 from incontext import InputError
-from incontext.data.pictures import IGNORE
+from incontext.data.pictures import IGNORE_INDEX
 from incontext.training.run_log import OBJECT, UNKNOWN, RunLog, read_rows, sheet
-from incontext.training.validation import Judged
+from incontext.training.validation import ValidationSample
 
 
-def judged(value: int, size: int = 8) -> Judged:
+def sample(value: int, size: int = 8) -> ValidationSample:
     """Three pictures of gray `value`, + 1, + 2; the middle row is the class, the last ignored."""
     pictures = torch.arange(value, value + 3).view(3, 1, 1, 1).expand(-1, 3, size, size) / 255
     labels = torch.zeros(3, size, size, dtype=torch.uint8)
-    labels[:, 4], labels[:, -1] = 1, IGNORE
-    return Judged(pictures, labels, torch.full((3, size, size), 0.5))
+    labels[:, 4], labels[:, -1] = 1, IGNORE_INDEX
+    return ValidationSample(pictures, labels, torch.full((3, size, size), 0.5))
 
 
 def test_lines_are_added(tmp_path):
@@ -51,14 +51,14 @@ def test_pictures(tmp_path):
     for step in (1, 2):
         log.add({"step": step, "loss": 1.0 / step})
         log.add_validation(step, 1, {"one": 10.0 * step})
-    log.draw([judged(100), judged(200)])
+    log.draw([sample(100), sample(200)])
     assert (tmp_path / "curves.png").read_bytes() != empty
     assert Image.open(tmp_path / "paintings.png").size == (40, 16)
 
 
 def test_sheet():
     """First example, its label, query, truth, painting."""
-    pixels = np.asarray(sheet([judged(100), judged(200)])).astype(int)
+    pixels = np.asarray(sheet([sample(100), sample(200)])).astype(int)
     assert pixels.shape == (16, 40, 3)
     for row, value in ((0, 100), (8, 200)):
         cells = pixels[row : row + 8].reshape(8, 5, 8, 3).swapaxes(0, 1)
@@ -74,7 +74,7 @@ def test_silent(tmp_path):
     log = RunLog(tmp_path, active=False)
     log.add({"step": 1, "loss": 2.0})
     log.add_validation(1, 1, {"one": 3.0})
-    log.draw([judged(0)])
+    log.draw([sample(0)])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,13 +18,15 @@ from PIL import Image
 from incontext import InputError
 from incontext.checkpoints.checkpoint import load, save
 from incontext.checkpoints.pretrained import backbone_state
-from incontext.data.episodes import Sampler
+from incontext.data.episodes import EpisodeSampler
 from incontext.data.pictures import load_set
 from incontext.data.plan import Mixture
+from incontext.images.image import Normalizer
 from incontext.model import Config, SegGPT, assemble
+from incontext.training.from_file import train_from_file
 from incontext.training.objective import objective
-from incontext.training.recipe import Recipe
-from incontext.training.trainer import Run, Trainer, train_from_file
+from incontext.training.recipe import Recipe, Run
+from incontext.training.trainer import Trainer
 from incontext.training.validation import Validation
 
 CONFIG = Config(
@@ -83,9 +85,9 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
 def test_killed_process_resumes(tmp_path):
     """A real process, killed with no warning somewhere between two saves."""
     script = (
-        "import sys; from pathlib import Path; sys.path[:0] = ['tests', '.']\n"
+        "import sys; from pathlib import Path; sys.path.insert(0, '.')\n"
         "import torch; torch.set_num_threads(1)\n"
-        "from test_train import trainer\n"
+        "from tests.training.test_trainer import trainer\n"
         "run = trainer(Path(sys.argv[1]))\n"
         "step = run.train_step\n"
         "def dying(plan):\n"
@@ -205,12 +207,12 @@ def test_it_learns():
     """A batch seen again and again is learned."""
     torch.manual_seed(0)
     model = SegGPT(CONFIG)
-    batch = Sampler([], RECIPE.mixture, seed=0).batch(0, 6, 1, 32)
+    batch = EpisodeSampler([], RECIPE.mixture, seed=0).batch(0, 6, 1, 32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CONFIG.mean, CONFIG.std))
+    normalizer = Normalizer(CONFIG.mean, CONFIG.std)
     losses = []
     for _ in range(60):
-        loss, parts = objective(model, mean, std, RECIPE.weights, batch)
+        loss, parts = objective(model, normalizer, RECIPE.weights, batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
