@@ -75,14 +75,14 @@ def tune(
     with Progress() as progress:
         outcome = learn(
             predictor, dataset, folder, kind=files.kind, settings=settings, thumbnail=thumbnail,
-            tell=progress.update,
+            on_progress=progress.update,
         )  # fmt: skip
     outcome.prompt.save(path)
     write(outcome, folder)
     for line in summary(outcome):
         typer.echo(line)
     typer.echo(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB), {folder / 'curve.png'}")
-    if not outcome.verdict.improves:
+    if not outcome.comparison.improves:
         raise typer.Exit(UNPROVEN)
 
 

@@ -1,10 +1,12 @@
-"""Learned prompts: what of a prompt is learned while the model stays as it is.
+"""Prompt parameters: what of a prompt is learned while the model stays as it is.
 
-SegGPT (section 3.3) learns the example's picture and target. Here that is `Pixels`; `Tokens` learns
-what the model makes of examples: an offset to everything that is kept of them, for independent
-attention keys and values of every block and of the copy path, for a model that votes the features
-of cells. Both are learned under random colorings, so that what is learned goes with any; votes
-know no colors, so that theirs goes with any by itself.
+SegGPT (section 3.3) learns the example's image and target. Here that is `PixelPrompt`;
+`TokenOffsets` learns what the model makes of examples: an offset to everything that is kept of
+them, which is keys and values of every block and of the copy path with independent attention, and
+features of cells in a model that votes. Both are learned under random colorings, so that any
+coloring can be used later; votes do not depend on colors.
+
+Letters: N examples, K ids, S the model's size.
 """
 
 from abc import ABC, abstractmethod
@@ -17,71 +19,81 @@ import torch.nn.functional as F
 from torch import nn
 
 from incontext.evaluation.labelled_set import LabelledSet
+from incontext.images.image import Normalizer
 from incontext.inference.predictor import Predictor
 from incontext.labels.coloring import Coloring, separated_colors
 from incontext.labels.encodings import UNKNOWN
 from incontext.model import Model, VotingModel
-from incontext.model.tokens.encoder import EncodedPrompt, ExampleBatch
+from incontext.model.encoded_prompt import EncodedPrompt, ExampleBatch
 
-COLORINGS = 8  # random ones that examples are encoded under, `Tokens`
-SURE = 6.0  # logit of the labels that soft targets start from
+RANDOM_COLORINGS = 8  # that `TokenOffsets` encodes examples under
+INITIAL_LOGIT = 6.0  # of the labels that soft targets start from
 
 
-class Learned(nn.Module, ABC):
-    """A prompt of some ids; what of it is learned are its parameters."""
+class PromptParameters(nn.Module, ABC):
+    """A prompt of some ids; its parameters are what is learned."""
 
     @abstractmethod
-    def draw(self, rng: np.random.Generator) -> Coloring:
-        """A coloring to learn under: the default in one of three steps."""
+    def draw_coloring(self, rng: np.random.Generator) -> Coloring:
+        """Draw a coloring to learn under: the default in one of three steps."""
 
     @abstractmethod
     def encode(self, coloring: Coloring) -> EncodedPrompt:
-        """The prompt under any coloring of its ids, with gradients."""
+        """Encode the prompt under any coloring of its ids, with gradients."""
 
 
 def random_coloring(rng: np.random.Generator, ids: Sequence[int]) -> Coloring:
-    """Well-separated random colors for ids, see `separated_colors`."""
+    """Draw well-separated random colors for ids, see `separated_colors`."""
     table = np.round(separated_colors(rng, len(ids))[1:] * 255).astype(int)
     return Coloring(tuple(ids), tuple((int(r), int(g), int(b)) for r, g, b in table))
 
 
-class Tokens(Learned):
-    """Offsets to what the model keeps of real examples, in units of its spread.
+class TokenOffsets(PromptParameters):
+    """Offsets to what the model keeps of real examples, in units of its standard deviation.
 
     The examples are encoded once under the default coloring and, unless the model votes, a few
     random ones; a step costs the query's pass alone.
 
     Args:
         coloring: the default one.
-        share: of each example's tokens to keep, see `SegGPT.encode_batches`.
+        keep_ratio: share of each example's tokens to keep, see `SegGPT.encode_batches`.
     """
 
     def __init__(
-        self, predictor: Predictor, pool: LabelledSet, coloring: Coloring, kind: str, share: float,
+        self,
+        predictor: Predictor,
+        dataset: LabelledSet,
+        coloring: Coloring,
+        kind: str,
+        keep_ratio: float,
         seed: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         rng = np.random.default_rng((seed, 1))
-        count = 0 if isinstance(predictor.model, VotingModel) else COLORINGS
-        others = [random_coloring(rng, coloring.ids) for _ in range(count)]
-        examples = [pool.example(i) for i in range(len(pool))]
-        self.base = partial(predictor.encode, examples, kind=kind, share=share, settle=False)
-        self.bases = {c: self.base(c) for c in (coloring, *others)}
-        first = self.bases[coloring].tensors()
-        named = {n: x for n, x in first.items() if x.is_floating_point() and _learns(n)}
-        self.units = {n: x.std() for n, x in named.items()}
+        count = 0 if isinstance(predictor.model, VotingModel) else RANDOM_COLORINGS
+        colorings = [coloring, *(random_coloring(rng, coloring.ids) for _ in range(count))]
+        examples = [dataset.example(i) for i in range(len(dataset))]
+        self.base = partial(predictor.encode, examples, kind=kind, share=keep_ratio, settle=False)
+        self.bases = {c: self.base(c) for c in colorings}
+        tensors = {
+            name: x
+            for name, x in self.bases[coloring].tensors().items()
+            if x.is_floating_point() and _is_learnable(name)
+        }
+        self.units = {name: x.std() for name, x in tensors.items()}
+        # Names of parameters must not contain dots.
         self.offsets = nn.ParameterDict(
-            {n.replace(".", "/"): nn.Parameter(torch.zeros_like(x)) for n, x in named.items()}
+            {n.replace(".", "/"): nn.Parameter(torch.zeros_like(x)) for n, x in tensors.items()}
         )
 
-    def draw(self, rng: np.random.Generator) -> Coloring:
-        """See `Learned`; else one of the random ones."""
-        several = list(self.bases)
-        default = len(several) == 1 or rng.random() < 1 / 3
-        return several[0] if default else several[int(rng.integers(1, len(several)))]
+    def draw_coloring(self, rng: np.random.Generator) -> Coloring:
+        """See `PromptParameters`; otherwise one of the random ones."""
+        colorings = list(self.bases)
+        default = len(colorings) == 1 or rng.random() < 1 / 3
+        return colorings[0] if default else colorings[int(rng.integers(1, len(colorings)))]
 
     def encode(self, coloring: Coloring) -> EncodedPrompt:
-        """See `Learned`."""
+        """See `PromptParameters`."""
         base = self.bases.get(coloring) or self.base(coloring)
         tensors = base.tensors()
         for name, unit in self.units.items():
@@ -90,59 +102,65 @@ class Tokens(Learned):
         return EncodedPrompt.from_tensors(tensors, base.count, base.size)
 
 
-def _learns(name: str) -> bool:
-    """Whether a tensor that is kept of examples may be learned.
+def _is_learnable(name: str) -> bool:
+    """True if a tensor that is kept of examples may be learned.
 
-    Not weights: they say how many tokens one stands for, and a bias that wants gradients would keep
-    attention from the fused kernel. Not labels, which stay what the examples say, nor colors.
+    Not weights: they say how many tokens one stands for, and a bias with gradients would keep
+    attention from the fused kernel. Not labels, which stay those of the examples, nor colors.
     """
     return not {"weight", "labels", "colors"} & set(name.split("."))
 
 
-class Pixels(Learned):
-    """Pictures and soft targets of examples (SegGPT, section 3.3), encoded anew in every step.
+class PixelPrompt(PromptParameters):
+    """Images and soft targets of examples (SegGPT, section 3.3), encoded again in every step.
 
-    Targets are logits of the ids, so that any coloring paints them.
+    Targets are logits of the ids, so that they can be painted in any coloring.
     """
 
     def __init__(
-        self, predictor: Predictor, pool: LabelledSet, coloring: Coloring, kind: str, share: float,
+        self,
+        predictor: Predictor,
+        dataset: LabelledSet,
+        coloring: Coloring,
+        kind: str,
+        keep_ratio: float,
         seed: int,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.model: Model
-        self.__dict__["model"] = predictor.model  # not a part: it is not learned
-        self.default, self.share, device = coloring, share, predictor.device
+        self.__dict__["model"] = predictor.model  # no submodule: its weights are not learned
+        self.default, self.keep_ratio, device = coloring, keep_ratio, predictor.device
         self.semantic = torch.tensor([kind == "semantic"], device=device)
         config = predictor.model.config
-        self.mean, self.std = (
-            torch.tensor(x, device=device).view(3, 1, 1) for x in (config.mean, config.std)
-        )
-        self.images = nn.Parameter((pool.images.to(device) / 255 - self.mean) / self.std)
-        ids = np.stack([pool.example(i).labels.ids for i in range(len(pool))])
-        known = torch.from_numpy(ids != UNKNOWN)
-        self.known = None if known.all() else known[None].to(device)
+        self.normalizer = Normalizer(config.mean, config.std, device)
+        self.images = nn.Parameter(self.normalizer(dataset.images.to(device) / 255))
+        ids = np.stack([dataset.example(i).labels.ids for i in range(len(dataset))])
+        valid_mask = torch.from_numpy(ids != UNKNOWN)
+        self.valid_mask = None if valid_mask.all() else valid_mask[None].to(device)
         index = np.zeros(ids.shape, np.int64)
         for number, value in enumerate(coloring.ids, 1):
             index[ids == value] = number
-        sharp = F.one_hot(torch.from_numpy(index), len(coloring.ids) + 1).permute(0, 3, 1, 2)
-        self.logits = nn.Parameter(SURE * sharp.float().to(device))
+        one_hot = F.one_hot(torch.from_numpy(index), len(coloring.ids) + 1).permute(0, 3, 1, 2)
+        self.logits = nn.Parameter(INITIAL_LOGIT * one_hot.float().to(device))  # (N, K + 1, S, S)
 
-    def draw(self, rng: np.random.Generator) -> Coloring:
-        """See `Learned`; else any."""
+    def draw_coloring(self, rng: np.random.Generator) -> Coloring:
+        """See `PromptParameters`; otherwise any."""
         return self.default if rng.random() < 1 / 3 else random_coloring(rng, self.default.ids)
 
     def encode(self, coloring: Coloring) -> EncodedPrompt:
-        """See `Learned`."""
+        """See `PromptParameters`."""
         colors = torch.tensor([(0, 0, 0), *coloring.colors], device=self.images.device) / 255
-        painted = torch.einsum("nkhw,kc->nchw", self.logits.softmax(1), colors)
-        targets = (painted - self.mean) / self.std
-        soft = self.logits.softmax(1)[None, :, 1:]  # what a model that votes reads
-        part = ExampleBatch(self.images[None], targets[None], self.known, soft)
+        probabilities = self.logits.softmax(1)
+        targets = self.normalizer(torch.einsum("nkhw,kc->nchw", probabilities, colors))
+        labels = probabilities[None, :, 1:]  # what a model that votes reads
+        batch = ExampleBatch(self.images[None], targets[None], self.valid_mask, labels)
         return self.model.encode_batches(
-            [part], self.semantic, precompute_targets=False, keep_ratio=self.share,
-            colors=((colors[1:] - self.mean.view(3)) / self.std.view(3))[None],
+            [batch], self.semantic, precompute_targets=False, keep_ratio=self.keep_ratio,
+            colors=self.normalizer.colors(colors[1:])[None],
         )  # fmt: skip
 
 
-SPACES: dict[str, type[Tokens] | type[Pixels]] = {"tokens": Tokens, "pixels": Pixels}
+SPACES: dict[str, type[TokenOffsets] | type[PixelPrompt]] = {
+    "tokens": TokenOffsets,
+    "pixels": PixelPrompt,
+}

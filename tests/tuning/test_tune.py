@@ -10,10 +10,11 @@ import torch
 from incontext import Example, InputError, Predictor
 from incontext.checkpoints.checkpoint import load
 from incontext.evaluation.confusion import miou
-from incontext.evaluation.labelled_set import Pool
+from incontext.evaluation.labelled_set import LabelledSet
 from incontext.model import SIZES, SegGPT, assemble
-from incontext.tuning.baselines import most_shown
-from incontext.tuning.tune import frozen, split, tune
+from incontext.tuning.baselines import capped_examples
+from incontext.tuning.run import split
+from incontext.tuning.tune import freeze, tune
 from incontext.tuning.tuner import Settings, Tuner
 from tests.model.test_voting import assembled
 
@@ -42,7 +43,7 @@ def scene(rng, noise=False, ids=1):
 
 def pool_of(count, seed=0, **options):
     rng = np.random.default_rng(seed)
-    return Pool.of([scene(rng, **options) for _ in range(count)], 32)
+    return LabelledSet.from_examples([scene(rng, **options) for _ in range(count)], 32)
 
 
 @pytest.fixture(scope="module", params=["joint", "independent", "votes"])
@@ -66,9 +67,9 @@ def test_only_the_prompt_is_learned(predictor, space):
     assert [p.requires_grad for p in predictor.model.parameters()] == wanted
     assert all(p.grad is None for p in predictor.model.parameters())
     assert [step for _, step, _, _ in outcome.curve] == [0, 2, 4, 6]
-    assert outcome.tuned.ids == (1, 2)
-    assert outcome.tuned.model_name == "toy"
-    assert outcome.tuned.made["by"] == "tune"
+    assert outcome.tuned_prompt.ids == (1, 2)
+    assert outcome.tuned_prompt.model_name == "toy"
+    assert outcome.tuned_prompt.made["by"] == "tune"
 
 
 @pytest.mark.parametrize("space", ["tokens", "pixels"])
@@ -76,12 +77,12 @@ def test_the_loss_falls(predictor, space):
     """On the very same queries and colorings, before and after."""
     pool = pool_of(6)
     settings = replace(QUICK, space=space, steps=60, rate=0.1, judged=1)
-    with frozen(predictor):
+    with freeze(predictor):
         tuner = Tuner(predictor, pool, pool, "semantic", settings)
         still = Tuner(predictor, pool, pool, "semantic", replace(settings, rate=1e-9))
         before = [still.train_step() for _ in range(8)]
         tuner.run()
-        still._put(tuner.average)
+        still.set_values(tuner.average)
         still.step = 0
         after = [still.train_step() for _ in range(8)]
     assert all(np.less(after, before))
@@ -96,9 +97,11 @@ def test_votes_are_tuned_to_one_kind_of_disc():
     for seed, count in ((0, 6), (1, 12)):
         rng = np.random.default_rng(seed)
         drawn = [scene(rng, ids=3) for _ in range(count)]
-        pools.append(Pool.of([Example(e.image, e.labels.ids == 1) for e in drawn], 64))
+        pools.append(
+            LabelledSet.from_examples([Example(e.image, e.labels.ids == 1) for e in drawn], 64)
+        )
     predictor = Predictor(model)
-    with frozen(predictor):
+    with freeze(predictor):
         settings = replace(QUICK, steps=20, rate=0.1, judged=1, examples=1)
         tuner = Tuner(predictor, *pools, "semantic", settings)
         tuner.run()
@@ -110,7 +113,9 @@ def test_a_tuned_prompt_of_votes_is_small():
     """One id, sixteen examples: no more than a whole example and a quarter, in float16."""
     predictor = Predictor(load("incontext-votes"))
     example = predictor.prompt(pool_of(1).example(0), half=True)
-    pool = Pool.of([scene(np.random.default_rng(i)) for i in range(16)], predictor.size)
+    pool = LabelledSet.from_examples(
+        [scene(np.random.default_rng(i)) for i in range(16)], predictor.size
+    )
     prompt = Tuner(predictor, pool, pool, "semantic", Settings()).prompt()
     assert prompt.examples == 16
     assert prompt.nbytes < min(1.26 * example.nbytes, 2e6)
@@ -126,20 +131,20 @@ def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
     for calls in (2, 8, 3, 3):  # before any state, and twice between two states
         left = iter(range(calls))
 
-        def tell(what, done, total, left=left):
+        def on_progress(what, done, total, left=left):
             if next(left, None) is None:
                 raise KilledError
 
         with pytest.raises(KilledError):
-            tune(predictor, pool, tmp_path, settings=QUICK, tell=tell)
+            tune(predictor, pool, tmp_path, settings=QUICK, on_progress=on_progress)
     again = tune(predictor, pool, tmp_path, settings=QUICK)
     np.testing.assert_equal(again.curve, whole.curve)  # no loss yet at step 0: NaN
-    assert again.verdict == whole.verdict
-    mine, theirs = (o.tuned._tensors() for o in (again, whole))
+    assert again.comparison == whole.comparison
+    mine, theirs = (o.tuned_prompt._tensors() for o in (again, whole))
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     # Finished: nothing is done anew.
     heard = []
-    tune(predictor, pool, tmp_path, settings=QUICK, tell=lambda *a: heard.append(a))
+    tune(predictor, pool, tmp_path, settings=QUICK, on_progress=lambda *a: heard.append(a))
     assert not heard
     with pytest.raises(InputError, match=r"other settings \(rate, steps\)"):
         tune(predictor, pool, tmp_path, settings=replace(QUICK, steps=8, rate=0.5))
@@ -151,13 +156,13 @@ def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
 def test_noise_is_not_learned(predictor):
     """Labels that nothing in the pictures tells: the verdict says so and names what to use."""
     rng = np.random.default_rng(0)
-    pool = Pool.of([scene(rng, noise=True) for _ in range(14)], predictor.size)
+    pool = LabelledSet.from_examples([scene(rng, noise=True) for _ in range(14)], predictor.size)
     outcome = tune(predictor, pool, settings=replace(QUICK, steps=40, rate=0.1))
-    verdict = outcome.verdict
-    assert not verdict.helps
-    assert "Use " + verdict.best in verdict.lines()[-1]
-    assert outcome.prompt.made["used"] == verdict.best
-    assert outcome.prompt is not outcome.tuned
+    comparison = outcome.comparison
+    assert not comparison.improves
+    assert "Use " + comparison.best in comparison.lines()[-1]
+    assert outcome.prompt.made["used"] == comparison.best
+    assert outcome.prompt is not outcome.tuned_prompt
 
 
 @pytest.mark.parametrize("count", [2, 3, 9])
@@ -168,8 +173,8 @@ def test_few_pictures_are_cross_validated(predictor, count):
     assert sorted(i for _, held in folds for i in held) == list(range(count))
     assert all(not set(learn) & set(held) for learn, held in folds)
     outcome = tune(predictor, pool, settings=replace(QUICK, steps=4, judged=2))
-    assert outcome.verdict.held_out == count
-    assert len(outcome.pool) == count
+    assert outcome.comparison.held_out == count
+    assert len(outcome.dataset) == count
 
 
 def test_few_pictures_with_ids_of_their_own(predictor):
@@ -177,9 +182,9 @@ def test_few_pictures_with_ids_of_their_own(predictor):
     rng = np.random.default_rng(0)
     examples = [scene(rng) for _ in range(4)] + [scene(rng, ids=3) for _ in range(2)]
     outcome = tune(predictor, examples, settings=replace(QUICK, steps=4, judged=2))
-    assert outcome.verdict.held_out == 6
-    assert outcome.tuned.ids == (1, 2, 3)
-    assert {len(curve) for curve in outcome.shown.values()} <= set(range(1, 7))
+    assert outcome.comparison.held_out == 6
+    assert outcome.tuned_prompt.ids == (1, 2, 3)
+    assert {len(curve) for curve in outcome.baseline_examples.values()} <= set(range(1, 7))
 
 
 @pytest.mark.parametrize(("showing", "empty"), [(2, 7), (2, 12), (12, 9)])
@@ -188,8 +193,8 @@ def test_pictures_without_an_object_are_shared_out(showing, empty):
     rng = np.random.default_rng(0)
     examples = [scene(rng) for _ in range(showing)]
     examples += [Example(scene(rng).image, np.zeros((32, 32))) for _ in range(empty)]
-    pool = Pool.of(examples, 32)
-    there = set(pool.showing())
+    pool = LabelledSet.from_examples(examples, 32)
+    there = set(pool.indices_with_objects())
     for seed in range(4):
         folds = split(pool, seed)
         assert all(there & set(learn) and there & set(held) for learn, held in folds)
@@ -203,15 +208,15 @@ def test_unknown_pictures_do_not_shift_numbers(predictor):
     blank = Example(scene(rng).image, np.full((32, 32), 9), ignore=9)
     outcome = tune(predictor, [blank, *(scene(rng) for _ in range(3))],
                    settings=replace(QUICK, steps=2, judged=1))  # fmt: skip
-    assert outcome.pool.sources == ("example 2", "example 3", "example 4")
-    assert max(i for shown in outcome.shown.values() for i in shown) == 2
+    assert outcome.dataset.sources == ("example 2", "example 3", "example 4")
+    assert max(i for shown in outcome.baseline_examples.values() for i in shown) == 2
 
 
 def test_all_examples_show_every_id():
     """Of more pictures than can be shown, rare ids are among those that are."""
     rng = np.random.default_rng(0)
-    pool = Pool.of([scene(rng) for _ in range(80)] + [scene(rng, ids=2)], 32)
-    some = most_shown(pool, np.random.default_rng(0))
+    pool = LabelledSet.from_examples([scene(rng) for _ in range(80)] + [scene(rng, ids=2)], 32)
+    some = capped_examples(pool, np.random.default_rng(0))
     assert len(some) == 64
     assert 80 in some
 
@@ -220,7 +225,7 @@ def test_every_id_is_learned():
     """One picture alone shows id 3: it is not held out."""
     rng = np.random.default_rng(0)
     examples = [scene(rng, ids=2) for _ in range(15)] + [scene(rng, ids=3)]
-    pool = Pool.of(examples, 32)
+    pool = LabelledSet.from_examples(examples, 32)
     for seed in range(5):
         [(learn, held)] = split(pool, seed)
         assert 15 in learn
@@ -237,7 +242,7 @@ def test_passes_negative_and_unknown(predictor):
         ids[:3] = -1
         marked = np.where(ids == -1, 255, ids)
         examples.append(Example(one.image, marked, ignore=255, negative=7))
-    pool = Pool.of(examples, 32)
+    pool = LabelledSet.from_examples(examples, 32)
     tuner = Tuner(predictor, pool, pool, "semantic", replace(QUICK, steps=2))
     assert [len(c.ids) for c in tuner.colorings] == [3, 3]
     tuner.run()
@@ -249,11 +254,11 @@ def test_passes_negative_and_unknown(predictor):
 def test_tuned_prompts_travel(predictor, tmp_path):
     """Saved and loaded they say the same; another checkpoint is refused, by name."""
     outcome = tune(predictor, pool_of(10), settings=QUICK)
-    path = outcome.tuned.save(tmp_path / "scene.safetensors")
+    path = outcome.tuned_prompt.save(tmp_path / "scene.safetensors")
     prompt = predictor.load_prompt(path)
     query = scene(np.random.default_rng(9)).image
-    assert prompt.made == outcome.tuned.made
-    one, other = (predictor.predict(query, p) for p in (prompt, outcome.tuned))
+    assert prompt.made == outcome.tuned_prompt.made
+    one, other = (predictor.predict(query, p) for p in (prompt, outcome.tuned_prompt))
     assert np.array_equal(one.labels, other.labels)
     torch.manual_seed(1)
     stranger = Predictor(assemble(predictor.model.config), name="another")
@@ -265,29 +270,29 @@ def test_tuned_prompts_travel(predictor, tmp_path):
 def test_any_coloring(predictor, space):
     """Learned values go with other colors; the default ones give the tuned prompt again."""
     outcome = tune(predictor, pool_of(10, ids=2), settings=replace(QUICK, space=space))
-    [part] = outcome.tuned.passes
+    [part] = outcome.tuned_prompt.passes
     default = dict(zip(part.coloring.ids, part.coloring.colors, strict=True))
-    same = outcome.recolored(default)._tensors()
-    theirs = replace(outcome.tuned, thumbnail=None)._tensors()
+    same = outcome.recolor(default)._tensors()
+    theirs = replace(outcome.tuned_prompt, thumbnail=None)._tensors()
     assert all(torch.equal(same[name], x) for name, x in theirs.items())
-    other = outcome.recolored({1: (0, 0, 255), 2: (255, 255, 0)})
+    other = outcome.recolor({1: (0, 0, 255), 2: (255, 255, 0)})
     assert other.passes[0].coloring.colors == ((0, 0, 255), (255, 255, 0))
     changed = other._tensors()
     assert any(not torch.equal(changed[name], x) for name, x in theirs.items())
     with pytest.raises(InputError, match="lacks a color for id 2"):
-        outcome.recolored({1: (0, 0, 255)})
+        outcome.recolor({1: (0, 0, 255)})
 
 
 def test_one_run_at_a_time(predictor, tmp_path):
     """Killed and started again while the first is still there: said, not mixed up."""
 
-    def tell(what, done, total):
+    def on_progress(what, done, total):
         with pytest.raises(InputError, match="another run is using"):
             tune(predictor, pool_of(4), tmp_path, settings=QUICK)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(predictor, pool_of(4), tmp_path, settings=QUICK, tell=tell)
+        tune(predictor, pool_of(4), tmp_path, settings=QUICK, on_progress=on_progress)
     tune(predictor, pool_of(4), tmp_path, settings=replace(QUICK, steps=2, judged=1))
 
 

@@ -1,4 +1,4 @@
-"""The tab of tuning: labelled pictures in, a prompt file and an honest verdict out."""
+"""The tab of tuning: labelled images in, a prompt file and a verdict on it out."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,11 +10,16 @@ import pandas as pd
 from incontext import Settings, tune
 from incontext.web.jobs import Jobs
 from incontext.web.models import Models
-from incontext.web.page.labelled_images import Inputs, pool_of, share, watched
-from incontext.web.page.session import Desk
-from incontext.web.reporting import told_in
+from incontext.web.page.labelled_images import (
+    Inputs,
+    percent,
+    read_labelled_set,
+    run_in_background,
+)
+from incontext.web.page.session import Session
+from incontext.web.reporting import report_errors_in
 
-COLUMNS = ["step", "percent", "what"]
+COLUMNS = ["step", "percent", "prompt"]
 
 
 class Tuning:
@@ -23,56 +28,68 @@ class Tuning:
     def __init__(self, models: Models, jobs: Jobs) -> None:
         self.models, self.jobs = models, jobs
 
-    @told_in(status=1, outputs=6)
+    @report_errors_in(status=1, outputs=6)
     def run(
-        self, pictures: list[str] | None, masks: list[str] | None, own: bool, names: str,
-        steps: float, checkpoint: str, desk: Desk | None, request: gr.Request,
+        self, pictures: list[str] | None, masks: list[str] | None, include_examples: bool,
+        names: str, steps: float, checkpoint: str, session: Session | None, request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
-        """Tune, telling how far it is."""
-        desk, skip = Desk.of(desk), gr.skip()
-        with self.jobs.one(request, "long") as stop:
+        """Tune, and show how far it is."""
+        session, skip = Session.resume(session), gr.skip()
+        with self.jobs.run(request, "long") as stop:
             predictor = self.models.get(checkpoint)
-            pool = pool_of(desk, pictures, masks, own, predictor.size, names)
+            labelled_set = read_labelled_set(
+                session, pictures, masks, include_examples, predictor.size, names
+            )
             settings = replace(Settings(), steps=int(steps))
-            said = watched(lambda tell: tune(predictor, pool, settings=settings, tell=tell), stop)
-            for outcome in said:
+            events = run_in_background(
+                lambda tell: tune(predictor, labelled_set, settings=settings, on_progress=tell), stop
+            )
+            for outcome in events:
                 if isinstance(outcome, tuple):
-                    what, done, total = outcome
-                    yield desk, f"{what} ({share(done, total)})", skip, skip, skip, skip
-            kind = "tuned" if outcome.verdict.helps else "untuned"
-            path = outcome.prompt.save(desk.new_run() / f"{kind}.safetensors")
-            text = "\n".join(outcome.verdict.lines()[:-1])
+                    stage, done, total = outcome
+                    yield session, f"{stage} ({percent(done, total)})", skip, skip, skip, skip
+            kind = "tuned" if outcome.comparison.improves else "untuned"
+            path = outcome.prompt.save(session.new_run() / f"{kind}.safetensors")
+            text = "\n".join(outcome.comparison.lines()[:-1])
             yield (
-                desk, verdict(outcome), gr.update(value=curve(outcome), visible=True),
+                session, verdict(outcome), gr.update(value=curve(outcome), visible=True),
                 gr.update(value=text, visible=True), gr.update(value=str(path), visible=True),
                 gr.update(visible=True),
             )  # fmt: skip
 
 
 def verdict(outcome: Any) -> str:
-    """The last line of the verdict, large, and what the file holds."""
-    best = outcome.verdict.best
-    holds = "the tuned prompt" if outcome.verdict.helps else f"the best untuned prompt ({best})"
-    return f"### {outcome.verdict.lines()[-1]}\n\nThe file holds {holds}."
+    """Return the last line of the verdict, large, and what the file holds."""
+    best = outcome.comparison.best
+    holds = "the tuned prompt" if outcome.comparison.improves else f"the best untuned prompt ({best})"
+    return f"### {outcome.comparison.lines()[-1]}\n\nThe file holds {holds}."
 
 
 def curve(outcome: Any) -> pd.DataFrame:
-    """mIoU on held-out pictures over the steps, beside the best untuned prompt's."""
-    several = len({fold for fold, *_ in outcome.curve}) > 1
+    """Return the mIoU on held-out images over the steps, and the best untuned prompt's."""
+    cross_validated = len({fold for fold, *_ in outcome.curve}) > 1
     rows = [
-        (step, score, f"tuned, fold {fold + 1}" if several else "tuned")
+        (step, score, f"tuned, fold {fold + 1}" if cross_validated else "tuned")
         for fold, step, _, score in outcome.curve
     ]
-    best = outcome.verdict.untuned[outcome.verdict.best].value
+    best = outcome.comparison.baselines[outcome.comparison.best].value
     last = max(step for _, step, *_ in outcome.curve)
-    rows += [(step, best, f"untuned: {outcome.verdict.best}") for step in (0, last)]
+    rows += [(step, best, f"untuned: {outcome.comparison.best}") for step in (0, last)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def build(
-    models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown, users: list[gr.File]
+    models: Models,
+    jobs: Jobs,
+    session: gr.State,
+    checkpoint: gr.Dropdown,
+    prompt_fields: list[gr.File],
 ) -> None:
-    """Lay out the tab and connect it. `users`: where a prompt file can be used."""
+    """Lay out the tab and connect it.
+
+    Args:
+        prompt_fields: of the other tabs, which take a prompt file.
+    """
     on = Tuning(models, jobs)
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
@@ -89,12 +106,12 @@ def build(
             gr.Markdown("### 2. Is the learned prompt better than the pictures as they are?")
             status = gr.Markdown(elem_id="tune-status")
             plot = gr.LinePlot(
-                x="step", y="percent", color="what", height=340,
+                x="step", y="percent", color="prompt", height=340,
                 label="mIoU on pictures held out", y_title="mIoU, percent", elem_id="curve",
                 visible=False,
             )  # fmt: skip
             text = gr.Textbox(
-                label="Verdict", lines=8, interactive=False, elem_id="verdict", visible=False
+                label="Comparison", lines=8, interactive=False, elem_id="verdict", visible=False
             )
             file = gr.File(
                 label="Download the prompt",
@@ -105,16 +122,16 @@ def build(
             use = gr.Button(
                 "Use it in Images and Video", size="sm", elem_id="use-prompt", visible=False
             )
-            used = gr.Markdown()
+            note = gr.Markdown()
     private: dict[str, Any] = {"api_visibility": "private"}
     go.click(
-        on.run, [*inputs.all, names, steps, checkpoint, desk],
-        [desk, status, plot, text, file, use],
+        on.run, [*inputs.components, names, steps, checkpoint, session],
+        [session, status, plot, text, file, use],
         concurrency_limit=None, show_progress_on=status, **private,
     )  # fmt: skip
     halt.click(jobs.stop, queue=False, **private)
     use.click(
-        lambda path: [*[path] * len(users), "It is in both tabs now, under Options." if path
+        lambda path: [*[path] * len(prompt_fields), "It is in both tabs now, under Options." if path
                       else "Nothing is tuned yet."],
-        file, [*users, used], **private,
+        file, [*prompt_fields, note], **private,
     )  # fmt: skip
