@@ -46,6 +46,9 @@ def bench(
         int,
         typer.Option(help="Number of examples whose tokens are kept in full; 0 keeps all.", min=0),
     ] = THIN_TO,
+    paired: Annotated[
+        bool, typer.Option(help="Ask the same queries whatever the number of examples.")
+    ] = False,
     threads: Threads = 2,
 ) -> None:
     """Measure mIoU on every set of images, with baselines.
@@ -60,7 +63,7 @@ def bench(
     torch.set_num_threads(threads)
     counts = numbers(examples, "--examples")
     run(data, checkpoint, counts, episodes, out, words(only), words(methods), dtype,
-        thin_to or None)  # fmt: skip
+        thin_to or None, paired)  # fmt: skip
 
 
 @app.command("passes", **study)
