@@ -48,7 +48,9 @@ def options(
 for command in (segment, prompt, tune, doctor, video):
     app.command(cls=PairCommand)(command)
 for command in (demo, serve, export, info, convert, finetune, train):
-    app.command()(command)
+    # A container configures its server by variables, such as INCONTEXT_SERVE_QUEUE=32.
+    prefix = "INCONTEXT_SERVE" if command is serve else None
+    app.command(context_settings={"auto_envvar_prefix": prefix})(command)
 
 
 def main() -> None:

@@ -8,7 +8,10 @@ from incontext.cli.common import PrecisionOptions, open_predictor, option_groups
 from incontext.errors import InputError
 
 MILLION = 1_000_000
-NEEDS = ("demos", "fastapi", "gradio", "prometheus_client", "scipy", "skimage", "uvicorn")
+NEEDS = (
+    "cachetools", "demos", "fastapi", "gradio", "prometheus_client",
+    "prometheus_fastapi_instrumentator", "scipy", "skimage", "uvicorn",
+)  # fmt: skip
 
 
 @option_groups

@@ -1,17 +1,17 @@
-"""Refusals: what a request is told when it is not answered, always {"error": one sentence}."""
+"""API errors: requests that are refused, always told as {"error": one sentence}."""
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 
-class Refusal(HTTPException):
-    """A request that is not answered.
+class ApiError(HTTPException):
+    """A request that is refused.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         text: what was wrong, and what is accepted.
-        reason: one word, counted in the metrics; "": it is not a limit that was met.
-        headers: more of them; a 503 says when to try again without being told.
+        reason: label of the limit that was met, counted in the metrics; "": no limit was.
+        headers: more of them; a 503 carries Retry-After in any case.
     """
 
     def __init__(
@@ -22,6 +22,6 @@ class Refusal(HTTPException):
         self.reason = reason
 
 
-def answer_of(error: HTTPException) -> JSONResponse:
-    """The answer that tells it."""
+def error_response(error: HTTPException) -> JSONResponse:
+    """Return the response that reports an error."""
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)

@@ -1,4 +1,4 @@
-"""Jobs: one a visitor, one quick and one long one at a time."""
+"""Jobs: one per visitor, and in each lane, quick or long, few at a time."""
 
 import threading
 from collections.abc import Iterator
@@ -6,82 +6,84 @@ from contextlib import contextmanager
 
 import gradio as gr
 
-from incontext.web.limits import QUEUE
-from incontext.web.reporting import Stopped, going_on, refusal
+from incontext.web.limits import MAX_JOBS
+from incontext.web.reporting import raise_if_stopped, user_error
 
 
-class Full(gr.Error):
-    """As many wait already as may."""
+class QueueFull(gr.Error):
+    """As many jobs wait already as may."""
 
 
 class Jobs:
-    """One job a visitor, who can stop it; of all visitors one quick and one long one at once.
+    """The jobs of all visitors. Each may have one and can stop it.
 
     Args:
-        most: jobs, those that wait among them; None: `QUEUE`.
-        at_once: quick ones that compute at the same time.
+        capacity: jobs at once, those that wait among them; None: `MAX_JOBS`.
+        at_once: quick jobs that compute at the same time; of the long ones one does.
     """
 
-    def __init__(self, most: int | None = None, at_once: int = 1) -> None:
-        self._running: dict[str, threading.Event] = {}
+    def __init__(self, capacity: int | None = None, at_once: int = 1) -> None:
+        self._stops: dict[str, threading.Event] = {}  # by visitor
         self._lock = threading.Lock()
-        self._most = most
-        self._slots = {"quick": threading.Semaphore(at_once), "long": threading.Semaphore(1)}
-        self.waiting = self.computing = 0  # for a slot, in one
+        self._capacity = capacity
+        self._lanes = {"quick": threading.Semaphore(at_once), "long": threading.Semaphore(1)}
+        self.waiting = self.computing = 0
 
     @contextmanager
-    def one(self, request: gr.Request | None, kind: str) -> Iterator[threading.Event]:
-        """Hold the visitor's only place, and wait for a slot; yields what is set when the job
-        should stop. `kind`: "quick" or "long".
+    def run(self, request: gr.Request | None, lane: str) -> Iterator[threading.Event]:
+        """Reserve the visitor's place and wait for a slot in a lane, "quick" or "long".
 
-        Raises: what `place` and `slot` do.
+        Yields:
+            The event that is set when the job should stop.
+
+        Raises:
+            gr.Error, QueueFull, JobStopped: see `place` and `slot`.
         """
-        with self.place(_visitor(request)) as stop, self.slot(kind, stop):
+        with self.place(_visitor(request)) as stop, self.slot(lane, stop):
             yield stop
 
     @contextmanager
     def place(self, visitor: str) -> Iterator[threading.Event]:
-        """Hold a visitor's only place; yields what is set when the job should stop.
+        """Reserve a visitor's only place in the queue; yields the event that stops the job.
 
         Raises:
-            gr.Error: another job of the same visitor is there.
-            Full: too many visitors wait.
+            gr.Error: the visitor has another job.
+            QueueFull: too many visitors wait.
         """
-        stop, most = threading.Event(), self._most or QUEUE
+        stop, capacity = threading.Event(), self._capacity or MAX_JOBS
         with self._lock:
-            if visitor in self._running:
-                raise refusal("One job at a time: wait for yours to end, or stop it.")
-            if len(self._running) >= most:
-                text = f"{most} jobs are waiting already; try again in a minute."
-                raise Full(text, print_exception=False)
-            self._running[visitor] = stop
+            if visitor in self._stops:
+                raise user_error("One job at a time: wait for yours to end, or stop it.")
+            if len(self._stops) >= capacity:
+                text = f"{capacity} jobs are waiting already; try again in a minute."
+                raise QueueFull(text, print_exception=False)
+            self._stops[visitor] = stop
         try:
             yield stop
         finally:
             with self._lock:
-                self._running.pop(visitor, None)
+                self._stops.pop(visitor, None)
 
     @contextmanager
-    def slot(self, kind: str, stop: threading.Event) -> Iterator[None]:
-        """Wait for a slot, then compute in it.
+    def slot(self, lane: str, stop: threading.Event) -> Iterator[None]:
+        """Wait for a slot in a lane and hold it.
 
         Raises:
-            Stopped: before there was one.
+            JobStopped: `stop` was set before a slot was free.
         """
         self._count(waiting=1)
         try:
-            while not self._slots[kind].acquire(timeout=0.5):
-                if stop.is_set():
-                    raise Stopped
+            while not self._lanes[lane].acquire(timeout=0.5):
+                raise_if_stopped(stop)
         finally:
             self._count(waiting=-1)
         self._count(computing=1)
         try:
-            going_on(stop)
+            raise_if_stopped(stop)
             yield
         finally:
             self._count(computing=-1)
-            self._slots[kind].release()
+            self._lanes[lane].release()
 
     def _count(self, waiting: int = 0, computing: int = 0) -> None:
         with self._lock:
@@ -89,17 +91,17 @@ class Jobs:
             self.computing += computing
 
     def stop(self, request: gr.Request | None = None) -> None:
-        """End the visitor's job at the next step; what is finished stays."""
+        """End the visitor's job at its next step; what is finished stays."""
         with self._lock:
-            running = self._running.get(_visitor(request))
-        if running:
-            running.set()
+            stop = self._stops.get(_visitor(request))
+        if stop:
+            stop.set()
 
     def stop_all(self) -> None:
         """End the jobs of all visitors at their next step."""
         with self._lock:
-            for running in self._running.values():
-                running.set()
+            for stop in self._stops.values():
+                stop.set()
 
 
 def _visitor(request: gr.Request | None) -> str:

@@ -1,36 +1,35 @@
-"""Models: the checkpoints that visitors may choose, loaded when first asked for."""
+"""Models: the checkpoints that visitors may choose, loaded on first use."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from threading import Lock
 
 from incontext import InputError, Predictor
 
-MOST = 2  # in memory
+MAX_LOADED = 2  # in memory; the one used longest ago makes room
 
 
 class Models:
-    """Predictors by the name of their checkpoint; the first name is what is used by default.
+    """Predictors by the name of their checkpoint; the first name is the default.
 
-    `load` makes the predictor of a name; None: as it comes.
+    Args:
+        names: checkpoints on offer.
+        load: makes the predictor of a name; None: `Predictor.from_pretrained`.
     """
 
     def __init__(self, names: list[str], load: Callable[[str], Predictor] | None = None) -> None:
-        self.names, self._load = names, load or Predictor.from_pretrained
-        self._loaded: dict[str, Predictor] = {}
-        self._lock = Lock()
+        self.names = names
+        self._load = lru_cache(MAX_LOADED)(load or Predictor.from_pretrained)
+        self._lock = Lock()  # two visitors must not load one checkpoint twice
 
     def get(self, name: str | None = None) -> Predictor:
-        """The predictor with a checkpoint.
+        """Return the predictor of a checkpoint.
 
         Raises:
-            InputError: a checkpoint that is not offered, or cannot be loaded.
+            InputError: the checkpoint is not on offer, or cannot be loaded.
         """
         name = name or self.names[0]
         if name not in self.names:
             raise InputError(f"checkpoint {name}; accepted: {', '.join(self.names)}")
         with self._lock:
-            found = self._loaded.pop(name, None) or self._load(name)
-            self._loaded[name] = found  # the one used last stands last
-            while len(self._loaded) > MOST:
-                self._loaded.pop(next(iter(self._loaded)))
-            return found
+            return self._load(name)

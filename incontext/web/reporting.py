@@ -1,4 +1,4 @@
-"""Telling: what goes wrong becomes one sentence for the visitor, without paths of the server."""
+"""Error reporting: failures become one sentence for the visitor, without paths of the server."""
 
 import logging
 import re
@@ -16,68 +16,72 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 log = logging.getLogger("incontext.demo")
 
 
-class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """The visitor stopped a job."""
+class JobStopped(Exception):  # noqa: N818 - nothing went wrong
+    """A job that its visitor stopped."""
 
 
-def going_on(stop: threading.Event) -> None:
-    """Raise Stopped where the visitor stopped the job."""
+def raise_if_stopped(stop: threading.Event) -> None:
+    """Raise JobStopped if the visitor has stopped the job."""
     if stop.is_set():
-        raise Stopped
+        raise JobStopped
 
 
-def refusal(text: str) -> gr.Error:
-    """What a visitor is told; the server's terminal need not hear of it."""
+def user_error(text: str) -> gr.Error:
+    """Return an error that the visitor sees and the server's terminal does not."""
     return gr.Error(text, print_exception=False)
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
-    """Whatever goes wrong in here becomes a sentence, without paths of the server."""
+def _errors_as_sentences() -> Iterator[None]:
     try:
         yield
     except gr.Error:
         raise
-    except Stopped:
-        raise refusal("Stopped.") from None
+    except JobStopped:
+        raise user_error("Stopped.") from None
     except (InputError, OSError) as error:
-        raise refusal(without_paths(str(error))) from None
+        raise user_error(without_paths(str(error))) from None
     except Exception:
         log.exception("a job failed")
-        raise refusal("Something went wrong here; the server's log has it.") from None
+        raise user_error("Something went wrong here; the server's log has it.") from None
 
 
-def told(function: Function) -> Function:
-    """What goes wrong in an event is told in one sentence."""
+def report_errors(function: Function) -> Function:
+    """Make an event handler report whatever it raises in one sentence."""
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with _telling():
+        with _errors_as_sentences():
             return function(*args, **kwargs)
 
     return call  # type: ignore[return-value]
 
 
-def told_in(status: int, outputs: int) -> Callable[[Function], Function]:
-    """The same for events that yield: the sentence takes the place of the status as well, which is
-    number `status` of so many outputs; the others stay as they are."""
+def report_errors_in(status: int, outputs: int) -> Callable[[Function], Function]:
+    """Make a generator handler report what it raises, in its status line too.
 
-    def around(function: Function) -> Function:
+    Args:
+        status: position of the status line among the handler's outputs.
+        outputs: number of outputs; all but the status line stay as they are.
+    """
+
+    def decorate(function: Function) -> Function:
         @wraps(function)
         def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
             try:
-                with _telling():
+                with _errors_as_sentences():
                     yield from function(*args, **kwargs)
             except gr.Error as error:
-                yield tuple(f"⚠ {error.message}" if i == status else gr.skip()
-                            for i in range(outputs))  # fmt: skip
+                yield tuple(
+                    f"⚠ {error.message}" if i == status else gr.skip() for i in range(outputs)
+                )
                 raise
 
         return generate  # type: ignore[return-value]
 
-    return around
+    return decorate
 
 
 def without_paths(text: str) -> str:
-    """A text in which files are called by their names."""
+    """Return the text with every path shortened to the name of its file."""
     return re.sub(r"(?<![\w.])/(?:[^/\s:'\"]+/)+", "", text)

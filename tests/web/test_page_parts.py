@@ -1,4 +1,4 @@
-"""Parts of the demo: painting, picking, pairs of files, places, limits."""
+"""Parts of the page: painting, picking, pairs of files, sessions, jobs, limits."""
 
 import threading
 import time
@@ -16,27 +16,27 @@ gr = pytest.importorskip("gradio", reason="needs gradio (demo extra)")
 
 from incontext import Example, InputError, Predictor  # noqa: E402
 from incontext.model import SIZES, SegGPT  # noqa: E402
-from incontext.web import jobs as jobs_of  # noqa: E402
+from incontext.web import jobs as jobs_module  # noqa: E402
 from incontext.web import limits, reporting  # noqa: E402
 from incontext.web.page import sample_data  # noqa: E402
 from incontext.web.page.labelled_images import (  # noqa: E402
     pair_up,
     read_example,
     read_examples,
-    small,
-    watched,
+    run_in_background,
+    shrink,
 )
 from incontext.web.page.painting import (  # noqa: E402
     BRUSHES,
     label_picture,
-    names_in_order,
     paintable,
+    parse_names,
     read_editor,
     read_names,
     write_editor,
 )
 from incontext.web.page.picking import Sam, grow_box, grow_click  # noqa: E402
-from incontext.web.page.session import Desk, Shown  # noqa: E402
+from incontext.web.page.session import DraftExample, Session  # noqa: E402
 from incontext.web.page.tracking import Clip  # noqa: E402
 
 
@@ -106,7 +106,7 @@ def test_masks_of_another_size_are_named(tmp_path):
 def test_large_examples_are_made_small():
     large = Image.fromarray(scene(0)[0]).resize((2400, 1000))
     ids = np.kron(scene(0)[1], np.ones((5, 5))).astype(np.int32) * 700
-    example = small(Example(large, ids))
+    example = shrink(Example(large, ids))
     assert example.image.size == (1024, 427)
     assert tuple(example.labels.present) == (700,)
     assert example.labels.ids.shape == (427, 1024)
@@ -115,10 +115,10 @@ def test_large_examples_are_made_small():
 def test_names():
     assert read_names("cell, , dirt", [1, 2, 3]) == {1: "cell", 2: "blue", 3: "dirt"}
     assert read_names("", [8]) == {8: "pink"}
-    assert names_in_order("cell,, dirt", [3, 7, 9]) == {3: "cell", 9: "dirt"}
-    assert names_in_order(" ", [3]) == {}
+    assert parse_names("cell,, dirt", [3, 7, 9]) == {3: "cell", 9: "dirt"}
+    assert parse_names(" ", [3]) == {}
     with pytest.raises(InputError, match="2 names for 1 ids"):
-        names_in_order("a, b", [3])
+        parse_names("a, b", [3])
 
 
 @pytest.mark.parametrize("scale", [1, 4])
@@ -188,32 +188,32 @@ class Visit:
 
 
 def test_one_job_a_visitor():
-    jobs = jobs_of.Jobs()
-    with jobs.one(Visit("a"), "quick") as stop:
-        with pytest.raises(gr.Error, match="One job at a time"), jobs.one(Visit("a"), "long"):
+    jobs = jobs_module.Jobs()
+    with jobs.run(Visit("a"), "quick") as stop:
+        with pytest.raises(gr.Error, match="One job at a time"), jobs.run(Visit("a"), "long"):
             pass
-        with jobs.one(Visit("b"), "long") as other:
+        with jobs.run(Visit("b"), "long") as other:
             jobs.stop(Visit("a"))
             assert stop.is_set()
             assert not other.is_set()
-    with jobs.one(Visit("a"), "quick") as again:
+    with jobs.run(Visit("a"), "quick") as again:
         assert not again.is_set()
 
 
 def test_jobs_wait_for_each_other_but_not_without_end(monkeypatch):
-    jobs, ran = jobs_of.Jobs(), []
-    monkeypatch.setattr(jobs_of, "QUEUE", 2)
+    jobs, ran = jobs_module.Jobs(), []
+    monkeypatch.setattr(jobs_module, "MAX_JOBS", 2)
 
     def second():
-        with jobs.one(Visit("b"), "quick"):
+        with jobs.run(Visit("b"), "quick"):
             ran.append("b")
 
-    with jobs.one(Visit("a"), "quick"):
+    with jobs.run(Visit("a"), "quick"):
         waiting = threading.Thread(target=second)
         waiting.start()
         time.sleep(0.2)
         assert not ran
-        with pytest.raises(gr.Error, match="2 jobs are waiting"), jobs.one(Visit("c"), "long"):
+        with pytest.raises(gr.Error, match="2 jobs are waiting"), jobs.run(Visit("c"), "long"):
             pass
     waiting.join(10)
     assert ran == ["b"]
@@ -222,41 +222,41 @@ def test_jobs_wait_for_each_other_but_not_without_end(monkeypatch):
 def test_what_is_long_can_be_stopped():
     stop, steps = threading.Event(), []
 
-    def work(tell):
+    def work(on_progress):
         for step in range(1000):
-            tell("step", step, 1000)
+            on_progress("step", step, 1000)
             steps.append(step)
             time.sleep(0.002)
 
-    for said in watched(work, stop):
-        assert said[0] in ("step", "beginning")
+    for stage, _, _ in run_in_background(work, stop):
+        assert stage in ("step", "beginning")
         stop.set()
         break
-    with pytest.raises(reporting.Stopped):
-        for _ in watched(work, stop):
+    with pytest.raises(reporting.JobStopped):
+        for _ in run_in_background(work, stop):
             pass
     assert len(steps) < 1000
-    assert list(watched(lambda tell: "done", threading.Event()))[-1] == "done"
+    assert list(run_in_background(lambda on_progress: "done", threading.Event()))[-1] == "done"
 
 
 def test_who_leaves_a_long_job_is_not_waited_for():
     stop, ended = threading.Event(), threading.Event()
 
-    def work(tell):
-        tell("step", 0, 2)
+    def work(on_progress):
+        on_progress("step", 0, 2)
         ended.wait(20)
-        tell("step", 1, 2)
+        on_progress("step", 1, 2)
 
-    said = watched(work, stop)
-    next(said)
-    said.close()  # returns although the work goes on
+    events = run_in_background(work, stop)
+    next(events)
+    events.close()  # returns although the work goes on
     assert stop.is_set()
     assert not ended.is_set()
     ended.set()
 
 
 def test_errors_are_told_without_paths():
-    @reporting.told
+    @reporting.report_errors
     def fails(error):
         raise error
 
@@ -268,50 +268,50 @@ def test_errors_are_told_without_paths():
     assert "secret" not in str(caught.value)
 
 
-def test_old_files_are_swept_and_the_desk_is_laid_anew(monkeypatch):
-    with limits.own_root() as root:
-        desk, other = Desk.of(None), Desk.of(None)
-        (desk.folder / "file").write_text("x")
-        old = time.time() - limits.AGE - 5
+def test_old_files_are_swept_and_a_new_session_begins(monkeypatch):
+    with limits.temporary_root() as root:
+        session, other = Session.create(), Session.resume(None)
+        (session.folder / "file").write_text("x")
+        old = time.time() - limits.MAX_AGE - 5
         import os
 
-        os.utime(desk.folder, (old, old))
+        os.utime(session.folder, (old, old))
         kept = sample_data.cells()[0][0]
-        limits.sweep(root, every=1e6)
+        limits.sweep(root, interval=1e6)
         for _ in range(100):
-            if not desk.folder.exists():
+            if not session.folder.exists():
                 break
             time.sleep(0.05)
-        assert not desk.folder.exists()
+        assert not session.folder.exists()
         assert other.folder.exists()
         assert kept.exists()
-        assert Desk.of(desk) is not desk
-        assert Desk.of(other) is other
+        assert Session.resume(session) is not session
+        assert Session.resume(other) is other
         other.close()
         assert not other.folder.exists()
     assert not root.exists()
 
 
-def test_examples_on_the_desk():
-    with limits.own_root():
-        desk = Desk.of(None)
+def test_examples_of_a_session():
+    with limits.temporary_root():
+        session = Session.create()
         picture, inside = scene(0)
         large = Image.fromarray(picture).resize((2400, 1000))
         ids = np.kron(inside, np.ones((5, 5))).astype(np.uint8) * 4
-        shown = Shown.of(large, ids)
-        assert max(shown.picture.size) == 1024
-        assert set(np.unique(shown.ids)) == {0, 4}
-        desk.add(shown)
-        assert not desk.add(Shown.of(large, ids))
-        assert len(desk.examples) == 1
+        draft = DraftExample.shrink(large, ids)
+        assert max(draft.picture.size) == 1024
+        assert set(np.unique(draft.ids)) == {0, 4}
+        session.add(draft)
+        assert not session.add(DraftExample.shrink(large, ids))
+        assert len(session.examples) == 1
         more = ids.copy()
         more[:150] = 4  # painted further: in place of what was painted before
-        desk.add(Shown.of(large, more))
-        assert len(desk.examples) == 1
-        assert (desk.examples[0].ids[:60] == 4).all()
-        assert desk.names("a, b, c, leaf") == {4: "leaf"}
+        session.add(DraftExample.shrink(large, more))
+        assert len(session.examples) == 1
+        assert (session.examples[0].ids[:60] == 4).all()
+        assert session.names("a, b, c, leaf") == {4: "leaf"}
         with pytest.raises(InputError, match="Nothing is painted"):
-            Shown.of(large, ids * 0)
+            DraftExample.shrink(large, ids * 0)
 
 
 @pytest.fixture(scope="module")
@@ -330,14 +330,14 @@ def test_clip_goes_on_where_it_was_corrected(tmp_path, predictor):
     video = Clip.open(tmp_path / "clip.mp4", work(tmp_path))
     with pytest.raises(InputError, match="Paint the objects"):
         list(video.follow(predictor, stop))
-    video.look(0)
+    video.show(0)
     video.paint(0, truth[0].astype(np.uint8))
     assert [i for i, _ in video.follow(predictor, stop)] == [0, 1, 2, 3, 4]
     # Nothing changed: all of it anew. A frame that was looked at and left is no correction.
-    _, ids = video.look(3)
+    _, ids = video.show(3)
     video.paint(3, ids)
     assert [i for i, _ in video.follow(predictor, stop)] == [0, 1, 2, 3, 4]
-    video.look(3)
+    video.show(3)
     before = video.ids(1).copy()
     video.paint(3, np.where(truth[3], 2, 0).astype(np.uint8))
     assert [i for i, _ in video.follow(predictor, stop)] == [3, 4]
@@ -361,7 +361,7 @@ def test_stopped_clip_goes_on(tmp_path, predictor, painted):
     assert answered == [*range(painted, 5), *reversed(range(painted))]
     # A correction voids what follows it, also where it is stopped at once.
     if painted == 0:
-        video.look(3)
+        video.show(3)
         video.paint(3, truth[3].astype(np.uint8) * 2)
         assert [i for i, _ in video.follow(predictor, stop)] == [3]
         assert video.answered == {0, 1, 2, 3}
@@ -380,17 +380,17 @@ def work(folder: Path) -> Path:
 
 def test_clips_that_are_too_much(tmp_path, monkeypatch):
     clip(tmp_path / "clip.mp4", 5)
-    monkeypatch.setattr("incontext.web.page.tracking.FRAMES", 4)
+    monkeypatch.setattr("incontext.web.page.tracking.MAX_FRAMES", 4)
     with pytest.raises(InputError, match="5 frames; accepted here: 4"):
         Clip.open(tmp_path / "clip.mp4", work(tmp_path))
-    monkeypatch.setattr("incontext.web.page.tracking.FRAMES", 9)
-    monkeypatch.setattr("incontext.web.page.tracking.FRAME_PIXELS", 100)
+    monkeypatch.setattr("incontext.web.page.tracking.MAX_FRAMES", 9)
+    monkeypatch.setattr("incontext.web.page.tracking.MAX_FRAME_PIXELS", 100)
     with pytest.raises(InputError, match="frames of 480×200"):
         Clip.open(tmp_path / "clip.mp4", work(tmp_path))
 
 
 def test_ready_made_pictures_are_read_by_the_library(tmp_path):
-    with limits.own_root():
+    with limits.temporary_root():
         pictures, masks = sample_data.cells()
         assert len(pictures) == len(masks) == sample_data.CELLS
         assert Example(pictures[0], masks[0]).labels.present
@@ -407,9 +407,9 @@ def test_pictures_are_read_as_the_library_reads_them(tmp_path):
     Image.fromarray(values.astype(np.float32) / 4000).save(tmp_path / "float.tif")
     clear = np.zeros((20, 20, 4), np.uint8)
     Image.fromarray(clear).save(tmp_path / "clear.png")
-    assert 120 < np.asarray(limits.open_picture(tmp_path / "deep.png")).mean() < 135
-    assert 120 < np.asarray(limits.open_picture(tmp_path / "float.tif")).mean() < 135
-    assert limits.open_picture(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
+    assert 120 < np.asarray(limits.open_image(tmp_path / "deep.png")).mean() < 135
+    assert 120 < np.asarray(limits.open_image(tmp_path / "float.tif")).mean() < 135
+    assert limits.open_image(tmp_path / "clear.png").getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_255_is_read_alike_in_all_masks(tmp_path):
@@ -435,17 +435,17 @@ def test_what_becomes_too_small_is_named():
     ids = np.zeros((1000, 2400), np.int32)
     ids[0, 0], ids[250:450, 250:450] = 7, 1
     with pytest.raises(InputError, match="id 7 is too small"):
-        small(Example(Image.new("RGB", (2400, 1000)), ids))
+        shrink(Example(Image.new("RGB", (2400, 1000)), ids))
 
 
 @pytest.mark.parametrize("value", [float("nan"), None, 2.7, -1, 1e9, "x"])
 def test_numbers_that_are_none(value):
     with pytest.raises(InputError, match="frame"):
-        limits.whole("frame", value, 0, 10)
-    assert limits.whole("frame", 3.0, 0, 10) == 3
-    assert limits.tile_of(0) is None
+        limits.parse_integer("frame", value, 0, 10)
+    assert limits.parse_integer("frame", 3.0, 0, 10) == 3
+    assert limits.parse_tile(0) is None
     with pytest.raises(InputError, match="tile 3; accepted: 16"):
-        limits.tile_of(3)
+        limits.parse_tile(3)
 
 
 def test_paintings_of_a_million_colors_are_read():

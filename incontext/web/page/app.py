@@ -1,4 +1,4 @@
-"""The demo: one page with four tabs, on public names only, offline with the bundled checkpoint."""
+"""The page: four tabs, on public names only, offline with the bundled checkpoint."""
 
 import signal
 import threading
@@ -10,11 +10,11 @@ import torch
 
 from incontext import InputError
 from incontext.web.jobs import Jobs
-from incontext.web.limits import AGE, QUEUE, UPLOAD, workplace
+from incontext.web.limits import MAX_AGE, MAX_JOBS, MAX_UPLOAD, working_folder
 from incontext.web.models import Models
 from incontext.web.page import doctor, endpoints, images, tuning, videos
 from incontext.web.page.picking import Sam
-from incontext.web.page.session import Desk
+from incontext.web.page.session import Session
 
 TITLE = "incontext: show a few masks, get the rest"
 INTRO = """# incontext
@@ -48,35 +48,37 @@ addEventListener("pointerdown", () => {
 
 
 def build(models: Models, jobs: Jobs, sam: str | None = None) -> gr.Blocks:
-    """The page."""
+    """Lay out the page and connect its events."""
     checkpoints = models.names
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(AGE // 6, AGE)) as app:
-        endpoints.build(models, jobs)  # first: the plain names of endpoints are theirs
+    with gr.Blocks(
+        title=TITLE, analytics_enabled=False, delete_cache=(MAX_AGE // 6, MAX_AGE)
+    ) as app:
+        endpoints.build(models, jobs)  # first, so that they get the plain names
         gr.Markdown(INTRO)
-        desk = gr.State(None, time_to_live=AGE, delete_callback=_leave)
+        session = gr.State(None, time_to_live=MAX_AGE, delete_callback=_close)
         checkpoint = gr.Dropdown(
             checkpoints, value=checkpoints[0], label="Checkpoint", elem_id="checkpoint",
             visible=len(checkpoints) > 1,
         )  # fmt: skip
         with gr.Tabs():
             with gr.Tab("Images", id="images"):
-                first = images.build(models, jobs, desk, checkpoint, sam)
+                image_prompt = images.build(models, jobs, session, checkpoint, sam)
             with gr.Tab("Video", id="video", render_children=True):
-                second = videos.build(models, jobs, desk, checkpoint)
+                video_prompt = videos.build(models, jobs, session, checkpoint)
             with gr.Tab("Tune", id="tune", render_children=True):
-                tuning.build(models, jobs, desk, checkpoint, [first, second])
+                tuning.build(models, jobs, session, checkpoint, [image_prompt, video_prompt])
             with gr.Tab("Doctor", id="doctor", render_children=True):
-                doctor.build(models, jobs, desk, checkpoint)
+                doctor.build(models, jobs, session, checkpoint)
         with gr.Accordion("Use it from Python, or by agents", open=False):
             gr.Markdown(endpoints.SNIPPET)
         app.unload(jobs.stop)
-    app.queue(max_size=16 * QUEUE, default_concurrency_limit=4)
+    app.queue(max_size=16 * MAX_JOBS, default_concurrency_limit=4)
     return app
 
 
-def _leave(desk: Desk | None) -> None:
-    if desk is not None:
-        desk.close()
+def _close(session: Session | None) -> None:
+    if session is not None:
+        session.close()
 
 
 def serve(
@@ -90,17 +92,20 @@ def serve(
         host: the address to listen at; "0.0.0.0" for all of this machine's.
         port: None: the first free one from 7860 on.
         mcp: serve the endpoints as tools of the Model Context Protocol too.
-        sam: a SAM checkpoint of transformers for clicks and boxes, if it is on this machine.
-        threads: of the processor for each job; None: all.
+        sam: a SAM checkpoint of transformers for clicks and boxes; it must be on this machine.
+        threads: CPU threads for each job; None: all.
+
+    Raises:
+        InputError: no such port, or no such SAM.
     """
     if threads:
         torch.set_num_threads(threads)
     if sam and Sam.cached(sam) is None:
         raise InputError(f"--sam {sam}: not on this machine, or transformers is not installed")
-    with workplace():
+    with working_folder():
         options: dict[str, Any] = {
-            **look(), "server_name": host, "server_port": port, "mcp_server": mcp, "share": False,
-            "quiet": True, "max_threads": 40, "prevent_thread_lock": True,
+            **appearance(), "server_name": host, "server_port": port, "mcp_server": mcp,
+            "share": False, "quiet": True, "max_threads": 40, "prevent_thread_lock": True,
             "state_session_capacity": 1000,
         }  # fmt: skip
         app = build(Models(checkpoints), Jobs(), sam)
@@ -112,19 +117,19 @@ def serve(
         except OSError as error:
             if "empty port" not in str(error):
                 raise
-            where = f"port {port} is" if port else "all ports from 7860 on are"
-            raise InputError(f"{where} in use; choose another --port") from None
+            ports = f"port {port} is" if port else "all ports from 7860 on are"
+            raise InputError(f"{ports} in use; choose another --port") from None
         print(f"{address.rstrip('/')} (Ctrl+C ends it)", flush=True)
         app.block_thread()
 
 
-def look() -> dict[str, Any]:
-    """What the page looks like and lets in, wherever it is served; fonts are the visitor's own."""
+def appearance() -> dict[str, Any]:
+    """Return Gradio's options for the look and limits of the page; fonts are the visitor's own."""
     warnings.filterwarnings("ignore", category=UserWarning, module="gradio")
     mono = ["ui-monospace", "monospace"]
     theme = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=mono)
     return {
-        "max_file_size": UPLOAD, "theme": theme, "css": CSS, "head": HEAD, "run_history": False,
+        "max_file_size": MAX_UPLOAD, "theme": theme, "css": CSS, "head": HEAD, "run_history": False,
         "footer_links": ["api", "settings"], "ssr_mode": False, "pwa": False,
         "enable_monitoring": False,
     }  # fmt: skip

@@ -39,7 +39,9 @@ class Doctor:
             )
             events = run_in_background(
                 lambda tell: examine(
-                    predictor, labelled_set, on_progress=lambda done, total: tell("asking", done, total)
+                    predictor,
+                    labelled_set,
+                    on_progress=lambda done, total: tell("asking", done, total),
                 ),
                 stop,
             )
@@ -62,7 +64,11 @@ def headline(diagnosis: Any) -> str:
     count, summary = max(diagnosis.curve), "No example hurts"
     if sources:
         summary = f"{len(diagnosis.harmful)} of {diagnosis.examined_count} examples hurt: {sources}"
-    without = f" Without those that hurt: {diagnosis.without_harmful}." if diagnosis.without_harmful else ""
+    without = (
+        f" Without those that hurt: {diagnosis.without_harmful}."
+        if diagnosis.without_harmful
+        else ""
+    )
     score = diagnosis.curve[count]
     return f"### {summary}.\n\nPredicted mIoU on new pictures, with all {count}: {score}.{without}"
 

@@ -103,7 +103,10 @@ class Endpoints:
             labelled_set = read_labelled_set(session, pictures, masks, False, predictor.size, names)
             settings = Settings(steps=parse_integer("steps", steps, 1, 200))
             outcome = tune(
-                predictor, labelled_set, settings=settings, on_progress=lambda *_: raise_if_stopped(stop)
+                predictor,
+                labelled_set,
+                settings=settings,
+                on_progress=lambda *_: raise_if_stopped(stop),
             )
             path = outcome.prompt.save(session.folder / "tuned.safetensors")
             comparison = outcome.comparison
@@ -120,7 +123,9 @@ class Endpoints:
             session = Session.create()
             predictor = self.models.get(checkpoint or None)
             labelled_set = read_labelled_set(session, pictures, masks, False, predictor.size, names)
-            diagnosis = examine(predictor, labelled_set, on_progress=lambda *_: raise_if_stopped(stop))
+            diagnosis = examine(
+                predictor, labelled_set, on_progress=lambda *_: raise_if_stopped(stop)
+            )
             path = report_page(diagnosis, session.folder / "report.html")
             return str(path), {
                 "report": report_lines(diagnosis), "hurt": [e.source for e in diagnosis.harmful],

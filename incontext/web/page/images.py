@@ -1,4 +1,4 @@
-"""The tab of pictures: show what is meant, get it in the others, correct, go on."""
+"""The tab of images: show what is meant, get it in the others, correct, go on."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -11,16 +11,16 @@ from PIL import Image
 
 from incontext import InputError
 from incontext.web.jobs import Jobs
-from incontext.web.limits import open_picture, tile_of
+from incontext.web.limits import open_image, parse_tile
 from incontext.web.models import Models
 from incontext.web.page import sample_data
 from incontext.web.page.labelled_images import read_example
 from incontext.web.page.painting import NAMES, overlay, paintable, read_editor, write_editor
 from incontext.web.page.panels import HELP, ExamplePanel, ResultPanel
 from incontext.web.page.picking import Sam, grow_box, grow_click
-from incontext.web.page.segmenting import Wish, downloads, segment
-from incontext.web.page.session import Answer, Desk, Shown
-from incontext.web.reporting import told, told_in
+from incontext.web.page.segmenting import SegmentRequest, downloads, segment
+from incontext.web.page.session import DraftExample, ImageResult, Session
+from incontext.web.reporting import report_errors, report_errors_in
 
 
 class Images:
@@ -29,292 +29,302 @@ class Images:
     def __init__(self, models: Models, jobs: Jobs, sam: str | None) -> None:
         self.models, self.jobs, self.sam = models, jobs, sam
 
-    def current(self, desk: Desk, tool: str, value: Any, partly: bool) -> Shown | None:
-        """What is painted or picked at the moment; None where nothing is."""
-        draft = read_editor(value) if tool == "Brush" else desk.draft
+    def current(self, session: Session, tool: str, value: Any, partly: bool) -> DraftExample | None:
+        """Return what is painted or picked at the moment, or None."""
+        draft = read_editor(value) if tool == "Brush" else session.draft
         if draft is None or not draft[1].any():
             return None
-        return Shown.of(*draft, partly)
+        return DraftExample.shrink(*draft, partly)
 
-    @told
-    def switch(self, tool: str, value: Any, desk: Desk | None) -> tuple[Any, ...]:
+    @report_errors
+    def switch(self, tool: str, value: Any, session: Session | None) -> tuple[Any, ...]:
         """Take what is painted from one tool to another."""
-        desk = Desk.of(desk)
-        desk.corner = None
+        session = Session.resume(session)
+        session.corner = None
         picking = tool != "Brush"
         if picking:
-            desk.draft, desk.undo = read_editor(value) or desk.draft, []
-        shown = overlay(*desk.draft) if picking and desk.draft else None
+            session.draft, session.undo = read_editor(value) or session.draft, []
+        preview = overlay(*session.draft) if picking and session.draft else None
         editor = gr.update(visible=not picking, value=None)
         return (
-            desk, editor, gr.update(visible=picking, value=shown), gr.update(visible=picking),
+            session, editor, gr.update(visible=picking, value=preview), gr.update(visible=picking),
             gr.update(visible=tool == "Click"), HELP[tool],
         )  # fmt: skip
 
-    @told
-    def lay_out(self, tool: str, desk: Desk | None) -> Any:
-        """What lies on the desk goes into the editor, which was emptied just before: one that
-        holds a picture still puts layers of another size in the wrong place."""
-        if tool != "Brush" or desk is None or desk.draft is None:
+    @report_errors
+    def lay_out(self, tool: str, session: Session | None) -> Any:
+        """Put the draft into the editor, which was emptied just before: an editor that still holds
+        an image puts layers of another size in the wrong place."""
+        if tool != "Brush" or session is None or session.draft is None:
             return gr.skip()
-        return write_editor(*desk.draft)
+        return write_editor(*session.draft)
 
-    @told
+    @report_errors
     def pick(
-        self, event: gr.SelectData, tool: str, color: str, tolerance: float, desk: Desk | None
+        self, event: gr.SelectData, tool: str, color: str, tolerance: float, session: Session | None
     ) -> tuple[Any, ...]:
-        """A click on the picture."""
-        desk = Desk.of(desk)
-        if desk.draft is None:
+        """Take the region at a click, or in the box that two clicks span."""
+        session = Session.resume(session)
+        if session.draft is None:
             raise InputError("Upload a picture with the brush tool first, then pick.")
-        picture, ids = desk.draft
+        picture, ids = session.draft
         at = (int(event.index[0]), int(event.index[1]))
-        if tool == "Box" and desk.corner is None:
-            desk.corner = at
-            marked = overlay(picture, ids).copy()
+        if tool == "Box" and session.corner is None:
+            session.corner = at
+            preview = overlay(picture, ids).copy()
             size = max(2, max(picture.size) // 150)
-            marked.paste("white", (at[0] - size, at[1] - size, at[0] + size, at[1] + size))
-            return desk, marked
-        desk.undo = [*desk.undo[-9:], ids]
-        inside = self._region(desk, tool, at, tolerance)
+            preview.paste("white", (at[0] - size, at[1] - size, at[0] + size, at[1] + size))
+            return session, preview
+        session.undo = [*session.undo[-9:], ids]
+        inside = self._region(session, tool, at, tolerance)
         ids = np.where(inside, list(NAMES.values()).index(color) + 1, ids).astype(np.uint8)
-        desk.draft, desk.corner = (picture, ids), None
-        return desk, overlay(picture, ids)
+        session.draft, session.corner = (picture, ids), None
+        return session, overlay(picture, ids)
 
-    def _region(self, desk: Desk, tool: str, at: tuple[int, int], tolerance: float) -> Any:
-        assert desk.draft is not None
-        picture, box = desk.draft[0], None
-        if desk.corner is not None:
-            (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(desk.corner, at, strict=True))
+    def _region(self, session: Session, tool: str, at: tuple[int, int], tolerance: float) -> Any:
+        assert session.draft is not None
+        picture, box = session.draft[0], None
+        if session.corner is not None:
+            (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(session.corner, at, strict=True))
             box = (x0, y0, x1 + 1, y1 + 1)
         sam = Sam.cached(self.sam) if self.sam else None
         if sam:
             return sam.pick(picture, None if box else at, box)
         return grow_box(picture, box) if box else grow_click(picture, at, tolerance)
 
-    @told
-    def undo(self, desk: Desk | None) -> tuple[Any, ...]:
+    @report_errors
+    def undo(self, session: Session | None) -> tuple[Any, ...]:
         """Take the last pick back."""
-        desk = Desk.of(desk)
-        desk.corner = None
-        if desk.draft and desk.undo:
-            desk.draft = (desk.draft[0], desk.undo.pop())
-        return desk, overlay(*desk.draft) if desk.draft else None
+        session = Session.resume(session)
+        session.corner = None
+        if session.draft and session.undo:
+            session.draft = (session.draft[0], session.undo.pop())
+        return session, overlay(*session.draft) if session.draft else None
 
-    @told
-    def upload_mask(self, path: str, tool: str, value: Any, desk: Desk | None) -> tuple[Any, ...]:
-        """A mask file, onto the picture that lies there."""
-        desk = Desk.of(desk)
-        draft = read_editor(value) if tool == "Brush" else desk.draft
+    @report_errors
+    def upload_mask(
+        self, path: str, tool: str, value: Any, session: Session | None
+    ) -> tuple[Any, ...]:
+        """Read a mask file onto the image in the editor."""
+        session = Session.resume(session)
+        draft = read_editor(value) if tool == "Brush" else session.draft
         if draft is None:
             raise InputError("Upload the picture first, then its mask.")
         ids = paintable(read_example(draft[0], path).labels.ids)
-        desk.draft = (draft[0], ids)
-        return desk, None, overlay(*desk.draft)
+        session.draft = (draft[0], ids)
+        return session, None, overlay(*session.draft)
 
-    @told
+    @report_errors
     def add(
-        self, tool: str, value: Any, partly: bool, prompt: str | None, desk: Desk | None
+        self, tool: str, value: Any, partly: bool, prompt: str | None, session: Session | None
     ) -> tuple[Any, ...]:
-        """What is painted becomes an example; examples take the place of a prompt file."""
-        desk = Desk.of(desk)
-        shown = self.current(desk, tool, value, partly)
-        if shown is None:
+        """Add what is painted as an example; examples take the place of a prompt file."""
+        session = Session.resume(session)
+        draft = self.current(session, tool, value, partly)
+        if draft is None:
             raise InputError("Nothing is painted yet: upload a picture and paint what you mean.")
-        news, desk.ready = desk.add(shown), False
-        count = len(desk.examples)
-        gr.Info(f"Added: {count} examples now." if news else "It is among the examples already.")
+        is_new, session.ready_made = session.add(draft), False
+        count = len(session.examples)
+        gr.Info(f"Added: {count} examples now." if is_new else "It is among the examples already.")
         if prompt:
             gr.Info("The prompt file was taken out: the examples are used.")
-        return desk, _shown(desk), None
+        return session, _example_gallery(session), None
 
-    @told
-    def choose_example(self, event: gr.SelectData, desk: Desk | None) -> Desk:
-        """The one that can be removed."""
-        desk = Desk.of(desk)
-        desk.chosen_example = int(event.index)
-        return desk
+    @report_errors
+    def choose_example(self, event: gr.SelectData, session: Session | None) -> Session:
+        """Remember which example `remove` removes."""
+        session = Session.resume(session)
+        session.example_index = int(event.index)
+        return session
 
-    @told
+    @report_errors
     def remove(
-        self, tool: str, value: Any, partly: bool, desk: Desk | None, every: bool
+        self, tool: str, value: Any, partly: bool, session: Session | None, remove_all: bool
     ) -> tuple[Any, ...]:
         """Remove the chosen example, or all; what is in the editor does not come back by itself."""
-        desk = Desk.of(desk)
-        if not every and (desk.chosen_example or 0) >= len(desk.examples):
+        session = Session.resume(session)
+        if remove_all:
+            session.examples = []
+        elif session.example_index is None or session.example_index >= len(session.examples):
             raise InputError("Click on the example to remove first.")
-        if not every and desk.chosen_example is None:
-            raise InputError("Click on the example to remove first.")
-        gone = desk.examples if every else [desk.examples[desk.chosen_example or 0]]
-        desk.examples = [one for one in desk.examples if not any(one is g for g in gone)]
-        desk.chosen_example = None
-        desk.put_away = self.current(desk, tool, value, partly)
-        return desk, _shown(desk)
+        else:
+            index = session.example_index
+            session.examples = [*session.examples[:index], *session.examples[index + 1 :]]
+        session.example_index = None
+        session.dismissed = self.current(session, tool, value, partly)
+        return session, _example_gallery(session)
 
-    @told
-    def ready(self, tool: str, value: Any, desk: Desk | None, name: str) -> tuple[Any, ...]:
-        """Lay a ready-made example and its picture out, where that costs nobody's work."""
-        desk, scene = Desk.of(desk), sample_data.scene(name)
-        if desk.examples and not desk.ready:
+    @report_errors
+    def load_sample(
+        self, tool: str, value: Any, session: Session | None, name: str
+    ) -> tuple[Any, ...]:
+        """Lay out a ready-made example and its query, unless that would discard work."""
+        session, scene = Session.resume(session), sample_data.scene(name)
+        if session.examples and not session.ready_made:
             raise InputError("You have examples of your own: remove them first, or reload.")
-        mine = self.current(desk, tool, value, False)
-        if mine and not desk.ready:
+        draft = self.current(session, tool, value, False)
+        if draft and not session.ready_made:
             raise InputError("You painted something: clear the editor (its bin) first.")
-        desk.ready = True
+        session.ready_made = True
         picture = Image.fromarray(scene.example).convert("RGB")
-        desk.examples, desk.draft = [], (picture, scene.mask.astype(np.uint8))
+        session.examples, session.draft = [], (picture, scene.mask.astype(np.uint8))
         return (
-            desk, gr.update(value=None, visible=True), "Brush",
+            session, gr.update(value=None, visible=True), "Brush",
             [str(sample_data.target(name))], [], scene.tile or 0, "", "", None,
         )  # fmt: skip
 
-    @told_in(status=3, outputs=6)
+    @report_errors_in(status=3, outputs=6)
     def segment(
-        self, desk: Desk | None, tool: str, value: Any, partly: bool, targets: list[str] | None,
-        names: str, kind: str, tile: float, prompt: str | None, checkpoint: str, view: str,
-        request: gr.Request,
+        self, session: Session | None, tool: str, value: Any, partly: bool,
+        targets: list[str] | None, names: str, kind: str, tile: float, prompt: str | None,
+        checkpoint: str, view: str, request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
-        """Answer all pictures, showing each as it comes."""
-        desk = Desk.of(desk)
-        with self.jobs.one(request, "quick") as stop:
-            shown = None if prompt else self.current(desk, tool, value, partly)
-            if shown and not (desk.put_away and shown.same(desk.put_away)):
-                desk.add(shown)
-            wish = Wish(checkpoint, kind, tile_of(tile), desk.names(names), prompt)
-            examples = [one.example() for one in desk.examples]
-            yield desk, _shown(desk), gr.skip(), "Encoding the examples …", gr.skip(), gr.skip()
-            said, failed = "", list[str]()
+        """Segment all images, showing each result as it comes."""
+        session = Session.resume(session)
+        with self.jobs.run(request, "quick") as stop:
+            draft = None if prompt else self.current(session, tool, value, partly)
+            if draft and not (session.dismissed and draft.equals(session.dismissed)):
+                session.add(draft)
+            options = SegmentRequest(
+                checkpoint, kind, parse_tile(tile), session.names(names), prompt
+            )
+            examples = [draft.example() for draft in session.examples]
+            skip, status, failed = gr.skip(), "Encoding the examples …", list[str]()
+            yield session, _example_gallery(session), skip, status, skip, skip
             for done, total, failed in segment(
-                self.models, desk, examples, targets or [], wish, stop
+                self.models, session, examples, targets or [], options, stop
             ):
-                said = f"{done - len(failed)} of {total} pictures segmented"
-                yield desk, gr.skip(), _gallery(desk, view), said, gr.skip(), gr.skip()
-            said += ", stopped" if stop.is_set() else ", done"
-            said += f" with {Path(prompt).name}" if prompt else ""
-            said += "".join(f"\n\n⚠ {text}" for text in failed)
-            desk.chosen = 0
-            pair = _pair(desk.answers[0]) if desk.answers else None
-            files = gr.update(value=downloads(desk), visible=True)
-            yield desk, gr.skip(), _gallery(desk, view), said, files, pair
+                status = f"{done - len(failed)} of {total} pictures segmented"
+                yield session, skip, _result_gallery(session, view), status, skip, skip
+            status += ", stopped" if stop.is_set() else ", done"
+            status += f" with {Path(prompt).name}" if prompt else ""
+            status += "".join(f"\n\n⚠ {text}" for text in failed)
+            session.result_index = 0
+            pair = _pair(session.results[0]) if session.results else None
+            files = gr.update(value=downloads(session), visible=True)
+            yield session, skip, _result_gallery(session, view), status, files, pair
 
-    @told
-    def choose(self, event: gr.SelectData, desk: Desk | None) -> tuple[Any, ...]:
-        """One of the answers, with and without its overlay."""
-        desk = Desk.of(desk)
-        desk.chosen = int(event.index)
-        return desk, _pair(_chosen(desk))
+    @report_errors
+    def choose(self, event: gr.SelectData, session: Session | None) -> tuple[Any, ...]:
+        """Show one of the results, with and without its overlay."""
+        session = Session.resume(session)
+        session.result_index = int(event.index)
+        return session, _pair(_current_result(session))
 
-    @told
-    def show(self, view: str, desk: Desk | None) -> Any:
-        """Another view of all answers."""
-        return _gallery(Desk.of(desk), view)
+    @report_errors
+    def show(self, view: str, session: Session | None) -> Any:
+        """Show another view of all results."""
+        return _result_gallery(Session.resume(session), view)
 
-    @told
-    def correct(self, desk: Desk | None) -> tuple[Any, ...]:
-        """An answer goes to the brush, to be mended and added as an example."""
-        desk = Desk.of(desk)
-        one = _chosen(desk)
-        ids = one.ids()
+    @report_errors
+    def correct(self, session: Session | None) -> tuple[Any, ...]:
+        """Move a result to the brush, to be corrected and added as an example."""
+        session = Session.resume(session)
+        result = _current_result(session)
+        ids = result.ids()
         if ids.max(initial=0) > len(NAMES):
             raise InputError(f"ids over {len(NAMES)} cannot be painted here")
-        desk.draft = (open_picture(one.source), ids.astype(np.uint8))
+        session.draft = (open_image(result.source), ids.astype(np.uint8))
         editor = gr.update(value=None, visible=True)
-        return desk, editor, "Brush", f"Mend {one.name}, then press “Add as example”."
+        return session, editor, "Brush", f"Mend {result.name}, then press “Add as example”."
 
 
-def _chosen(desk: Desk) -> Answer:
-    if desk.chosen >= len(desk.answers):
+def _current_result(session: Session) -> ImageResult:
+    if session.result_index >= len(session.results):
         raise InputError("No result yet: segment first, then choose one in the gallery.")
-    return desk.answers[desk.chosen]
+    return session.results[session.result_index]
 
 
-def _shown(desk: Desk) -> list[tuple[Any, str]]:
-    return [(overlay(one.picture, one.ids), str(n)) for n, one in enumerate(desk.examples, 1)]
+def _example_gallery(session: Session) -> list[tuple[Any, str]]:
+    return [(overlay(e.picture, e.ids), str(n)) for n, e in enumerate(session.examples, 1)]
 
 
-def _gallery(desk: Desk, view: str) -> list[tuple[str, str]]:
-    return [(str(one.file(view)), one.said) for one in desk.answers]
+def _result_gallery(session: Session, view: str) -> list[tuple[str, str]]:
+    return [(str(result.file(view)), result.caption) for result in session.results]
 
 
-def _pair(one: Answer) -> tuple[Any, Any]:
-    return open_picture(one.source), open_picture(one.file("overlay"))
+def _pair(result: ImageResult) -> tuple[Any, Any]:
+    return open_image(result.source), open_image(result.file("overlay"))
 
 
 def build(
-    models: Models, jobs: Jobs, desk: gr.State, checkpoint: gr.Dropdown, sam: str | None
+    models: Models, jobs: Jobs, session: gr.State, checkpoint: gr.Dropdown, sam: str | None
 ) -> gr.File:
-    """Lay out the tab and connect it; where a prompt file can be put."""
+    """Lay out the tab and connect it; returns its field for a prompt file."""
     on = Images(models, jobs, sam)
     with gr.Row():
-        starts = [
+        samples = [
             gr.Button(f"Try: {name}", size="sm", scale=0, min_width=140)
             for name in sample_data.SCENES
         ]
     with gr.Row(equal_height=False):
-        one, all_ = ExamplePanel(), ResultPanel()
+        example, results = ExamplePanel(), ResultPanel()
+    drawing = [example.tool, example.editor]
     private: dict[str, Any] = {"api_visibility": "private"}
-    # An editor that was painted on keeps showing progress after it was filled anew.
+    # An editor that was painted on keeps showing progress after it was filled again.
     quiet: dict[str, Any] = {**private, "show_progress": "hidden"}
     lay_out: dict[str, Any] = {
-        "fn": on.lay_out, "inputs": [one.tool, desk], "outputs": one.editor, **quiet,
+        "fn": on.lay_out, "inputs": [example.tool, session], "outputs": example.editor, **quiet,
     }  # fmt: skip
-    one.tool.change(
-        on.switch, [one.tool, one.editor, desk],
-        [desk, one.editor, one.picker, one.picks, one.tolerance, one.hint], **quiet,
-    ).then(**lay_out)  # fmt: skip
-    one.picker.select(
-        on.pick, [one.tool, one.color, one.tolerance, desk], [desk, one.picker], **private
-    )
-    one.back.click(on.undo, desk, [desk, one.picker], **private)
-    one.mask.upload(
-        on.upload_mask, [one.mask, one.tool, one.editor, desk], [desk, one.editor, one.picker],
+    example.tool.change(
+        on.switch, [*drawing, session],
+        [session, example.editor, example.picker, example.picks, example.tolerance, example.hint],
         **quiet,
     ).then(**lay_out)  # fmt: skip
-    one.add.click(
-        on.add, [one.tool, one.editor, all_.partly, all_.prompt_file, desk],
-        [desk, one.examples, all_.prompt_file], **private,
+    example.picker.select(
+        on.pick, [example.tool, example.color, example.tolerance, session],
+        [session, example.picker], **private,
     )  # fmt: skip
-    one.examples.select(on.choose_example, desk, desk, **private)
-    for button, every in ((one.drop, False), (one.clear, True)):
+    example.back.click(on.undo, session, [session, example.picker], **private)
+    example.mask.upload(
+        on.upload_mask, [example.mask, *drawing, session],
+        [session, example.editor, example.picker], **quiet,
+    ).then(**lay_out)  # fmt: skip
+    example.add.click(
+        on.add, [*drawing, results.partly, results.prompt_file, session],
+        [session, example.examples, results.prompt_file], **private,
+    )  # fmt: skip
+    example.examples.select(on.choose_example, session, session, **private)
+    for button, remove_all in ((example.drop, False), (example.clear, True)):
         button.click(
-            partial(on.remove, every=every), [one.tool, one.editor, all_.partly, desk],
-            [desk, one.examples], **private,
+            partial(on.remove, remove_all=remove_all), [*drawing, results.partly, session],
+            [session, example.examples], **private,
         )  # fmt: skip
-    for name, button in zip(sample_data.SCENES, starts, strict=True):
+    for name, button in zip(sample_data.SCENES, samples, strict=True):
         button.click(
-            partial(on.ready, name=name), [one.tool, one.editor, desk],
-            [desk, one.editor, one.tool, all_.targets, one.examples, all_.tile, all_.status,
-             one.names, all_.prompt_file],
+            partial(on.load_sample, name=name), [*drawing, session],
+            [session, example.editor, example.tool, results.targets, example.examples,
+             results.tile, results.status, example.names, results.prompt_file],
             **quiet,
         ).then(**lay_out)  # fmt: skip
-    _connect_results(on, one, all_, desk, checkpoint, private, lay_out)
-    return all_.prompt_file
+    _connect_results(on, example, results, session, checkpoint, private, lay_out)
+    return results.prompt_file
 
 
 def _connect_results(
-    on: Images, one: ExamplePanel, all_: ResultPanel, desk: gr.State, checkpoint: gr.Dropdown,
-    private: dict[str, Any], lay_out: dict[str, Any],
+    on: Images, example: ExamplePanel, results: ResultPanel, session: gr.State,
+    checkpoint: gr.Dropdown, private: dict[str, Any], lay_out: dict[str, Any],
 ) -> None:  # fmt: skip
-    """What happens in the panel of results."""
+    """Connect the panel of results."""
     jobs, quiet = on.jobs, {**private, "show_progress": "hidden"}
-    all_.prompt_file.change(
+    results.prompt_file.change(
         lambda path: gr.update(
             value=f"Uses **{Path(path).name}** instead of examples (see Options)." if path else "",
             visible=bool(path),
         ),
-        all_.prompt_file, all_.note, **quiet,
+        results.prompt_file, results.note, **quiet,
     )  # fmt: skip
-    all_.go.click(
+    results.go.click(
         on.segment,
-        [desk, one.tool, one.editor, all_.partly, all_.targets, one.names, all_.kind, all_.tile,
-         all_.prompt_file, checkpoint, all_.view],
-        [desk, one.examples, all_.gallery, all_.status, all_.files, all_.slider],
-        concurrency_limit=None, show_progress_on=all_.status, **private,
+        [session, example.tool, example.editor, results.partly, results.targets, example.names,
+         results.kind, results.tile, results.prompt_file, checkpoint, results.view],
+        [session, example.examples, results.gallery, results.status, results.files, results.slider],
+        concurrency_limit=None, show_progress_on=results.status, **private,
     )  # fmt: skip
-    all_.halt.click(jobs.stop, queue=False, **private)
-    all_.gallery.select(on.choose, desk, [desk, all_.slider], **private)
-    all_.view.change(on.show, [all_.view, desk], all_.gallery, **private)
+    results.halt.click(jobs.stop, queue=False, **private)
+    results.gallery.select(on.choose, session, [session, results.slider], **private)
+    results.view.change(on.show, [results.view, session], results.gallery, **private)
     to_editor = "() => document.querySelector('#example-editor').scrollIntoView({block: 'center'})"
-    all_.mend.click(on.correct, desk, [desk, one.editor, one.tool, all_.status], **quiet).then(
-        **lay_out
-    ).then(fn=None, js=to_editor, **private)
+    results.mend.click(
+        on.correct, session, [session, example.editor, example.tool, results.status], **quiet
+    ).then(**lay_out).then(fn=None, js=to_editor, **private)

@@ -116,7 +116,7 @@ def shrink(example: Example) -> Example:
             f"id {lost_ids[0]} is too small: at {width}×{height}, which is what examples are kept "
             "at here, nothing is left of it; cut the picture around it"
         )
-    return Example.of(example.image.resize(size, Image.Resampling.BICUBIC), labels)
+    return Example.from_labels(example.image.resize(size, Image.Resampling.BICUBIC), labels)
 
 
 def pair_up(pictures: Sequence[Path], masks: Sequence[Path]) -> list[tuple[Path, Path]]:

@@ -1,4 +1,4 @@
-"""Painting: what is painted in the editor, as labels, and back."""
+"""Painting: layers of the editor to ids, and back."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ _TABLE = np.array([(0, 0, 0), *COLORS.values()], np.uint8)  # (9, 3), row 0 is t
 
 
 def read_editor(value: dict[str, Any] | None) -> tuple[Image.Image, Array] | None:
-    """The picture in an editor as RGB, and the ids painted on it, (H, W) uint8; None: no picture.
+    """Return the image in an editor as RGB and the ids painted on it, (H, W) uint8; None if empty.
 
     A pixel belongs to a layer where that is more than a third opaque; later layers lie over earlier
     ones; its color is the nearest of the brushes.
@@ -37,34 +37,34 @@ def read_editor(value: dict[str, Any] | None) -> tuple[Image.Image, Array] | Non
         if layer.size != picture.size:
             layer = layer.resize(picture.size, Image.Resampling.NEAREST)  # noqa: PLW2901
         rgba = np.asarray(layer.convert("RGBA"))
-        there = rgba[..., 3] > 85
+        painted = rgba[..., 3] > 85
         # 32 levels of each channel: few colors to compare, however many a layer has.
-        coarse = rgba[there][:, :3].astype(np.uint32) >> 3
-        colors, which = np.unique(
+        coarse = rgba[painted][:, :3].astype(np.uint32) >> 3
+        colors, inverse = np.unique(
             coarse[:, 0] << 10 | coarse[:, 1] << 5 | coarse[:, 2], return_inverse=True
         )
         rgb = np.stack([colors >> 10, colors >> 5 & 31, colors & 31], 1).astype(int) * 8 + 4
         gaps = np.abs(rgb[:, None] - _TABLE[None, 1:]).sum(2)
         if len(colors):
-            ids[there] = (gaps.argmin(1) + 1).astype(np.uint8)[which]
+            ids[painted] = (gaps.argmin(1) + 1).astype(np.uint8)[inverse]
     return picture, ids
 
 
 def write_editor(picture: Image.Image, ids: Array) -> dict[str, Any]:
-    """What an editor shows of a picture and its ids."""
+    """Return the value of an editor that shows an image and its ids."""
     alpha = np.where(ids > 0, round(255 * OPACITY), 0).astype(np.uint8)
     layer = Image.fromarray(np.dstack([_TABLE[ids], alpha]))
     return {"background": picture, "layers": [layer], "composite": None}
 
 
 def overlay(picture: Image.Image, ids: Array) -> Image.Image:
-    """A picture with its ids half over it."""
+    """Return an image with its ids half over it."""
     colored = Image.blend(picture, Image.fromarray(_TABLE[ids]), 0.55)
     return Image.composite(colored, picture, Image.fromarray(ids > 0))
 
 
 def label_picture(ids: Array) -> Image.Image:
-    """Ids as a picture that carries the brushes' colors as its palette."""
+    """Return ids as an image with the brushes' colors as its palette."""
     image = Image.fromarray(ids.astype(np.uint8))
     table = np.zeros((256, 3), np.uint8)
     table[: len(_TABLE)] = _TABLE
@@ -73,37 +73,37 @@ def label_picture(ids: Array) -> Image.Image:
 
 
 def paintable(ids: Array) -> Array:
-    """Ids of a mask as the brushes have them; what is unknown is blank.
+    """Return the ids of a mask as the brushes have them; what is unknown is blank.
 
     Raises:
         InputError: ids that no brush has.
     """
-    strange = sorted({int(i) for i in np.unique(ids) if i > len(COLORS)})
-    if strange:
+    unknown = sorted({int(i) for i in np.unique(ids) if i > len(COLORS)})
+    if unknown:
         raise InputError(
-            f"the mask has id {strange[0]}; the brushes are ids 1 … {len(COLORS)}. Tune, Doctor "
+            f"the mask has id {unknown[0]}; the brushes are ids 1 … {len(COLORS)}. Tune, Doctor "
             "and the command line take any ids"
         )
     return np.where(ids > 0, ids, 0).astype(np.uint8)
 
 
 def read_names(text: str, ids: list[int]) -> dict[int, str]:
-    """ "cell, dirt" → {1: "cell", 2: "dirt"}, for those of the ids that are there; colors else."""
-    given = _listed(text)
-    return {i: (given[i - 1] if i <= len(given) and given[i - 1] else NAMES[i]) for i in ids}
+    """Parse "cell, dirt" → {1: "cell", 2: "dirt"}, for the ids given; colors name the others."""
+    names = dict(enumerate(_split_names(text), 1))
+    return {i: names.get(i) or NAMES[i] for i in ids}
 
 
-def names_in_order(text: str, ids: list[int]) -> dict[int, str]:
-    """ "cell, dirt" for ids 3 and 7 → {3: "cell", 7: "dirt"}; those left out keep their number.
+def parse_names(text: str, ids: list[int]) -> dict[int, str]:
+    """Parse "cell, dirt" for ids 3 and 7 → {3: "cell", 7: "dirt"}; a name left out is no entry.
 
     Raises:
         InputError: more names than ids.
     """
-    given = _listed(text)
-    if len(given) > len(ids):
-        raise InputError(f"{len(given)} names for {len(ids)} ids ({', '.join(map(str, ids))})")
-    return {i: name for i, name in zip(ids, given, strict=False) if name}
+    names = _split_names(text)
+    if len(names) > len(ids):
+        raise InputError(f"{len(names)} names for {len(ids)} ids ({', '.join(map(str, ids))})")
+    return {i: name for i, name in zip(ids, names, strict=False) if name}
 
 
-def _listed(text: str) -> list[str]:
+def _split_names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",")] if text and text.strip() else []

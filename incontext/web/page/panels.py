@@ -1,8 +1,8 @@
-"""Panels: the components that people see in the tabs, without what they do."""
+"""Panels: the components of the tabs, without their handlers."""
 
 import gradio as gr
 
-from incontext.web.limits import FRAMES, UPLOAD
+from incontext.web.limits import MAX_FRAMES, MAX_UPLOAD
 from incontext.web.page.painting import BRUSHES, NAMES, OPACITY
 from incontext.web.page.session import VIEWS
 
@@ -19,7 +19,7 @@ HELP = {
 
 
 def new_editor(label: str, elem_id: str, empty: str = "") -> gr.ImageEditor:
-    """Where people paint: picture below, one layer of brushes above."""
+    """Return an editor: the image below, one layer of brushes above."""
     brushes = [(color, OPACITY) for color in BRUSHES]
     return gr.ImageEditor(
         label=label, type="pil", image_mode="RGBA", format="png", sources=("upload", "clipboard"),
@@ -74,7 +74,7 @@ class ExamplePanel:
 
 
 class ResultPanel:
-    """Where pictures are dropped and answers looked at."""
+    """Where images are dropped and results looked at."""
 
     def __init__(self) -> None:
         with gr.Column(min_width=320):
@@ -126,7 +126,7 @@ class ClipPanel:
 
     def __init__(self) -> None:
         with gr.Column(min_width=320):
-            gr.Markdown(f"### 1. A clip, up to {FRAMES} frames and {UPLOAD.upper()}")
+            gr.Markdown(f"### 1. A clip, up to {MAX_FRAMES} frames and {MAX_UPLOAD.upper()}")
             self.clip = gr.Video(
                 label="Clip", sources=["upload"], height=240, elem_id="clip", include_audio=True
             )
@@ -148,7 +148,7 @@ class ClipPanel:
 
 
 class MoviePanel:
-    """Where frames appear as they are answered, then the whole."""
+    """Where frames appear as they are segmented, then the whole video."""
 
     def __init__(self) -> None:
         with gr.Column(min_width=320):

@@ -1,4 +1,4 @@
-"""Picking: a region from one click or a box, grown here, or by SAM where its weights are there."""
+"""Picking: a region from one click or a box, grown here or predicted by SAM."""
 
 from functools import cache
 from typing import Any
@@ -14,25 +14,25 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 def grow_click(picture: Image.Image, at: tuple[int, int], tolerance: float) -> Array:
-    """The connected region whose colors are like those at (x, y): (H, W) bool.
+    """Return the connected region whose colors are like those at (x, y): (H, W) bool.
 
     Args:
         tolerance: distance in CIELAB that still belongs, 2 … 60.
     """
-    small, scale = _small(picture)
+    small, scale = _shrink(picture)
     lab = filters.gaussian(color.rgb2lab(np.asarray(small)), 1, channel_axis=2)
     x, y = (min(int(v * scale), limit - 1) for v, limit in zip(at, small.size, strict=True))
     near = lab[max(0, y - 2) : y + 3, max(0, x - 2) : x + 3].reshape(-1, 3)
     gap = np.linalg.norm(lab - np.median(near, 0), axis=2)
     gap[y, x] = 0
     parts, _ = ndimage.label(gap <= tolerance)
-    return _large(_smooth(parts == parts[y, x], (x, y)), picture)
+    return _enlarge(_smooth(parts == parts[y, x], (x, y)), picture)
 
 
 def grow_box(picture: Image.Image, box: Box) -> Array:
-    """What stands out inside a box, (H, W) bool: a random walk from its middle, against its
+    """Return what stands out inside a box, (H, W) bool: a random walk from its middle, against its
     surroundings (Grady 2006)."""
-    small, scale = _small(picture)
+    small, scale = _shrink(picture)
     left, top, right, bottom = (round(v * scale) for v in box)
     right, bottom = max(right, left + 3), max(bottom, top + 3)
     pad_x, pad_y = (right - left) // 4 + 2, (bottom - top) // 4 + 2
@@ -48,19 +48,19 @@ def grow_box(picture: Image.Image, box: Box) -> Array:
     else:
         lab = color.rgb2lab(part) / 100
         inside = segmentation.random_walker(lab, seeds, beta=400, mode="cg_j", channel_axis=2) == 1
-    found = np.zeros((small.height, small.width), bool)
-    found[y : y + part.shape[0], x : x + part.shape[1]] = inside
-    return _large(found, picture)
+    mask = np.zeros((small.height, small.width), bool)
+    mask[y : y + part.shape[0], x : x + part.shape[1]] = inside
+    return _enlarge(mask, picture)
 
 
-def _small(picture: Image.Image) -> tuple[Image.Image, float]:
+def _shrink(picture: Image.Image) -> tuple[Image.Image, float]:
     scale = min(1.0, SIDE / max(picture.size))
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.BOX), scale
 
 
-def _large(mask: Array, picture: Image.Image) -> Array:
-    """A mask in the picture's size, its border smooth."""
+def _enlarge(mask: Array, picture: Image.Image) -> Array:
+    """Resize a mask to the image's size, its border smooth."""
     soft = Image.fromarray((mask * 255).astype(np.uint8)).resize(
         picture.size, Image.Resampling.BILINEAR
     )
@@ -68,12 +68,11 @@ def _large(mask: Array, picture: Image.Image) -> Array:
 
 
 def _smooth(mask: Array, at: tuple[int, int]) -> Array:
-    """Without holes and hairs, but never without the pixel that was clicked."""
-    filled = ndimage.binary_fill_holes(mask)
-    opened = morphology.opening(filled, morphology.disk(1))
-    parts, _ = ndimage.label(opened)
-    there = parts[at[1], at[0]]
-    return parts == there if there else filled
+    """Remove holes and hairs, but never the pixel that was clicked."""
+    solid = ndimage.binary_fill_holes(mask)
+    parts, _ = ndimage.label(morphology.opening(solid, morphology.disk(1)))
+    part = parts[at[1], at[0]]
+    return parts == part if part else solid
 
 
 class Sam:
@@ -85,7 +84,7 @@ class Sam:
     @classmethod
     @cache
     def cached(cls, name: str) -> "Sam | None":
-        """The model if its weights lie in the hub's cache, or in a folder; None if not."""
+        """Return the model if its weights are in the hub's cache or in a folder, else None."""
         try:
             from transformers import SamModel, SamProcessor
 
@@ -95,13 +94,13 @@ class Sam:
             return None
 
     def pick(self, picture: Image.Image, at: tuple[int, int] | None, box: Box | None) -> Array:
-        """The region at (x, y), or in a box: (H, W) bool."""
+        """Return the region at (x, y), or in a box: (H, W) bool."""
         import torch
 
-        where: dict[str, Any] = {"input_points": [[list(at)]]} if at else {}
+        cue: dict[str, Any] = {"input_points": [[list(at)]]} if at else {}
         if box:
-            where["input_boxes"] = [[[float(v) for v in box]]]
-        inputs = self.processor(picture, return_tensors="pt", **where)
+            cue["input_boxes"] = [[[float(v) for v in box]]]
+        inputs = self.processor(picture, return_tensors="pt", **cue)
         with torch.inference_mode():
             out = self.model(**inputs)
         masks = self.processor.image_processor.post_process_masks(

@@ -1,4 +1,4 @@
-"""Ready-made examples: drawn here, or photographs that scikit-image ships; all offline."""
+"""Sample data: drawn here, or photographs that scikit-image ships; all offline."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -23,36 +23,36 @@ CELLS = 12  # pictures of the set for tuning and the doctor
 
 @cache
 def scene(name: str) -> photographs.Scene:
-    """One of `SCENES`."""
+    """Return one of `SCENES`."""
     return SCENES[name]()
 
 
 _lock = Lock()
 
 
-def _alone(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Files are made once, and no one sees half of one."""
+def _locked(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Make files under a lock, so that no thread sees half of one."""
 
     @wraps(make)
-    def locked(*arguments: Any) -> Any:
+    def call(*arguments: Any) -> Any:
         with _lock:
             return make(*arguments)
 
-    return locked
+    return call
 
 
-@_alone
+@_locked
 def target(name: str) -> Path:
-    """The picture to segment, as a file."""
+    """Write the image to segment; returns its file."""
     path = _folder() / f"{name.lower().replace(chr(39), '').replace(' ', '-')}.png"
     if not path.is_file():
         Image.fromarray(scene(name).query).convert("RGB").save(path)
     return path
 
 
-@_alone
+@_locked
 def clip() -> Path:
-    """A video of a red disc and a blue square that move over a rough ground."""
+    """Write a video of a red disc and a blue square that move over a rough ground."""
     path = _folder() / "disc-and-square.mp4"
     if not path.is_file():
         _write_clip(path)
@@ -60,7 +60,7 @@ def clip() -> Path:
 
 
 def clip_ids(index: int) -> Array:
-    """Ids of a frame of `clip`: 1 the disc, 2 the square."""
+    """Return the ids of a frame of `clip`: 1 the disc, 2 the square."""
     canvas = Image.new("L", (CLIP[1], CLIP[0]))
     pen = ImageDraw.Draw(canvas)
     pen.ellipse(_disc(index), fill=1)
@@ -68,24 +68,24 @@ def clip_ids(index: int) -> Array:
     return np.asarray(canvas)
 
 
-@_alone
+@_locked
 def cells() -> tuple[list[Path], list[Path]]:
-    """Pictures of drawn cells, and a mask of each; the last mask is wrong, for the doctor."""
+    """Write images of drawn cells and a mask for each; the last mask is wrong, for the doctor."""
     pictures = [_folder() / "cells" / f"cells-{n:02d}.png" for n in range(CELLS)]
     masks = [_folder() / "masks" / path.name for path in pictures]
     if not masks[-1].is_file():
         for folder in (pictures[0].parent, masks[0].parent):
             folder.mkdir(exist_ok=True)
         for number, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
-            drawn, ids = _cells(np.random.default_rng(number))
+            image, ids = _cells(np.random.default_rng(number))
             wrong = number == CELLS - 1
-            Image.fromarray(drawn).save(picture)
+            Image.fromarray(image).save(picture)
             Image.fromarray(np.roll(1 - ids, 40, 0) if wrong else ids).save(mask)
     return pictures, masks
 
 
 def _folder() -> Path:
-    path = root() / "ready"  # no dash in it: it is not swept
+    path = root() / "samples"  # `sweep` leaves it alone
     path.mkdir(exist_ok=True)
     return path
 
@@ -101,7 +101,7 @@ def _square(index: int) -> tuple[int, int, int, int]:
 
 
 def _ground(rng: np.random.Generator, size: tuple[int, int], around: tuple[int, ...]) -> Array:
-    """Clouds of a color, (height, width, 3)."""
+    """Draw clouds of a color, (height, width, 3)."""
     light = rng.integers(-22, 22, (size[0] // 16 + 1, size[1] // 16 + 1, 1))
     coarse = light + np.array(around)
     image = Image.fromarray(coarse.clip(0, 255).astype(np.uint8))
@@ -125,7 +125,7 @@ def _write_clip(path: Path) -> None:
 
 
 def _cells(rng: np.random.Generator) -> tuple[Array, Array]:
-    """A picture of cells (240, 320, 3) and which pixels are cells."""
+    """Draw an image of cells (240, 320, 3) and a mask of the cells (240, 320)."""
     height, width = 240, 320
     picture = Image.fromarray(_ground(rng, (height, width), (215, 190, 205)))
     mask = Image.new("L", (width, height))

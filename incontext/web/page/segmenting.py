@@ -1,4 +1,4 @@
-"""Segmenting: examples and pictures in, files of results out; what the page and the API share."""
+"""Segmenting: examples and images in, files of results out; shared by the tab and its endpoint."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,14 +7,14 @@ from pathlib import Path
 from threading import Event
 
 from incontext import Coco, Example, InputError, Prompt
-from incontext.web.limits import check_count, check_paintings, open_picture
+from incontext.web.limits import check_count, check_paintings, open_image
 from incontext.web.models import Models
-from incontext.web.page.session import Answer, Desk, pack
+from incontext.web.page.session import ImageResult, Session, pack
 
 
 @dataclass(frozen=True)
-class Wish:
-    """How to segment."""
+class SegmentRequest:
+    """The options of a run."""
 
     checkpoint: str | None = None
     kind: str = "semantic"
@@ -23,62 +23,66 @@ class Wish:
     prompt: str | None = None  # a file, instead of examples
 
 
-def prompt_of(models: Models, examples: Sequence[Example], wish: Wish) -> Prompt:
-    """The prompt that a visitor wishes for: of a file, or of the examples.
+def build_prompt(models: Models, examples: Sequence[Example], options: SegmentRequest) -> Prompt:
+    """Return the prompt: that of the file, or one made from the examples.
 
     Raises:
-        InputError: neither is there, or the file is of another checkpoint.
+        InputError: there is neither, or the file is of another checkpoint.
     """
-    predictor = models.get(wish.checkpoint)
-    if wish.prompt:
-        return predictor.load_prompt(wish.prompt)
+    predictor = models.get(options.checkpoint)
+    if options.prompt:
+        return predictor.load_prompt(options.prompt)
     if not examples:
         raise InputError("No example yet: paint on a picture what you mean.")
-    return predictor.prompt(list(examples), kind=wish.kind, names=wish.names, crop=bool(wish.tile))
+    return predictor.prompt(
+        list(examples), kind=options.kind, names=options.names, crop=bool(options.tile)
+    )
 
 
 def segment(
     models: Models,
-    desk: Desk,
+    session: Session,
     examples: Sequence[Example],
     targets: Sequence[str],
-    wish: Wish,
+    options: SegmentRequest,
     stop: Event,
 ) -> Iterator[tuple[int, int, list[str]]]:
-    """Answer picture after picture into `desk.answers`; yields (done, of how many, what failed).
+    """Segment image after image into `session.results`, and write masks.zip, coco.json and
+    prompt.safetensors into the folder of the run.
 
-    In the end the folder holds masks.zip, coco.json and prompt.safetensors.
+    Yields:
+        (images done, images in all, errors so far).
 
     Raises:
-        InputError: no examples, no pictures, or too many.
+        InputError: no examples, no images, or too many.
     """
     files = check_count(list(targets or []), "pictures to segment")
-    prompt = prompt_of(models, examples, wish)
-    folder, predictor = desk.new_run(), models.get(wish.checkpoint)
-    desk.answers, coco, failed = [], Coco(), list[str]()
-    names = _names([Path(f) for f in files])
+    prompt = build_prompt(models, examples, options)
+    folder, predictor = session.new_run(), models.get(options.checkpoint)
+    session.results, coco, failed = [], Coco(), list[str]()
+    names = _safe_names([Path(f) for f in files])
     try:
         for done, (name, file) in enumerate(zip(names, files, strict=True), 1):
             if stop.is_set():
                 break
             try:
-                picture = open_picture(file)
-                check_paintings(name, picture.size, prompt, wish.tile)
-                result = predictor.predict(picture, prompt, tile=wish.tile)
-                desk.answers.append(Answer.write(folder / name, name, Path(file), result))
+                picture = open_image(file)
+                check_paintings(name, picture.size, prompt, options.tile)
+                result = predictor.predict(picture, prompt, tile=options.tile)
+                session.results.append(ImageResult.write(folder / name, name, Path(file), result))
                 coco.add(f"{name}{Path(file).suffix}", result)
             except InputError as error:
                 failed.append(str(error))
             yield done, len(files), failed
-    finally:  # whatever happens, what is done can be had
+    finally:  # results so far can be downloaded, whatever happens
         coco.save(folder / "coco.json")
         prompt.save(folder / "prompt.safetensors")
-        pack(folder / "masks.zip", masks_of(desk.answers))
+        pack(folder / "masks.zip", result_files(session.results))
 
 
-def downloads(desk: Desk) -> list[str]:
-    """Files of the last run."""
-    folder = desk.folder / f"run{desk.runs}"
+def downloads(session: Session) -> list[str]:
+    """Return the files of the last run."""
+    folder = session.folder / f"run{session.runs}"
     return [
         str(folder / name)
         for name in ("masks.zip", "coco.json", "prompt.safetensors")
@@ -86,16 +90,16 @@ def downloads(desk: Desk) -> list[str]:
     ]
 
 
-def masks_of(answers: list[Answer]) -> Iterator[tuple[Path, str]]:
-    """Files of results, and what they are called in a zip."""
-    for one in answers:
-        yield one.file("mask"), f"masks/{one.name}.png"
-        yield one.file("confidence"), f"confidence/{one.name}.png"
-        yield one.file("overlay"), f"overlays/{one.name}.jpg"
+def result_files(results: list[ImageResult]) -> Iterator[tuple[Path, str]]:
+    """Yield the files of results with their names in a zip."""
+    for result in results:
+        yield result.file("mask"), f"masks/{result.name}.png"
+        yield result.file("confidence"), f"confidence/{result.name}.png"
+        yield result.file("overlay"), f"overlays/{result.name}.jpg"
 
 
-def _names(files: list[Path]) -> list[str]:
-    """A name for each file, none twice, safe as a file's."""
+def _safe_names(files: list[Path]) -> list[str]:
+    """Return a name for each file, unique and safe as a file name."""
     names: list[str] = []
     for file in files:
         stem = re.sub(r"[^\w-]+", "_", file.stem).strip(".")[:80] or "picture"

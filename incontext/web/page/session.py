@@ -1,4 +1,4 @@
-"""Desk: what one visitor has lying around between two clicks."""
+"""Session state of one visitor."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from incontext import Example, InputError, Segmentation
-from incontext.web.limits import PICTURES, new_folder
+from incontext.web.limits import MAX_IMAGES, new_folder
 from incontext.web.page.painting import label_picture, read_names
 
 Array = np.ndarray[Any, Any]
@@ -21,16 +21,16 @@ SIDE = 1024  # pixels: examples are kept no larger, models see them smaller stil
 
 
 @dataclass
-class Shown:
-    """A picture and the ids painted on it, at most `SIDE` pixels wide and high."""
+class DraftExample:
+    """An image and the ids painted on it, at most `SIDE` pixels wide and high."""
 
     picture: Image.Image
     ids: Array
-    partly: bool = False  # what is not painted may be an object too
+    partly: bool = False  # what is not painted may be an object, too
 
     @classmethod
-    def of(cls, picture: Image.Image, ids: Array, partly: bool = False) -> "Shown":
-        """Made small.
+    def shrink(cls, picture: Image.Image, ids: Array, partly: bool = False) -> "DraftExample":
+        """Return an example no larger than `SIDE`.
 
         Raises:
             InputError: nothing is painted.
@@ -45,45 +45,46 @@ class Shown:
         return cls(picture, ids, partly)
 
     def example(self) -> Example:
-        """As the library takes it."""
+        """Return it as the library's Example."""
         unlabelled = "unknown" if self.partly else "background"
         return Example(self.picture, label_picture(self.ids), unlabelled=unlabelled)
 
-    def same(self, other: "Shown") -> bool:
-        """Whether both show the same."""
-        return (
-            self.partly == other.partly
-            and np.array_equal(self.ids, other.ids)
-            and np.array_equal(np.asarray(self.picture), np.asarray(other.picture))
-        )
+    def equals(self, draft: "DraftExample") -> bool:
+        """Return whether both show the same ids on the same image."""
+        same_ids = self.partly == draft.partly and np.array_equal(self.ids, draft.ids)
+        return same_ids and self.shares_image(draft)
+
+    def shares_image(self, draft: "DraftExample") -> bool:
+        """Return whether both are painted on the same image."""
+        return np.array_equal(np.asarray(self.picture), np.asarray(draft.picture))
 
 
 @dataclass
-class Answer:
-    """The result for one picture, in files."""
+class ImageResult:
+    """The result for one image, in files."""
 
     name: str
     source: Path
     stem: Path  # of NAME.png, NAME.confidence.png and NAME.overlay.jpg
-    said: str
+    caption: str
 
     @classmethod
-    def write(cls, folder: Path, name: str, source: Path, result: Segmentation) -> "Answer":
-        """Write what `Segmentation.save` does; the source is kept beside it."""
+    def write(cls, folder: Path, name: str, source: Path, result: Segmentation) -> "ImageResult":
+        """Write the files of `Segmentation.save`, and keep the source beside them."""
         result.save(folder, name)
         source = keep(source, folder / "sources")
-        said = ", ".join(
+        presence = ", ".join(
             f"{result.names[i]} {p:.2f}" if p >= 0.5 else f"{result.names[i]} absent"
             for i, p in result.presence.items()
         )
-        return cls(name, source, folder / name, f"{name}: {said}")
+        return cls(name, source, folder / name, f"{name}: {presence}")
 
     def file(self, view: str) -> Path:
-        """The picture for one of `VIEWS`."""
+        """Return the image file of one of `VIEWS`."""
         return self.stem.with_name(self.stem.name + VIEWS[view])
 
     def ids(self) -> Array:
-        """Labels, (H, W)."""
+        """Read the labels, (H, W)."""
         with Image.open(self.file("mask")) as image:
             return np.asarray(image)
 
@@ -92,68 +93,77 @@ VIEWS = {"overlay": ".overlay.jpg", "mask": ".png", "confidence": ".confidence.p
 
 
 @dataclass
-class Desk:
-    """All of one visitor; its files go when the visitor does, or after an hour."""
+class Session:
+    """What one visitor works on; its files are removed when the visitor leaves, or in an hour."""
 
     folder: Path
-    examples: list[Shown] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
-    draft: tuple[Image.Image, Array] | None = None  # what is being picked on
+    examples: list[DraftExample] = field(default_factory=list)
+    results: list[ImageResult] = field(default_factory=list)
+    draft: tuple[Image.Image, Array] | None = None  # image and ids to pick on
     undo: list[Array] = field(default_factory=list)  # ids before each pick
-    corner: tuple[int, int] | None = None  # of a box whose other corner is to come
-    chosen: int = 0  # of the answers
-    chosen_example: int | None = None
-    put_away: Shown | None = None  # removed from the examples, though it is in the editor still
-    ready: bool = False  # the examples are ready-made
+    corner: tuple[int, int] | None = None  # first corner of a box
+    result_index: int = 0  # the one to be corrected
+    example_index: int | None = None  # the one to be removed
+    dismissed: DraftExample | None = None  # removed from the examples, but still in the editor
+    ready_made: bool = False  # the examples are sample data
     runs: int = 0
-    clip: Any = None  # of incontext.web.page.videos
+    clip: Any = None  # a Clip of incontext.web.page.tracking
 
     @classmethod
-    def of(cls, desk: "Desk | None") -> "Desk":
-        """The visitor's desk, a new one where there is none or its files are gone."""
-        if desk is not None and not desk.folder.is_dir():
+    def create(cls) -> "Session":
+        """Return a new session."""
+        return cls(new_folder("session-"))
+
+    @classmethod
+    def resume(cls, session: "Session | None") -> "Session":
+        """Return the visitor's session, or a new one if there is none or its files are removed."""
+        if session is None:
+            return cls.create()
+        if not session.folder.is_dir():
             gr.Warning("Your files were removed after an hour: this begins anew.")
-        if desk is None or not desk.folder.is_dir():
-            return cls(new_folder("desk-"))
-        desk.folder.touch()
-        return desk
+            return cls.create()
+        session.folder.touch()
+        return session
 
     def close(self) -> None:
         """Remove the files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def add(self, shown: Shown) -> bool:
-        """One example more; the same one twice is none more. Whether it is news.
+    def add(self, draft: DraftExample) -> bool:
+        """Add an example, in place of one of the same image.
+
+        Returns:
+            False if it is among the examples already.
 
         Raises:
             InputError: too many.
         """
-        if any(shown.same(other) for other in self.examples):
+        if any(draft.equals(example) for example in self.examples):
             return False
-        for number, other in enumerate(self.examples):
-            if np.array_equal(np.asarray(other.picture), np.asarray(shown.picture)):
-                self.examples[number] = shown  # painted further, or anew
+        for number, example in enumerate(self.examples):
+            if draft.shares_image(example):  # painted on since then
+                self.examples[number] = draft
                 return True
-        if len(self.examples) >= PICTURES:
-            raise InputError(f"{PICTURES} examples are enough here; remove some first")
-        self.examples.append(shown)
-        self.put_away = None
+        if len(self.examples) >= MAX_IMAGES:
+            raise InputError(f"{MAX_IMAGES} examples are enough here; remove some first")
+        self.examples.append(draft)
+        self.dismissed = None
         return True
 
     def names(self, text: str) -> dict[int, str]:
-        """Names of the ids that the examples show."""
-        ids = sorted({int(i) for shown in self.examples for i in np.unique(shown.ids) if i})
+        """Return names for the ids that the examples show."""
+        ids = sorted({int(i) for example in self.examples for i in np.unique(example.ids) if i})
         return read_names(text, ids)
 
     def new_clip(self) -> Path:
-        """A folder for another clip; a job may still write into the one before."""
+        """Create a folder for a clip; a job may still write into that of the clip before."""
         self.runs += 1
         path = self.folder / f"clip{self.runs}"
         path.mkdir()
         return path
 
     def new_run(self) -> Path:
-        """A folder for results, in place of those before."""
+        """Create a folder for results, in place of those before."""
         shutil.rmtree(self.folder / f"run{self.runs}", ignore_errors=True)
         self.runs += 1
         path = self.folder / f"run{self.runs}"
@@ -162,19 +172,19 @@ class Desk:
 
 
 def keep(file: Path, folder: Path) -> Path:
-    """An uploaded file under a second name, which stays when the upload is removed."""
+    """Link an uploaded file into a folder, where it stays when the upload is removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / file.name
-    if not kept.exists():
+    link = folder / file.name
+    if not link.exists():
         try:
-            os.link(file, kept)
+            os.link(file, link)
         except OSError:  # another file system
-            shutil.copy(file, kept)
-    return kept
+            shutil.copy(file, link)
+    return link
 
 
 def pack(path: Path, files: Iterable[tuple[Path, str]]) -> Path:
-    """A zip of files, each under its name in there."""
+    """Write a zip of files, each under the name given for it."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file, name in files:
             archive.write(file, name)

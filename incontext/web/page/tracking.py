@@ -18,7 +18,7 @@ from incontext import (
     open_frames,
     write_overlay,
 )
-from incontext.web.limits import FRAME_PIXELS, FRAMES
+from incontext.web.limits import MAX_FRAME_PIXELS, MAX_FRAMES
 from incontext.web.page.painting import COLORS, label_picture, read_names
 from incontext.web.page.session import keep, pack
 
@@ -29,60 +29,66 @@ Array = np.ndarray[Any, Any]
 class Clip:
     """A video that is being worked on; files in `folder`.
 
-    `given`: ids painted on frames; `warned`: why frames are worth a look.
+    Attributes:
+        painted: ids painted on frames.
+        pending: frames painted since they were segmented.
+        settings: those that the segmented frames were made with.
+        answered: frames that are segmented.
+        warnings: why frames should be reviewed.
+        editor_frame: the frame in the editor, with the ids that it was given.
     """
 
     path: Path
     folder: Path
     frames: Any = field(repr=False)
     count: int
-    given: dict[int, Array] = field(default_factory=dict, repr=False)
-    pending: set[int] = field(default_factory=set)  # painted since the frames were answered
-    settings: tuple[Any, ...] = ()  # of the answers
+    painted: dict[int, Array] = field(default_factory=dict, repr=False)
+    pending: set[int] = field(default_factory=set)
+    settings: tuple[Any, ...] = ()
     answered: set[int] = field(default_factory=set, repr=False)
-    warned: dict[int, str] = field(default_factory=dict)
-    shown: tuple[int, Array] | None = field(default=None, repr=False)  # as the editor got it
+    warnings: dict[int, str] = field(default_factory=dict)
+    editor_frame: tuple[int, Array] | None = field(default=None, repr=False)
     colors: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str | Path, folder: Path) -> "Clip":
-        """Look at a video file.
+        """Open a video file.
 
         Raises:
-            InputError: no video, too long or too large; the limit is named.
+            InputError: not a video, too long or too large; the limit is named.
         """
         path = keep(Path(path), folder)
         frames = open_frames(path)
         announced = frames.total or 0
-        if announced > FRAMES:
-            raise InputError(f"{announced} frames; accepted here: {FRAMES}. Cut the clip.")
-        if not announced:  # some files say it at their end only
+        if announced > MAX_FRAMES:
+            raise InputError(f"{announced} frames; accepted here: {MAX_FRAMES}. Cut the clip.")
+        if not announced:  # some files give their length at the end only
             for announced, _ in frames.forward():
-                if announced >= FRAMES:
-                    raise InputError(f"more than {FRAMES} frames; cut the clip")
+                if announced >= MAX_FRAMES:
+                    raise InputError(f"more than {MAX_FRAMES} frames; cut the clip")
         first = frames.at(0)
-        if first.width * first.height > FRAME_PIXELS:
+        if first.width * first.height > MAX_FRAME_PIXELS:
             raise InputError(
                 f"frames of {first.width}×{first.height}; accepted here: up to 1920×1080"
             )
         count = frames.last() + 1
-        if count > FRAMES:
-            raise InputError(f"{count} frames; accepted here: {FRAMES}. Cut the clip.")
+        if count > MAX_FRAMES:
+            raise InputError(f"{count} frames; accepted here: {MAX_FRAMES}. Cut the clip.")
         (folder / "masks").mkdir()
         return cls(path, folder, frames, count)
 
     def ids(self, index: int) -> Array:
-        """What is known of a frame: painted, predicted, or nothing."""
-        if index in self.given:
-            return self.given[index]
+        """Return the ids of a frame: painted, predicted, or all background."""
+        if index in self.painted:
+            return self.painted[index]
         if index in self.answered:
             with Image.open(self._mask(index)) as image:
                 return np.asarray(image)
         picture = self.frames.at(index)
         return np.zeros((picture.height, picture.width), np.uint8)
 
-    def look(self, index: int) -> tuple[Image.Image, Array]:
-        """A frame and what is known of it, to be painted on.
+    def show(self, index: int) -> tuple[Image.Image, Array]:
+        """Return a frame and its ids, to be painted on.
 
         Raises:
             InputError: there is no such frame.
@@ -92,20 +98,24 @@ class Clip:
             raise InputError(
                 f"ids over {len(COLORS)}, which the prompt has, cannot be painted here"
             )
-        self.shown = (index, ids)
+        self.editor_frame = (index, ids)
         return picture, ids
 
     def paint(self, index: int, ids: Array) -> None:
-        """Labels of a frame, if they differ from what was known."""
-        if self.shown and self.shown[0] == index and np.array_equal(self.shown[1], ids):
+        """Set the ids of a frame, if they differ from those that the editor was given."""
+        if (
+            self.editor_frame
+            and self.editor_frame[0] == index
+            and np.array_equal(self.editor_frame[1], ids)
+        ):
             return
-        if ids.any() or index in self.given or index in self.answered:
-            self.given[index] = ids
+        if ids.any() or index in self.painted or index in self.answered:
+            self.painted[index] = ids
             self.pending.add(index)
 
-    def _to_do(self, settings: tuple[Any, ...]) -> list[tuple[int, str]]:
-        """Where to start, and in which direction; what was answered and can stay is left out."""
-        first = min(self.given, default=0)
+    def _plan(self, settings: tuple[Any, ...]) -> list[tuple[int, str]]:
+        """Return where to start and in which direction, without the frames whose results stay."""
+        first = min(self.painted, default=0)
         if settings != self.settings:
             self.answered = set()
         elif self.pending:
@@ -115,56 +125,56 @@ class Clip:
         if len(self.answered) == self.count:
             self.answered = set()
         self.settings, self.pending = settings, set()
-        self.warned = {i: text for i, text in self.warned.items() if i in self.answered}
+        self.warnings = {i: text for i, text in self.warnings.items() if i in self.answered}
         ahead = [i for i in range(first, self.count) if i not in self.answered]
         behind = [i for i in range(first) if i not in self.answered]
-        to_do = [(ahead[0], "forward")] if ahead else []
-        return to_do + ([(behind[-1], "backward")] if behind else [])
+        passes = [(ahead[0], "forward")] if ahead else []
+        return passes + ([(behind[-1], "backward")] if behind else [])
 
     def follow(
         self, predictor: Predictor, stop: Event, *, kind: str = "instance", names: str = "",
         prompt: str | None = None,
     ) -> Iterator[tuple[int, Segmentation]]:  # fmt: skip
-        """Answer frames: all of them, those from a corrected one on, or those that a stop left.
+        """Segment frames: all of them, those from a corrected one on, or those that a stop left.
 
         Raises:
             InputError: nothing is painted and there is no prompt.
         """
-        if not self.given and not prompt:
+        if not self.painted and not prompt:
             raise InputError("Paint the objects on a frame first, then propagate.")
-        ids = sorted({int(i) for given in self.given.values() for i in np.unique(given) if i})
-        labels = {i: label_picture(given) for i, given in sorted(self.given.items())}
+        present = {int(i) for ids in self.painted.values() for i in np.unique(ids) if i}
+        labels = {frame: label_picture(ids) for frame, ids in sorted(self.painted.items())}
         # Ids that a prompt brings have names of their own.
-        named = {} if prompt and not names else read_names(names, ids)
+        id_names = {} if prompt and not names else read_names(names, sorted(present))
         video = VideoPredictor(predictor, kind=kind)
-        for start, direction in self._to_do((predictor.name, kind, names, prompt)):
+        for start, direction in self._plan((predictor.name, kind, names, prompt)):
             track = video.track(
-                self.frames, labels, prompt=prompt, names=named or None, start=start,
+                self.frames, labels, prompt=prompt, names=id_names or None, start=start,
                 direction=direction,
             )  # fmt: skip
             for index, result in track:
                 self.colors = dict(result.colors)
                 result.label_image().save(self._mask(index))
                 self.answered.add(index)
-                seen = track.seen.items()
-                said = [f"{result.names[i]}: {s.warning}" for i, s in seen if s.warning]
-                if said:
-                    self.warned[index] = "; ".join(said)
+                stats = track.object_stats.items()
+                reasons = [f"{result.names[i]}: {s.warning}" for i, s in stats if s.warning]
+                if reasons:
+                    self.warnings[index] = "; ".join(reasons)
                 yield index, result
                 if stop.is_set():
                     track.stop()
                     return
 
-    def worth_a_look(self) -> dict[int, str]:
-        """Of the frames with warnings those to look at, ten frames or more apart."""
-        chosen: dict[int, str] = {}
-        for index in sorted(self.warned):
-            if not chosen or index - max(chosen) >= 10:
-                chosen[index] = self.warned[index]
-        return chosen
+    def frames_to_review(self) -> dict[int, str]:
+        """Return frames with their warnings, ten frames or more apart."""
+        frames: dict[int, str] = {}
+        for index in sorted(self.warnings):
+            if not frames or index - max(frames) >= 10:
+                frames[index] = self.warnings[index]
+        return frames
 
     def write(self) -> tuple[Path, Path]:
-        """overlay.mp4, and masks.zip in DAVIS layout with worth_a_look.json."""
+        """Write overlay.mp4, and masks.zip in DAVIS layout with worth_a_look.json."""
         colors = self.colors or dict(enumerate(COLORS.values(), 1))
 
         def labels(index: int) -> Array | None:
@@ -172,7 +182,7 @@ class Clip:
 
         movie = write_overlay(self.folder / "overlay.mp4", self.frames, labels, colors)
         notes = self.folder / "worth_a_look.json"
-        notes.write_text(json.dumps(self.worth_a_look(), indent=1))
+        notes.write_text(json.dumps(self.frames_to_review(), indent=1))
         masks = [
             (self._mask(i), f"Annotations/{self.path.stem}/{i:05d}.png")
             for i in sorted(self.answered)

@@ -42,7 +42,8 @@ class Tuning:
             )
             settings = replace(Settings(), steps=int(steps))
             events = run_in_background(
-                lambda tell: tune(predictor, labelled_set, settings=settings, on_progress=tell), stop
+                lambda tell: tune(predictor, labelled_set, settings=settings, on_progress=tell),
+                stop,
             )
             for outcome in events:
                 if isinstance(outcome, tuple):
@@ -61,7 +62,9 @@ class Tuning:
 def verdict(outcome: Any) -> str:
     """Return the last line of the verdict, large, and what the file holds."""
     best = outcome.comparison.best
-    holds = "the tuned prompt" if outcome.comparison.improves else f"the best untuned prompt ({best})"
+    holds = (
+        "the tuned prompt" if outcome.comparison.improves else f"the best untuned prompt ({best})"
+    )
     return f"### {outcome.comparison.lines()[-1]}\n\nThe file holds {holds}."
 
 

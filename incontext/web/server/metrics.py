@@ -1,92 +1,69 @@
-"""Meters: what the server counts, as Prometheus reads it."""
+"""Metrics: what the server counts, as Prometheus reads it."""
 
-import re
-import time
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_fastapi_instrumentator.metrics import Info
 
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
-PATHS = ("/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/info", "/v1/prompts",
-         "/v1/segment")  # fmt: skip
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
-class Meters:
-    """The counts of one server, in a registry of their own."""
+class Metrics:
+    """The counts of one server, in a registry of their own.
 
-    def __init__(self) -> None:
-        self.registry = own = CollectorRegistry()
-        ProcessCollector(registry=own)
+    Args:
+        page: path of the page, whose routes are counted as one.
+    """
+
+    def __init__(self, page: str) -> None:
+        self.page = page
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         self._requests = Counter(
-            "incontext_requests", "Requests answered", ["method", "route", "status"], registry=own
-        )
+            "incontext_requests", "Requests answered", ["method", "route", "status"],
+            registry=registry,
+        )  # fmt: skip
         self._seconds = Histogram(
             "incontext_request_seconds", "From the request's head to the answer's end", ["route"],
-            buckets=SECONDS, registry=own,
+            buckets=SECONDS, registry=registry,
         )  # fmt: skip
-        self._pictures = Counter(
-            "incontext_pictures", "Pictures segmented, or not read", ["result"], registry=own
+        self._images = Counter(
+            "incontext_pictures", "Pictures segmented, or not read", ["result"], registry=registry
         )
-        self._refused = Counter(
-            "incontext_rejected", "Requests refused by a limit", ["reason"], registry=own
+        self._rejections = Counter(
+            "incontext_rejected", "Requests refused by a limit", ["reason"], registry=registry
         )
 
-    def watch(self, name: str, what: str, value: Callable[[], float]) -> None:
-        """A gauge that shows a value as it is."""
-        Gauge(f"incontext_{name}", what, registry=self.registry).set_function(value)
+    def add_gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
+        """Add a gauge that shows what `read` returns."""
+        Gauge(f"incontext_{name}", help_text, registry=self.registry).set_function(read)
 
-    def refused(self, reason: str) -> None:
-        """A limit was met."""
+    def count_rejection(self, reason: str) -> None:
+        """Count a request that met a limit; "" is none."""
         if reason:
-            self._refused.labels(reason).inc()
+            self._rejections.labels(reason).inc()
 
-    def picture(self, result: str) -> None:
-        """One picture more: "done" or "failed"."""
-        self._pictures.labels(result).inc()
+    def count_image(self, result: str) -> None:
+        """Count a segmented image: "done" or "failed"."""
+        self._images.labels(result).inc()
 
-    def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One request more."""
-        self._requests.labels(method if method in METHODS else "other", route, status).inc()
-        self._seconds.labels(route).observe(seconds)
+    def count_request(self, info: Info) -> None:
+        """Count and time a request, the refused ones too."""
+        method, route = info.method, self._route(info.modified_handler)
+        method = method if method in METHODS else "other"
+        self._requests.labels(method, route, info.modified_status).inc()
+        self._seconds.labels(route).observe(info.modified_duration)
 
-    def text(self) -> bytes:
-        """All of it."""
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
-
-class Metered:
-    """Times and counts every request, the refused ones too."""
-
-    def __init__(self, app: ASGIApp, meters: Meters, demo: str) -> None:
-        self.app, self.meters, self.demo = app, meters, demo
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        status, begun = 500, time.perf_counter()
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, sending)
-        finally:
-            route, took = self._route(scope["path"]), time.perf_counter() - begun
-            self.meters.request(scope["method"], route, status, took)
-
-    def _route(self, path: str) -> str:
-        """One of few names: paths are the clients' to choose, and each name is kept for good."""
-        if path in PATHS:
-            return path
-        if path == self.demo or path.startswith(f"{self.demo}/"):
-            return self.demo
-        found = re.fullmatch(r"/v1/prompts/[^/]+(/file)?", path)
-        return f"/v1/prompts/{{id}}{found[1] or ''}" if found else "other"
+    def _route(self, handler: str) -> str:
+        """Map to one of few names: each is kept for good, and paths are the clients' to choose."""
+        if f"{handler}/".startswith(f"{self.page}/"):
+            return self.page
+        # "none" is a path without a route; one that is redirected to its route comes as it is.
+        redirected = handler != "/" and handler.endswith("/")
+        return "other" if handler == "none" or redirected else handler

@@ -1,80 +1,75 @@
-"""Held: prompts that clients made, by an id that their content decides."""
+"""Prompt store: prompts that clients made, by an id that their content decides."""
 
-from collections import OrderedDict
 from threading import Lock
 
+from cachetools import LRUCache
+
 from incontext import Prompt
-from incontext.web.api_errors import Refusal
+from incontext.web.api_errors import ApiError
 
 
-class Held:
-    """Prompts in memory; those that were not used for longest go first.
+class PromptStore:
+    """Prompts in memory; the one used longest ago makes room.
 
     Args:
-        most: of them.
-        most_bytes: of all their tensors.
+        max_count: number of prompts.
+        max_bytes: of all their tensors.
     """
 
-    def __init__(self, most: int, most_bytes: int) -> None:
-        self.most, self.most_bytes = most, most_bytes
-        self._prompts: OrderedDict[str, Prompt] = OrderedDict()
+    def __init__(self, max_count: int, max_bytes: int) -> None:
+        self._max_count = max_count
+        self._cache: LRUCache[str, Prompt] = LRUCache(max_bytes, lambda prompt: prompt.nbytes)
         self._lock = Lock()
 
     def __len__(self) -> int:
-        return len(self._prompts)
+        return len(self._cache)
 
     @property
     def nbytes(self) -> int:
-        """Of all."""
-        with self._lock:
-            return sum(prompt.nbytes for prompt in self._prompts.values())
+        """Bytes of all prompts."""
+        return int(self._cache.currsize)
 
     def find(self, name: str) -> Prompt | None:
-        """A prompt, which counts as used now; None: it is not there."""
+        """Return a prompt, which counts as used now, or None."""
         with self._lock:
-            if name in self._prompts:
-                self._prompts.move_to_end(name)
-            return self._prompts.get(name)
+            return self._cache.get(name)
 
     def get(self, name: str) -> Prompt:
-        """The same.
+        """Return a prompt, which counts as used now.
 
         Raises:
-            Refusal: it is not there.
+            ApiError: there is none of this name.
         """
-        found = self.find(name)
-        if found is None:
-            raise Refusal(
+        prompt = self.find(name)
+        if prompt is None:
+            raise ApiError(
                 404, f"no prompt {name[:64]!r}: never made here, deleted, or dropped for newer "
                 "ones; make it again, the same upload gets the same id",
             )  # fmt: skip
-        return found
+        return prompt
 
     def put(self, name: str, prompt: Prompt) -> None:
-        """Hold one more, and drop what no longer fits.
+        """Hold a prompt, and drop what no longer fits.
 
         Raises:
-            Refusal: it is too large by itself.
+            ApiError: it is too large by itself.
         """
-        if prompt.nbytes > self.most_bytes:
-            raise Refusal(
+        if prompt.nbytes > self._cache.maxsize:
+            raise ApiError(
                 413, f"a prompt of {prompt.nbytes / 1e6:.0f} MB; at most "
-                f"{self.most_bytes / 1e6:g} MB are held here", "prompt",
+                f"{self._cache.maxsize / 1e6:g} MB are held here", "prompt",
             )  # fmt: skip
         with self._lock:
-            self._prompts[name] = prompt
-            self._prompts.move_to_end(name)
-            held = sum(one.nbytes for one in self._prompts.values())
-            while len(self._prompts) > self.most or held > self.most_bytes:
-                _, dropped = self._prompts.popitem(last=False)
-                held -= dropped.nbytes
+            self._cache[name] = prompt
+            while len(self._cache) > self._max_count:
+                self._cache.popitem()
 
     def drop(self, name: str) -> None:
-        """Forget one.
+        """Forget a prompt.
 
         Raises:
-            Refusal: it is not there.
+            ApiError: there is none of this name.
         """
         self.get(name)
         with self._lock:
-            self._prompts.pop(name, None)
+            self._cache.pop(name, None)

@@ -1,4 +1,4 @@
-"""Answers: results of several pictures as label PNGs, a COCO file, or JSON."""
+"""Responses: results of several images as label PNGs, a COCO file, or JSON."""
 
 import asyncio
 import io
@@ -14,142 +14,152 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from incontext import Coco, Segmentation
-from incontext.web.api_errors import Refusal
+from incontext.web.api_errors import ApiError
 
 Entry = dict[str, Any]
 IN_MEMORY = 8_000_000  # bytes of a zip, then it is a file without a name
-PART = 1 << 16
+CHUNK = 1 << 16
 
 
-class Answer:
-    """Pictures as JSON: an entry each, in the order in which they came."""
+class JsonBuilder:
+    """Builds JSON: one entry per image, in the order of the request."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
 
     def add(self, name: str, result: Segmentation) -> None:
-        """A picture that was segmented."""
-        self.entries.append(entry(name, result, masks=True))
+        """Add a segmented image."""
+        self.entries.append(result_entry(name, result, masks=True))
 
-    def fail(self, name: str, text: str) -> None:
-        """One that could not be read: its entry says why."""
+    def add_error(self, name: str, text: str) -> None:
+        """Add an image that could not be read."""
         self.entries.append({"name": name, "error": text})
 
     def response(self) -> Response:
-        """All of it; called in the thread that made it."""
+        """Return the response; called in the thread that built it."""
         return Response(json.dumps({"pictures": self.entries}), media_type="application/json")
 
 
-class CocoAnswer(Answer):
-    """A COCO file; `failed` lists the pictures that could not be read."""
+class CocoBuilder(JsonBuilder):
+    """Builds a COCO file; `failed` lists the images that could not be read."""
 
     def __init__(self) -> None:
         super().__init__()
         self.coco = Coco()
 
     def add(self, name: str, result: Segmentation) -> None:
-        """See `Answer`."""
+        """See `JsonBuilder`."""
         self.coco.add(name, result)
 
     def response(self) -> Response:
-        """See `Answer`."""
+        """See `JsonBuilder`."""
         document = {**self.coco.document(), "failed": self.entries}
         return Response(json.dumps(document), media_type="application/json")
 
 
-class LabelsAnswer(Answer):
-    """Label PNGs in a zip, with the entries in results.json; of one picture the PNG alone."""
+class LabelsBuilder(JsonBuilder):
+    """Builds a zip of label PNGs with the entries in results.json; of one image the PNG alone."""
 
-    def __init__(self, alone: bool) -> None:
+    def __init__(self, single: bool) -> None:
         super().__init__()
-        self.alone = alone
-        self.image = b""
+        self.single = single
+        self.png = b""
         self.file = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - it is read as it is sent
         self.archive = zipfile.ZipFile(self.file, "w")  # stored: PNGs are compressed already
 
     def add(self, name: str, result: Segmentation) -> None:
-        """See `Answer`."""
+        """See `JsonBuilder`."""
         memory = io.BytesIO()
         result.label_image().save(memory, "PNG")
-        self.image, file = memory.getvalue(), f"{Path(name).stem}.png"
-        self.entries.append({**entry(name, result, masks=False), "labels": file})
-        if not self.alone:
-            self.archive.writestr(file, self.image)
+        self.png, file = memory.getvalue(), f"{Path(name).stem}.png"
+        self.entries.append({**result_entry(name, result, masks=False), "labels": file})
+        if not self.single:
+            self.archive.writestr(file, self.png)
 
     def response(self) -> Response:
-        """See `Answer`.
+        """See `JsonBuilder`.
 
         Raises:
-            Refusal: the only picture could not be read.
+            ApiError: the only image could not be read.
         """
-        if self.alone and not self.image:
-            raise Refusal(422, self.entries[0]["error"])
-        if self.alone:
-            return Response(self.image, media_type="image/png")
+        if self.single and not self.png:
+            raise ApiError(422, self.entries[0]["error"])
+        if self.single:
+            return Response(self.png, media_type="image/png")
         self.archive.writestr("results.json", json.dumps({"pictures": self.entries}))
         self.archive.close()
-        return streamed(self.file, "application/zip", "labels.zip")
+        return stream_file(self.file, "application/zip", "labels.zip")
 
 
-ANSWERS: dict[str, Callable[[bool], Answer]] = {
-    "json": lambda alone: Answer(),
-    "coco": lambda alone: CocoAnswer(),
-    "labels": LabelsAnswer,
+BUILDERS: dict[str, Callable[[bool], JsonBuilder]] = {  # by the field `answer`
+    "json": lambda single: JsonBuilder(),
+    "coco": lambda single: CocoBuilder(),
+    "labels": LabelsBuilder,
 }
 
 
-def entry(name: str, result: Segmentation, masks: bool) -> Entry:
-    """What is in a picture: as in results.json of `incontext segment`, with masks as RLE if so
-    wanted. `confidence` is a mean, of an id over its own pixels, null where it has none."""
+def result_entry(name: str, result: Segmentation, masks: bool) -> Entry:
+    """Return what is in an image, as in results.json of `incontext segment`.
+
+    Args:
+        masks: add the masks as RLE.
+
+    Returns:
+        An entry whose `confidence` is a mean: of an id over its own pixels, null if it has none.
+    """
     coco = Coco()
     if masks:
         coco.add(name, result)
-    found = {one["category_id"]: one["segmentation"] for one in coco.annotations}
+    rles = {
+        annotation["category_id"]: annotation["segmentation"] for annotation in coco.annotations
+    }
     ids: Entry = {}
     for index, presence in result.presence.items():
         mask = result.mask(index)
-        sure = result.confidence[mask]
+        confidence = result.confidence[mask]
         ids[str(index)] = {
             "name": result.names[index], "pixels": int(mask.sum()), "presence": round(presence, 4),
-            "confidence": round(float(sure.mean()), 4) if len(sure) else None,
+            "confidence": round(float(confidence.mean()), 4) if len(confidence) else None,
         }  # fmt: skip
         if masks:
-            ids[str(index)]["rle"] = found.get(index)
+            ids[str(index)]["rle"] = rles.get(index)
     return {
         "name": name, "size": [result.picture.width, result.picture.height],
         "confidence": round(float(result.confidence.mean()), 4), "ids": ids,
     }  # fmt: skip
 
 
-def streamed(file: IO[bytes], kind: str, name: str) -> StreamingResponse:
-    """A file, closed after it was sent."""
+def stream_file(file: IO[bytes], media_type: str, name: str) -> StreamingResponse:
+    """Return a response that sends an open file as a download and closes it."""
     length = file.seek(0, io.SEEK_END)
     file.seek(0)
 
-    def parts() -> Iterator[bytes]:
+    def chunks() -> Iterator[bytes]:
         with file:
-            while part := file.read(PART):
-                yield part
+            while chunk := file.read(CHUNK):
+                yield chunk
 
-    headers = {"Content-Disposition": f'attachment; filename="{name}"',
-               "Content-Length": str(length)}  # fmt: skip
-    return StreamingResponse(parts(), media_type=kind, headers=headers)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "Content-Length": str(length),
+    }
+    return StreamingResponse(chunks(), media_type=media_type, headers=headers)
 
 
-class Within(Response):
-    """An answer that a client has to read in time: then it is cut off.
+class TimedResponse(Response):
+    """A response that is cut off if the client does not read it in time.
 
     Args:
-        held: closed when the answer ended, however it did.
+        resources: closed when the response ended, however it did.
     """
 
-    def __init__(self, answer: StreamingResponse, seconds: float, held: ExitStack) -> None:
-        self.answer, self.seconds, self.held = answer, seconds, held
-        self.status_code, self.raw_headers = answer.status_code, answer.raw_headers
+    def __init__(self, response: StreamingResponse, seconds: float, resources: ExitStack) -> None:
+        self.response, self.seconds, self.resources = response, seconds, resources
+        self.status_code, self.raw_headers = response.status_code, response.raw_headers
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
-        with self.held, suppress(TimeoutError):
+        with self.resources, suppress(TimeoutError):
             async with asyncio.timeout(self.seconds):
-                await self.answer(scope, receive, send)
+                await self.response(scope, receive, send)

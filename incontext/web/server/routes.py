@@ -1,4 +1,4 @@
-"""Routes: prompts, segmenting, and how the server is."""
+"""Routes: prompts, segmentation, and the state of the server."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,212 +15,205 @@ from starlette.concurrency import run_in_threadpool
 
 import incontext
 from incontext import InputError, Prompt
-from incontext.web.api_errors import Refusal
-from incontext.web.limits import check_paintings, new_folder, open_picture, tile_of
-from incontext.web.reporting import going_on
-from incontext.web.server.responses import ANSWERS, Answer, Within, streamed
-from incontext.web.server.schema import SEGMENTED, Info, Pictures, PromptInfo, Status, problems
+from incontext.web.api_errors import ApiError
+from incontext.web.limits import check_paintings, new_folder, open_image, parse_tile
+from incontext.web.reporting import raise_if_stopped
+from incontext.web.server.responses import BUILDERS, JsonBuilder, TimedResponse, stream_file
+from incontext.web.server.schema import (
+    SEGMENT_RESPONSES,
+    ImageEntries,
+    Info,
+    PromptInfo,
+    Status,
+    problems,
+)
 from incontext.web.server.service import Service
-from incontext.web.server.uploads import Options, Shown, options, stored
+from incontext.web.server.uploads import Options, PromptUpload, parse_options, save_uploads
 
-Files = Annotated[list[UploadFile], File()]
+health = APIRouter()
+api = APIRouter(prefix="/v1", responses=problems(401, 422, 503))
+
+
+async def get_service(request: Request) -> Service:
+    """Return the service of the application."""
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceState = Annotated[Service, Depends(get_service)]
 ExampleFiles = Annotated[list[UploadFile], File(description="example pictures")]
 MaskFiles = Annotated[list[UploadFile], File(description="their masks, in the same order")]
-Asked = Annotated[Options, Depends(options)]
+FormOptions = Annotated[Options, Depends(parse_options)]
 
 
-def health(service: Service) -> APIRouter:
-    """Whether the server lives and is ready, and what it has done."""
-    router = APIRouter()
-
-    @router.get("/healthz", summary="The process lives", response_model=Status)
-    async def healthz() -> Status:
-        return Status(status="ok")
-
-    @router.get(
-        "/readyz", summary="The model is loaded", response_model=Status, responses=problems(503)
-    )
-    async def readyz() -> Status:
-        if not service.ready:
-            what = "this server is shutting down" if service.draining else "loading the model"
-            raise Refusal(503, what)
-        return Status(status="ready")
-
-    @router.get("/metrics", summary="Counts, for Prometheus", response_class=Response)
-    async def metrics() -> Response:
-        return Response(service.meters.text(), media_type=CONTENT_TYPE_LATEST)
-
-    return router
+@health.get("/healthz", summary="The process lives", response_model=Status)
+async def healthz() -> Status:
+    """Needs no key."""
+    return Status(status="ok")
 
 
-def api(service: Service) -> APIRouter:
-    """Everything under /v1."""
-    router = APIRouter(prefix="/v1", responses=problems(401, 422, 503))
+@health.get(
+    "/readyz", summary="The model is loaded", response_model=Status, responses=problems(503)
+)
+async def readyz(service: ServiceState) -> Status:
+    """Work is accepted: the model is loaded and the server does not shut down."""
+    if not service.ready:
+        text = "this server is shutting down" if service.draining else "loading the model"
+        raise ApiError(503, text)
+    return Status(status="ready")
 
-    @router.get("/info", summary="Version, checkpoint, limits", response_model=Info)
-    async def info() -> Info:
-        one = service.predictor
-        return Info(
-            version=incontext.__version__, checkpoint=one.name, fingerprint=one.checkpoint,
-            size=one.size, device=str(one.device), limits=asdict(service.limits),
-        )  # fmt: skip
 
-    @router.post(
-        "/segment", summary="Segment pictures", response_model=Pictures,
-        responses={**SEGMENTED, **problems(404, 408, 413, 504)},
+@health.get("/metrics", summary="Counts, for Prometheus", response_class=Response)
+async def metrics(service: ServiceState) -> Response:
+    """In Prometheus' text format."""
+    return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+@api.get("/info", summary="Version, checkpoint, limits", response_model=Info)
+async def info(service: ServiceState) -> Info:
+    """What this server runs, and what clients may ask of it."""
+    predictor = service.predictor
+    return Info(
+        version=incontext.__version__, checkpoint=predictor.name,
+        fingerprint=predictor.checkpoint, size=predictor.size, device=str(predictor.device),
+        limits=asdict(service.limits),
     )  # fmt: skip
-    async def segment(
-        request: Request,
-        asked: Asked,
-        images: Annotated[list[UploadFile], File(description="the pictures to segment")],
-        prompt: Annotated[str | None, Form(description="id of a prompt")] = None,
-        examples: ExampleFiles = [],  # noqa: B006
-        masks: MaskFiles = [],  # noqa: B006
-        tile: Annotated[int | None, Form(description="cut into tiles of so many pixels")] = None,
-        answer: Annotated[str, Form(description="labels, coco or json")] = "json",
-    ) -> Response:
-        """With the id of a prompt, or with examples for this once."""
-        await _check_fields(request, {"images", "prompt", "examples", "masks", "tile", "answer"})
-        _check_files(service, [*images, *examples, *masks])
-        shown, side = Shown(examples, masks, options=asked), tile_of(tile)
-        if answer not in ANSWERS:
-            raise InputError(f"answer {answer[:40]!r}; accepted: {', '.join(ANSWERS)}")
-        if bool(prompt) == bool(examples or masks):
-            raise InputError("name a prompt, or send examples with their masks")
-        if prompt:
-            shown.check_options(decided=True)
-        else:
-            shown.check()
-        held = service.held.get(prompt) if prompt else None
-
-        def work(folder: Path, stop: Event) -> Response:
-            used = held or shown.prompt(service.predictor, service.limits, folder)
-            made = ANSWERS[answer](len(images) == 1)
-            return _answered(service, images, used, side, made, folder, stop)
-
-        return await service.in_turn(request, _in_folder(work))
-
-    _prompts(service, router)
-    return router
 
 
-def _prompts(service: Service, router: APIRouter) -> None:
-    """The routes of prompts."""
+@api.post(
+    "/segment", summary="Segment pictures", response_model=ImageEntries,
+    responses=SEGMENT_RESPONSES,
+)  # fmt: skip
+async def segment(
+    request: Request,
+    service: ServiceState,
+    options: FormOptions,
+    images: Annotated[list[UploadFile], File(description="the pictures to segment")],
+    prompt: Annotated[str | None, Form(description="id of a prompt")] = None,
+    examples: ExampleFiles = [],  # noqa: B006
+    masks: MaskFiles = [],  # noqa: B006
+    tile: Annotated[int | None, Form(description="cut into tiles of so many pixels")] = None,
+    answer: Annotated[str, Form(description="labels, coco or json")] = "json",
+) -> Response:
+    """With the id of a prompt, or with examples for this once."""
+    await _check_fields(request, {"images", "prompt", "examples", "masks", "tile", "answer"})
+    _check_count(service, [*images, *examples, *masks])
+    upload, tile_size = PromptUpload(examples, masks, options=options), parse_tile(tile)
+    if answer not in BUILDERS:
+        raise InputError(f"answer {answer[:40]!r}; accepted: {', '.join(BUILDERS)}")
+    if bool(prompt) == bool(examples or masks):
+        raise InputError("name a prompt, or send examples with their masks")
+    if prompt:
+        upload.check_no_options()
+    else:
+        upload.check()
+    stored_prompt = service.prompts.get(prompt) if prompt else None
 
-    @router.post(
-        "/prompts", summary="Make a prompt, or bring one", status_code=201,
-        response_model=PromptInfo, responses=problems(408, 413, 504),
-    )  # fmt: skip
-    async def create(
-        request: Request,
-        asked: Asked,
-        examples: ExampleFiles = [],  # noqa: B006
-        masks: MaskFiles = [],  # noqa: B006
-        file: Annotated[UploadFile | None, File(description="a .safetensors prompt")] = None,
-    ) -> PromptInfo:
-        """Of examples and masks in pairs, or of the file that `incontext prompt` or `tune` wrote.
-        The same upload has the same id."""
-        await _check_fields(request, {"examples", "masks", "file"})
-        _check_files(service, [*examples, *masks])
-        shown = Shown(examples, masks, file, asked)
-        shown.check()
+    def work(folder: Path, stop: Event) -> Response:
+        used_prompt = stored_prompt or upload.build(service.predictor, service.limits, folder)
+        paths = save_uploads(images, folder / "images")
+        _check_paintings(service, paths, used_prompt, tile_size)
+        builder = BUILDERS[answer](len(images) == 1)
+        _segment_files(service, paths, used_prompt, tile_size, builder, stop)
+        return builder.response()
 
-        def work(folder: Path, stop: Event) -> PromptInfo:
-            name = shown.name(service.predictor)
-            made = service.held.find(name)
-            if made is None:
-                made = shown.prompt(service.predictor, service.limits, folder)
-                service.held.put(name, made)
-            return PromptInfo.of(name, made)
-
-        return await service.in_turn(request, _in_folder(work))
-
-    @router.get(
-        "/prompts/{id}", summary="What a prompt is", response_model=PromptInfo,
-        responses=problems(404),
-    )  # fmt: skip
-    async def describe(id: str) -> PromptInfo:
-        return PromptInfo.of(id, service.held.get(id))
-
-    @router.get(
-        "/prompts/{id}/file", summary="The prompt as a file", response_class=Response,
-        responses=problems(404),
-    )  # fmt: skip
-    async def download(id: str) -> Response:
-        """For `incontext segment --prompt`, or for another server with the same checkpoint."""
-        prompt = service.held.get(id)
-
-        def write(folder: Path) -> IO[bytes]:
-            # Open, it outlasts its folder.
-            return prompt.save(folder / "prompt.safetensors").open("rb")
-
-        with ExitStack() as stack:
-            stack.enter_context(service.downloading())
-            file = stack.enter_context(await run_in_threadpool(_in_folder(write)))
-            sent = streamed(file, "application/octet-stream", f"{id}.safetensors")
-            return Within(sent, service.limits.seconds, stack.pop_all())
-
-    @router.delete(
-        "/prompts/{id}", summary="Forget a prompt", status_code=204, responses=problems(404)
-    )
-    async def forget(id: str) -> None:
-        service.held.drop(id)
+    return await service.run_job(request, _with_folder(work))
 
 
-async def _check_fields(request: Request, own: set[str]) -> None:
-    """Raise InputError at a field that means nothing: a slip of the pen would do something else."""
-    accepted = own | {field.name for field in fields(Options)}
-    strange = sorted(set(await request.form()) - accepted)
-    if strange:
-        raise InputError(f"field {strange[0][:40]!r}; accepted: {', '.join(sorted(accepted))}")
+@api.post(
+    "/prompts", summary="Make a prompt, or bring one", status_code=201, response_model=PromptInfo,
+    responses=problems(408, 413, 504),
+)  # fmt: skip
+async def create(
+    request: Request,
+    service: ServiceState,
+    options: FormOptions,
+    examples: ExampleFiles = [],  # noqa: B006
+    masks: MaskFiles = [],  # noqa: B006
+    file: Annotated[UploadFile | None, File(description="a .safetensors prompt")] = None,
+) -> PromptInfo:
+    """From examples and masks in pairs, or from the file that `incontext prompt` or `tune` wrote.
+    The same upload has the same id."""
+    await _check_fields(request, {"examples", "masks", "file"})
+    _check_count(service, [*examples, *masks])
+    upload = PromptUpload(examples, masks, file, options)
+    upload.check()
+
+    def work(folder: Path, stop: Event) -> PromptInfo:
+        name = upload.content_id(service.predictor)
+        prompt = service.prompts.find(name)
+        if prompt is None:
+            prompt = upload.build(service.predictor, service.limits, folder)
+            service.prompts.put(name, prompt)
+        return PromptInfo.from_prompt(name, prompt)
+
+    return await service.run_job(request, _with_folder(work))
 
 
-def _check_files(service: Service, files: Sequence[UploadFile]) -> None:
-    """Raise Refusal where there are too many."""
+@api.get(
+    "/prompts/{id}", summary="What a prompt is", response_model=PromptInfo, responses=problems(404)
+)
+async def describe(service: ServiceState, id: str) -> PromptInfo:
+    """As it was returned when the prompt was made."""
+    return PromptInfo.from_prompt(id, service.prompts.get(id))
+
+
+@api.get(
+    "/prompts/{id}/file", summary="The prompt as a file", response_class=Response,
+    responses=problems(404),
+)  # fmt: skip
+async def download(service: ServiceState, id: str) -> Response:
+    """For `incontext segment --prompt`, or for another server with the same checkpoint."""
+    prompt = service.prompts.get(id)
+
+    def write(folder: Path) -> IO[bytes]:
+        # Open, it outlasts its folder.
+        return prompt.save(folder / "prompt.safetensors").open("rb")
+
+    with ExitStack() as stack:
+        stack.enter_context(service.download_slot())
+        file = stack.enter_context(await run_in_threadpool(_with_folder(write)))
+        response = stream_file(file, "application/octet-stream", f"{id}.safetensors")
+        return TimedResponse(response, service.limits.seconds, stack.pop_all())
+
+
+@api.delete("/prompts/{id}", summary="Forget a prompt", status_code=204, responses=problems(404))
+async def forget(service: ServiceState, id: str) -> None:
+    """The same upload makes it again, under the same id."""
+    service.prompts.drop(id)
+
+
+async def _check_fields(request: Request, fields_of_route: set[str]) -> None:
+    """Raise InputError at an unknown field: a misspelled one would be ignored silently."""
+    accepted = fields_of_route | {field.name for field in fields(Options)}
+    unknown = sorted(set(await request.form()) - accepted)
+    if unknown:
+        raise InputError(f"field {unknown[0][:40]!r}; accepted: {', '.join(sorted(accepted))}")
+
+
+def _check_count(service: Service, files: Sequence[UploadFile]) -> None:
     if len(files) > service.limits.files:
         text = f"{len(files)} files; accepted: {service.limits.files} at once"
-        raise Refusal(413, text, "files")
+        raise ApiError(413, text, "files")
 
 
-def _in_folder(work: Callable[..., Any]) -> Callable[..., Any]:
-    """Work with a folder of its own, which goes afterwards."""
+def _with_folder(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the work with a folder of its own as first argument, removed afterwards."""
 
-    def run(*more: Any) -> Any:
-        folder = new_folder("desk-")
+    def run(*arguments: Any) -> Any:
+        folder = new_folder("session-")
         try:
-            return work(folder, *more)
+            return work(folder, *arguments)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     return run
 
 
-def _answered(
-    service: Service, images: Sequence[UploadFile], prompt: Prompt, tile: int | None,
-    answer: Answer, folder: Path, stop: Event,
-) -> Response:  # fmt: skip
-    """Answer picture after picture; one that cannot be read does not stop the rest.
-
-    Raises:
-        Refusal: one would take too many paintings.
-        Stopped: between two pictures.
-    """
-    paths = stored(images, folder / "images")
-    _check_work(service, paths, prompt, tile)
-    for path in paths:
-        going_on(stop)
-        try:
-            answer.add(path.name, service.predictor.predict(open_picture(path), prompt, tile=tile))
-            service.meters.picture("done")
-        except InputError as error:
-            answer.fail(path.name, str(error))
-            service.meters.picture("failed")
-    going_on(stop)
-    return answer.response()
-
-
-def _check_work(service: Service, paths: Sequence[Path], prompt: Prompt, tile: int | None) -> None:
-    """Raise Refusal where a picture takes too much; those that cannot be opened are told later."""
+def _check_paintings(
+    service: Service, paths: Sequence[Path], prompt: Prompt, tile: int | None
+) -> None:
+    """Raise ApiError if an image takes too many paintings; what cannot be opened fails later."""
     for path in paths:
         try:
             with Image.open(path) as image:
@@ -230,4 +223,25 @@ def _check_work(service: Service, paths: Sequence[Path], prompt: Prompt, tile: i
         try:
             check_paintings(path.name, size, prompt, tile, service.limits.paintings)
         except InputError as error:
-            raise Refusal(422, str(error), "paintings") from None
+            raise ApiError(422, str(error), "paintings") from None
+
+
+def _segment_files(
+    service: Service, paths: Sequence[Path], prompt: Prompt, tile: int | None,
+    builder: JsonBuilder, stop: Event,
+) -> None:  # fmt: skip
+    """Segment image after image; one that cannot be read does not stop the rest.
+
+    Raises:
+        JobStopped: between two images.
+    """
+    for path in paths:
+        raise_if_stopped(stop)
+        try:
+            result = service.predictor.predict(open_image(path), prompt, tile=tile)
+            builder.add(path.name, result)
+            service.metrics.count_image("done")
+        except InputError as error:
+            builder.add_error(path.name, str(error))
+            service.metrics.count_image("failed")
+    raise_if_stopped(stop)

@@ -1,4 +1,4 @@
-"""Schema: what the routes answer, as OpenAPI describes it."""
+"""Schema: what the routes return, as OpenAPI describes it."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field
 from incontext import Prompt
 
 Rgb = tuple[int, int, int]
+Responses = dict[int | str, dict[str, Any]]
 
 
 class Problem(BaseModel):
@@ -16,13 +17,13 @@ class Problem(BaseModel):
 
 
 class Status(BaseModel):
-    """That all is well."""
+    """The state of the server."""
 
     status: str
 
 
 class Info(BaseModel):
-    """What this server is."""
+    """Version, checkpoint and limits of the server."""
 
     version: str
     checkpoint: str
@@ -33,7 +34,7 @@ class Info(BaseModel):
 
 
 class PromptInfo(BaseModel):
-    """A prompt that is held."""
+    """A prompt that the server holds."""
 
     id: str = Field(description="the same upload has the same id")
     ids: list[int]
@@ -44,8 +45,8 @@ class PromptInfo(BaseModel):
     bytes: int
 
     @classmethod
-    def of(cls, name: str, prompt: Prompt) -> "PromptInfo":
-        """What is told of a prompt."""
+    def from_prompt(cls, name: str, prompt: Prompt) -> "PromptInfo":
+        """Describe a prompt that is held under a name."""
         return cls(
             id=name, ids=list(prompt.ids), names=prompt.names, colors=prompt.colors,
             kind=prompt.kind, examples=prompt.examples, bytes=prompt.nbytes,
@@ -53,13 +54,13 @@ class PromptInfo(BaseModel):
 
 
 class Rle(BaseModel):
-    """A mask as COCO has it: compressed run lengths."""
+    """A mask as COCO's compressed run lengths."""
 
     size: tuple[int, int] = Field(description="height, width")
     counts: str
 
 
-class Found(BaseModel):
+class ObjectEntry(BaseModel):
     """One id in a picture."""
 
     name: str
@@ -69,28 +70,28 @@ class Found(BaseModel):
     rle: Rle | None
 
 
-class Picture(BaseModel):
-    """One picture; of one that could not be read `name` and `error` alone."""
+class ImageEntry(BaseModel):
+    """One picture; if it could not be read, `name` and `error` alone."""
 
     name: str
     size: tuple[int, int] | None = Field(None, description="width, height")
     confidence: float | None = None
-    ids: dict[int, Found] | None = None
+    ids: dict[int, ObjectEntry] | None = None
     error: str | None = None
 
 
-class Pictures(BaseModel):
+class ImageEntries(BaseModel):
     """All pictures of a request, in order."""
 
-    pictures: list[Picture]
+    pictures: list[ImageEntry]
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """That these statuses are told by a `Problem`."""
+def problems(*statuses: int) -> Responses:
+    """Return the OpenAPI responses of a route that reports these statuses as a `Problem`."""
     return {status: {"model": Problem} for status in statuses}
 
 
-SEGMENTED: dict[int | str, dict[str, Any]] = {
+SEGMENT_RESPONSES: Responses = {
     200: {
         "description": "answer=json: the entries. answer=coco: a COCO file, with `failed`. "
         "answer=labels: a PNG of ids for one picture, else a zip of them and results.json",
@@ -99,4 +100,5 @@ SEGMENTED: dict[int | str, dict[str, Any]] = {
             "application/zip": {"schema": {"type": "string", "format": "binary"}},
         },
     },
-}  # fmt: skip
+    **problems(404, 408, 413, 504),
+}

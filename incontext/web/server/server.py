@@ -1,137 +1,104 @@
-"""Server: the routes and the page in one process, which ends when its work is done."""
+"""Server: the routes and the page in one process."""
 
 import errno
 import ipaddress
 import socket
 import threading
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 import torch
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
+from fastapi.security import APIKeyHeader
+from prometheus_fastapi_instrumentator.middleware import PrometheusInstrumentatorMiddleware
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 import incontext
 from incontext import InputError, Predictor
-from incontext.web.api_errors import Refusal, answer_of
-from incontext.web.limits import root, workplace
+from incontext.web.api_errors import ApiError, error_response
+from incontext.web.limits import working_folder
 from incontext.web.models import Models
 from incontext.web.reporting import without_paths
-from incontext.web.server.auth import Gate
-from incontext.web.server.metrics import Metered
+from incontext.web.server.auth import AdmissionMiddleware
 from incontext.web.server.routes import api, health
-from incontext.web.server.service import Limits, Service
-from incontext.web.server.shutdown import leave, leave_after, signals_leave
+from incontext.web.server.service import PAGE, Limits, Service
+from incontext.web.server.shutdown import DrainingServer
 
-DEMO = "/demo"
-END = 5  # seconds for what is still open when all requests are answered
-PATIENCE = 10  # seconds for jobs that were told to end, until their threads are given up
+GRACE = 5  # seconds for what is still open when all requests are answered
+# What /openapi.json says of the key; `AdmissionMiddleware` checks it.
+KEY_SCHEME = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 
-def application(service: Service, cors: Sequence[str] = (), demo: bool = True) -> FastAPI:
-    """The routes behind their gate, and the page if so wanted."""
+def build_app(service: Service, cors: Sequence[str] = (), page: bool = True) -> FastAPI:
+    """Assemble the routes, their middleware, and the page."""
     # No page of documentation: those that FastAPI has are fetched from elsewhere.
     app = FastAPI(
         title="incontext", version=incontext.__version__, docs_url=None, redoc_url=None,
         description="Segment pictures by example. Errors are told as {\"error\": sentence}.",
     )  # fmt: skip
-    app.include_router(health(service))
-    app.include_router(api(service))
-    _tell_errors(app, service)
-    app.add_middleware(Gate, service=service, demo=DEMO)
+    app.state.service = service
+    app.include_router(health)
+    app.include_router(api, dependencies=[Security(KEY_SCHEME)] if service.key else [])
+    _add_error_handlers(app, service)
+    app.add_middleware(AdmissionMiddleware, service=service)
     if cors:
         app.add_middleware(
             CORSMiddleware, allow_origins=list(cors), allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "X-API-Key"],
         )  # fmt: skip
-    app.add_middleware(Metered, meters=service.meters, demo=DEMO)
-    if demo:
-        _mount(app, service)
+    # Added last, so that it surrounds the others and counts what they refuse.
+    app.add_middleware(
+        PrometheusInstrumentatorMiddleware, should_group_status_codes=False,
+        instrumentations=[service.metrics.count_request],
+    )  # fmt: skip
+    if page:
+        _mount_page(app, service)
     return app
 
 
-def _mount(app: FastAPI, service: Service) -> None:
+def _mount_page(app: FastAPI, service: Service) -> None:
     import gradio as gr
 
-    from incontext.web.page import app as page  # a second or two, for nothing without the page
+    from incontext.web.page.app import appearance, build  # takes a second or two
 
-    look = page.look()
-    blocks = page.build(service.models, service.jobs)
+    blocks = build(service.models, service.jobs)
     blocks.state_session_capacity = 1000
 
     @app.get("/", include_in_schema=False)
-    async def to_the_page() -> Response:
-        return RedirectResponse(f"{DEMO}/")
+    async def redirect_to_page() -> Response:
+        return RedirectResponse(f"{PAGE}/")
 
-    gr.mount_gradio_app(app, blocks, DEMO, show_error=False, **look)
+    gr.mount_gradio_app(app, blocks, PAGE, show_error=False, **appearance())
 
 
-def _tell_errors(app: FastAPI, service: Service) -> None:
-    """Whatever goes wrong is {"error": one sentence}."""
+def _add_error_handlers(app: FastAPI, service: Service) -> None:
+    """Report every error as {"error": one sentence}."""
 
     @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        if isinstance(error, Refusal):
-            service.meters.refused(error.reason)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error, ApiError):
+            service.metrics.count_rejection(error.reason)
         elif error.status_code == 404:
             error.detail = f"no route {request.url.path[:200]}; /openapi.json lists them"
-        return answer_of(error)
+        return error_response(error)
 
     @app.exception_handler(InputError)
-    async def wrong(request: Request, error: InputError) -> JSONResponse:
+    async def input_error(request: Request, error: InputError) -> JSONResponse:
         return JSONResponse({"error": without_paths(str(error))}, 422)
 
     @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
-        where = " ".join(str(part) for part in first["loc"][1:])
-        return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
+        field = " ".join(str(part) for part in first["loc"][1:])
+        return JSONResponse({"error": f"{field}: {first['msg']}"}, 422)
 
     @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
+    async def server_error(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": "something went wrong here; the server's log has it"}, 500)
-
-
-class Server(uvicorn.Server):
-    """Ends when asked to, once the requests that came before are answered."""
-
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
-        super().__init__(config)
-        self.service, self.until = service, 0.0
-        self.ended: threading.Event | None = None
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal: no more is taken; the second: jobs end at their next step; the third:
-        at once."""
-        if self.should_exit:
-            self.force_exit = True
-        elif self.service.draining:
-            self.service.jobs.stop_all()
-            self.should_exit = True
-        self.until = self.until or time.monotonic() + self.service.limits.seconds
-        self.service.draining = True
-
-    async def on_tick(self, counter: int) -> bool:
-        """Whether it is time to end; called ten times a second."""
-        ending = await super().on_tick(counter)
-        service = self.service
-        done = service.draining and (not service.in_flight or time.monotonic() > self.until)
-        if ending := ending or done or service.failure is not None:
-            service.hang_up()
-        return ending
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close what is open, for a while. Then jobs have a while to end: the loop waits for those
-        of the page, the interpreter for all."""
-        await super().shutdown(sockets)
-        self.service.jobs.stop_all()
-        self.ended = leave_after(0 if self.force_exit else PATIENCE, root())
 
 
 def serve(
@@ -142,13 +109,14 @@ def serve(
     """Serve until the process is stopped.
 
     Args:
-        checkpoint: its name; `load` makes its predictor.
+        checkpoint: its name.
+        load: makes the predictor of that name.
         host: the address to listen at.
         port: 0 for any that is free.
         key: that clients must send; None: everybody may come in.
         cors: origins whose pages may use the routes.
         demo: whether the page is there too, under /demo.
-        threads: of the processor for each job; None: all.
+        threads: CPU threads for each job; None: all.
 
     Raises:
         InputError: the address cannot be had; what `load` raises.
@@ -160,28 +128,22 @@ def serve(
             f"no API key: whoever reaches {host} can use this server; set INCONTEXT_API_KEY",
             stacklevel=2,
         )
-    with listening(host, port) as listener, workplace(limits.pixels) as folder:
+    with open_listener(host, port) as listener, working_folder(limits.pixels) as folder:
         service = Service(Models([checkpoint], load), limits, key)
         config = uvicorn.Config(
-            application(service, cors, demo), log_level="warning", access_log=False,
-            timeout_graceful_shutdown=END,
+            build_app(service, cors, demo), log_level="warning", access_log=False,
+            timeout_graceful_shutdown=GRACE,
         )  # fmt: skip
-        server = Server(config, service)
         threading.Thread(target=service.load, daemon=True).start()
-        shown = f"[{host}]" if ":" in host else host
-        print(f"http://{shown}:{listener.getsockname()[1]} (Ctrl+C ends it)", flush=True)
-        with signals_leave(folder):
-            server.run(sockets=[listener])
-            if not service.close(PATIENCE):
-                leave(folder)
-        if server.ended:
-            server.ended.set()
+        address = f"[{host}]" if ":" in host else host
+        print(f"http://{address}:{listener.getsockname()[1]} (Ctrl+C ends it)", flush=True)
+        DrainingServer(config, service).run_until_closed([listener], folder)
         if service.failure:
             raise service.failure
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens, before anything is loaded.
+def open_listener(host: str, port: int) -> socket.socket:
+    """Open a socket that listens, before anything is loaded.
 
     Raises:
         InputError: the address cannot be had.
