@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from incontext.data.pictures import IGNORE_INDEX, Ids, PictureSet
@@ -47,7 +48,7 @@ class Batch:
         """Paint the labels in the episode's colors: (B, V, 3, H, W) in 0–1; ignore is black."""
         ids = torch.where(self.labels == IGNORE_INDEX, 0, self.labels).long()
         episode = torch.arange(len(ids), device=ids.device).view(-1, 1, 1, 1)
-        return self.colors[episode, ids].permute(0, 1, 4, 2, 3)
+        return rearrange(self.colors[episode, ids], "b v h w c -> b v c h w")
 
     def shown_classes(self) -> Tensor:
         """Return which classes an example shows: (B, K + 1) bool."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Generator, Tensor
 
 from incontext.data.episodes import Batch
@@ -17,8 +18,8 @@ from incontext.data.pictures import IGNORE_INDEX
 from incontext.images.image import Normalizer
 from incontext.model import Model, VotingModel, painting_loss
 from incontext.model.encoded_prompt import EncodedPrompt
+from incontext.model.votes.pairs import ids_of_other_views
 from incontext.model.votes.votes import Voters
-from incontext.model.votes.voting import ids_of_other_views
 
 SMOOTHING = 20.0  # pixels in Dice's fraction, so that tiny objects do not dominate the loss
 
@@ -159,9 +160,9 @@ def overlap_loss(
     """
     distance = (painting[:, None] - colors[..., None, None]).abs().mean(2)  # (B, K + 1, H, W)
     classes = colors.shape[1]
-    present = F.one_hot(labels.clamp(max=classes - 1).long(), classes).permute(0, 3, 1, 2)
+    one_hot = F.one_hot(labels.clamp(max=classes - 1).long(), classes)
     valid_mask = _valid_mask(labels, loss_mask)[:, None]
-    present = present * valid_mask
+    present = rearrange(one_hot, "b h w k -> b k h w") * valid_mask
     objects = shown_classes.clone()
     objects[:, 0] = False
     # Colors that the episode does not use must not take part; the background always does.
@@ -252,7 +253,7 @@ def compute_prompt_loss(
         return compute_voting_loss(logits, guess, truth, labels != IGNORE_INDEX, shown_ids)[0]
     painting, copied = model.paint_and_copy(queries, encoded_prompt)
     indices = torch.where(labels == IGNORE_INDEX, 0, labels).long()
-    truth = colors[indices].permute(0, 3, 1, 2)
+    truth = rearrange(colors[indices], "b h w c -> b c h w")
     shown_classes = torch.ones(1, ids + 1, dtype=torch.bool, device=labels.device)
     return compute_loss(painting, copied, truth, labels, colors[None], shown_classes, Weights())[0]
 
@@ -275,5 +276,5 @@ def _mean_loss(painting: Tensor, truth: Tensor, hidden: Tensor, weight: Tensor) 
 def _query_pixels(hidden: Tensor, labels: Tensor) -> Tensor:
     """Return the hidden pixels of the query half, (B, H, W), of hidden patches of the canvas."""
     lower = hidden[:, hidden.shape[1] // 2 :]
-    scale = (labels.shape[1] // lower.shape[1], labels.shape[2] // lower.shape[2])
-    return lower.repeat_interleave(scale[0], 1).repeat_interleave(scale[1], 2)
+    rows, columns = labels.shape[1] // lower.shape[1], labels.shape[2] // lower.shape[2]
+    return repeat(lower, "b h w -> b (h r) (w c)", r=rows, c=columns)

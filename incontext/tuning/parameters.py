@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from incontext.evaluation.labelled_set import LabelledSet
@@ -140,8 +141,8 @@ class PixelPrompt(PromptParameters):
         index = np.zeros(ids.shape, np.int64)
         for number, value in enumerate(coloring.ids, 1):
             index[ids == value] = number
-        one_hot = F.one_hot(torch.from_numpy(index), len(coloring.ids) + 1).permute(0, 3, 1, 2)
-        self.logits = nn.Parameter(INITIAL_LOGIT * one_hot.float().to(device))  # (N, K + 1, S, S)
+        one_hot = F.one_hot(torch.from_numpy(index), len(coloring.ids) + 1).float().to(device)
+        self.logits = nn.Parameter(INITIAL_LOGIT * rearrange(one_hot, "n h w k -> n k h w"))
 
     def draw_coloring(self, rng: np.random.Generator) -> Coloring:
         """See `PromptParameters`; otherwise any."""

@@ -16,9 +16,7 @@ from incontext.evaluation.episodes import covering_subset, evaluate
 from incontext.evaluation.labelled_set import LabelledSet
 from incontext.files import atomic, check_same_settings
 from incontext.inference.predictor import Predictor
-from incontext.inference.prompt import Prompt
-from incontext.inference.thumbnail import MOST, Thumbnail
-from incontext.inference.thumbnail import thumbnail as make_thumbnail
+from incontext.inference.prompt import THUMBNAIL_EXAMPLES, Prompt, Thumbnail, draw_thumbnail
 from incontext.labels.color_mask import Rgb, check_colors
 from incontext.labels.coloring import Coloring
 from incontext.tuning.baselines import (
@@ -172,7 +170,7 @@ class TuningRun:
             prompt = baseline_prompt(self.predictor, self.dataset, best, examples[best], self.kind)
         image = self._thumbnail() if thumbnail else None
         prompt, tuned_prompt = (
-            replace(p, made=self._metadata(comparison, is_tuned), thumbnail=image)
+            replace(p, provenance=self._metadata(comparison, is_tuned), thumbnail=image)
             for p, is_tuned in ((prompt, comparison.improves), (tuned_prompt, True))
         )
         return TuningResult(prompt, tuned_prompt, comparison, curve, self.dataset, examples, tuner)
@@ -225,8 +223,8 @@ class TuningRun:
         return {name: counts.numpy() for name, counts in self.state[stage].items()}
 
     def _thumbnail(self) -> Thumbnail:
-        indices = self.dataset.indices_with_objects()[:MOST]
-        return make_thumbnail([self.dataset.example(i) for i in indices], self.dataset.colors)
+        indices = self.dataset.indices_with_objects()[:THUMBNAIL_EXAMPLES]
+        return draw_thumbnail([self.dataset.example(i) for i in indices], self.dataset.colors)
 
     def _baseline_examples(self) -> dict[str, list[int]]:
         """Return the examples of the baselines, by index in the whole set."""

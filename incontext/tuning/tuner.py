@@ -17,8 +17,9 @@ from incontext.evaluation.confusion import Counts, miou
 from incontext.evaluation.episodes import evaluate
 from incontext.evaluation.labelled_set import IGNORE_INDEX, LabelledSet, occurrence
 from incontext.images.image import Normalizer
+from incontext.inference.id_table import assign_colorings
 from incontext.inference.predictor import CLASSES_PER_PASS, Predictor
-from incontext.inference.prompt import Pass, Prompt, group
+from incontext.inference.prompt import Pass, Prompt
 from incontext.labels.coloring import Coloring
 from incontext.model import SegGPT, VotingModel
 from incontext.training.objective import compute_prompt_loss
@@ -211,7 +212,7 @@ class Tuner:
         colors = {i: self.train_set.colors[i] for i in ids}
         names = {i: self.train_set.names[i] for i in ids}
         return Prompt(
-            tuple(ids), colors, names, self.kind, passes[0].encoded.count, tuple(passes),
+            tuple(ids), colors, names, self.kind, passes[0].encoded_prompt.count, tuple(passes),
             self.predictor.checkpoint, model_name=self.predictor.name,
         )  # fmt: skip
 
@@ -294,4 +295,4 @@ def default_colorings(dataset: LabelledSet) -> list[Coloring]:
     """Return the default colorings of the ids that a set shows."""
     values = set(torch.unique(dataset.labels).tolist())
     ids = [i for row, i in enumerate(dataset.ids, 1) if row in values]
-    return group(ids, CLASSES_PER_PASS, None)
+    return assign_colorings(ids, CLASSES_PER_PASS, None)
