@@ -112,7 +112,7 @@ def _weighted(weights: Numbers, counts: Counts) -> Numbers:
 def _student_quantile(freedom: int) -> float:
     """Return the quantile 0.95 of Student's t (Abramowitz and Stegun 26.7.5).
 
-    A series, since SciPy is no dependency of this package.
+    A series, since this package does not depend on SciPy.
     """
     z = LEVEL_Z
     terms = (

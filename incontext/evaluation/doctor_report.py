@@ -11,13 +11,13 @@ from PIL import Image
 from incontext.evaluation.diagnostics import ExampleEffect
 from incontext.evaluation.doctor import Diagnosis
 from incontext.evaluation.labelled_set import LabelledSet
+from incontext.inference.prompt import draw_thumbnail
 from incontext.inference.segmentation import write_text
-from incontext.inference.thumbnail import thumbnail
 
 MAX_ROWS = 12  # of a list on the terminal
 REASONS = {
     "mask": "its mask looks wrong or inconsistent: the others paint something else on it",
-    "unlike": "it is unlike the others: pictures asked with it come out worse",
+    "unlike": "it is unlike the others: pictures segmented with it come out worse",
 }
 
 
@@ -28,7 +28,7 @@ def report_lines(diagnosis: Diagnosis) -> list[str]:
     if diagnosis.without_harmful:
         lines.append(f"  without those that hurt {diagnosis.without_harmful}")
     if len(diagnosis.classes) > 1:
-        lines.append("IoU of each id, all examples shown:")
+        lines.append("IoU of each id with all examples:")
         for index, value in diagnosis.classes.items():
             lines.append(f"  {_id(diagnosis.dataset, index)}: {value:.1f}")
     return lines + _problems(diagnosis) + [_proposal(diagnosis)]
@@ -64,7 +64,7 @@ def _size(diagnosis: Diagnosis) -> str:
     examined, total = diagnosis.examined_count, diagnosis.given_count
     if examined == total:
         return f"{total} examples, ids {', '.join(map(str, diagnosis.dataset.ids[:20]))}"
-    return f"{examined} of {total} examples that show an object were looked at"
+    return f"{examined} of {total} examples that show an object were examined"
 
 
 def _examples(count: int) -> str:
@@ -89,7 +89,7 @@ def _proposal(diagnosis: Diagnosis) -> str:
         return f"Best small subset: {names} (too few pictures to say how good)."
     return (
         f"Best small subset: {names} ({gain.value:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}] "
-        "points against all examples; chosen by these very trials)."
+        "points against all examples; it was chosen by these very episodes)."
     )
 
 
@@ -125,7 +125,7 @@ def report_page(diagnosis: Diagnosis, path: Path) -> Path:
 def _card(dataset: LabelledSet, index: int, effect: ExampleEffect) -> str:
     """Return the HTML of one example: image, labels over it, figures."""
     image = np.asarray(dataset.image(index).resize((96, 96)))
-    labels = thumbnail([dataset.example(index)], dataset.colors)
+    labels = draw_thumbnail([dataset.example(index)], dataset.colors)
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate([image, labels], 1)).save(buffer, "JPEG", quality=85)
     source = base64.b64encode(buffer.getvalue()).decode()
@@ -155,7 +155,7 @@ figure {{ margin: 0; width: 192px; font-size: 13px; }}
 <p>{size}</p>
 <h2>Predicted mIoU on new pictures like these</h2>
 <table>{curve}</table>
-<p>In percent, with 90 % intervals; every example was asked for by the others.</p>
+<p>In percent, with 90 % intervals; every example was segmented with the others.</p>
 <h2>Findings</h2>
 <ul>{problems}</ul>
 <p>{proposal}</p>

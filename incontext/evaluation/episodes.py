@@ -12,9 +12,10 @@ import torch
 from incontext.evaluation.comparison import best_index
 from incontext.evaluation.confusion import Counts, confusion_counts
 from incontext.evaluation.labelled_set import IGNORE_INDEX, LabelledSet, occurrence
-from incontext.inference.decoding import index_map, merge
+from incontext.inference.decoding import index_map, merge_passes
+from incontext.inference.id_table import assign_colorings
 from incontext.inference.predictor import CLASSES_PER_PASS, THIN_TO, Predictor
-from incontext.inference.prompt import Pass, Prompt, group
+from incontext.inference.prompt import Pass, Prompt
 
 BATCH = 8  # queries in one pass through the model
 SINGLES = 15  # single examples that each query of `plan_leave_one_out` is tried with
@@ -91,7 +92,7 @@ class EpisodeRunner:
         ids = [dataset.ids[column] for column in np.flatnonzero(occurrence(dataset).any(0))]
         examples = [dataset.example(i) for i in range(len(dataset))]
         passes = []
-        for coloring in group(ids, CLASSES_PER_PASS, None):
+        for coloring in assign_colorings(ids, CLASSES_PER_PASS, None):
             encoded_prompt = self.predictor.encode(
                 examples, coloring, kind=self.kind, share=share, settle=False
             )
@@ -153,7 +154,7 @@ def image_counts(
     """Return the confusion counts of one image of a set at the model's size, (C, C)."""
     # Ids that no example shows are in the set, but not in the prompt.
     table = np.array([0, *(1 + dataset.ids.index(i) for i in prompt.ids)])
-    prediction = table[index_map(merge(prompt, painting)).numpy()]
+    prediction = table[index_map(merge_passes(prompt, painting)).numpy()]
     truth = dataset.labels[index].numpy()
     return confusion_counts(truth, prediction, len(dataset.ids), truth == IGNORE_INDEX)
 

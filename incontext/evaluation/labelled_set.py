@@ -14,7 +14,7 @@ from torch import Tensor
 
 from incontext.errors import InputError
 from incontext.inference.example import Example
-from incontext.inference.prompt import check_names, check_palettes, display_colors, names_of
+from incontext.inference.id_table import check_names, check_palettes, collect_names, display_colors
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import UNKNOWN, Labels
 from incontext.labels.partial import shrink
@@ -79,7 +79,7 @@ class LabelledSet:
         if len(ids) > MAX_IDS:
             raise InputError(f"{len(ids)} ids; accepted: {MAX_IDS} or fewer")
         check_palettes(label_maps)
-        names = {**names_of(zip(areas, example_names, strict=True)), **(names or {})}
+        names = {**collect_names(zip(areas, example_names, strict=True)), **(names or {})}
         return cls(
             torch.stack(images), torch.stack([_index_map(m.ids, ids) for m in label_maps]),
             np.array([[area.get(i, 0) for i in ids] for area in areas], np.int64), tuple(sizes),
@@ -123,7 +123,7 @@ class LabelledSet:
         table[1 : 1 + len(self.ids)] = self.ids
         table[IGNORE_INDEX] = UNKNOWN
         ids = table[self.labels[index].numpy()]
-        return Example.of(self.image(index), Labels(ids, self.colors))
+        return Example.from_labels(self.image(index), Labels(ids, self.colors))
 
     def subset(self, indices: Sequence[int]) -> "LabelledSet":
         """Return some of the images under all of the ids."""
@@ -145,7 +145,7 @@ class LabelledSet:
         """Return the images that show at least one id at the size held."""
         return [i for i, m in enumerate(self.labels) if ((m > 0) & (m <= len(self.ids))).any()]
 
-    # Former names, for one release; who comes by `incontext.Pool` is warned there.
+    # Former names, for one release; `incontext.Pool` warns.
     of, named, known, showing, picture = (
         from_examples, with_names, indices_with_labels, indices_with_objects, image,
     )  # fmt: skip
