@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from incontext.model import Model, SegGPT, VotingModel
-from incontext.model.tokens.encoder import EncodedPrompt
+from incontext.model.encoded_prompt import EncodedPrompt
 from incontext.model.tokens.independent import KeyValueCache
 from incontext.model.votes.votes import Voters, cell_axis
 
@@ -36,7 +36,7 @@ def prompt_tensors(encoded: EncodedPrompt) -> dict[str, Tensor]:
         ValueError: joint attention, whose prompts have no such tensors.
     """
     if isinstance(encoded.cache, Voters):
-        return replace(encoded, cache=encoded.cache.flat()).tensors()
+        return replace(encoded, cache=encoded.cache.flatten()).tensors()
     if not isinstance(encoded.cache, KeyValueCache):
         raise ValueError("prompts of joint attention go through the model along with a query")
     named = encoded.tensors()
@@ -81,7 +81,7 @@ class QueryGraph(nn.Module):
             return self.model.paint(query, encoded)
         # The logarithm of N as a tensor: as a number it would be fixed in the graph.
         count = torch.ones_like(prompt[WEIGHTS[0]][0, :, 0]).sum()
-        flat = replace(encoded, cache=encoded.cache.flat(count.log()))
+        flat = replace(encoded, cache=encoded.cache.flatten(count.log()))
         return self.model.paint(query, flat)
 
 

@@ -1,7 +1,8 @@
 """The masked image model: tensors in, tensors out; no files, no pictures, no numpy."""
 
 from incontext.model.config import SIZES, Config
-from incontext.model.tokens.seggpt import SegGPT, painting_loss
+from incontext.model.loss import painting_loss
+from incontext.model.tokens.seggpt import SegGPT
 from incontext.model.votes.voting import VotingModel
 
 Model = SegGPT | VotingModel

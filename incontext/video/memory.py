@@ -10,14 +10,15 @@ from PIL import Image
 
 from incontext.errors import InputError
 from incontext.inference.example import Example
+from incontext.inference.id_table import align_labels, assign_colorings, check_palettes
 from incontext.inference.predictor import THIN_TO, Predictor
-from incontext.inference.prompt import Pass, Prompt, align, check_palettes, group
+from incontext.inference.prompt import Pass, Prompt
 from incontext.inference.segmentation import Segmentation
 from incontext.labels.color_mask import Rgb
 from incontext.labels.coloring import PALETTE, Coloring
 from incontext.labels.encodings import UNKNOWN, IdMap, Labels
 from incontext.labels.partial import shrink
-from incontext.model.tokens.encoder import EncodedPrompt
+from incontext.model.encoded_prompt import EncodedPrompt
 from incontext.video.policies import Decision, MemoryPolicy, SegGPTPolicy
 
 EXAMPLES = -1  # stands for the examples of other images among numbers of frames
@@ -56,9 +57,10 @@ class Memory:
         self.names = dict(names or {})
         if base:
             _check_base(base, policy)
-        maps = align(examples) if len(examples) else []
+        maps = align_labels(examples) if len(examples) else []
         self.examples = [
-            self._shrink(Example.of(e.image, m)) for e, m in zip(examples, maps, strict=True)
+            self._shrink(Example.from_labels(e.image, m))
+            for e, m in zip(examples, maps, strict=True)
         ]
         self.maps = maps  # of the examples, at their own size
         self.annotated: dict[int, Example] = {}
@@ -100,7 +102,7 @@ class Memory:
                 used_colors = {*self._colors.values(), *own_colors.values()}
                 free = [c for c in PALETTE.colors[1:] if c not in used_colors]  # without white
                 color = own_colors.get(index)
-                self._colors[index] = color or (free[0] if free else PALETTE.of(index))
+                self._colors[index] = color or (free[0] if free else PALETTE.color(index))
         return {index: self._colors[index] for index in self.ids}
 
     def annotate(self, index: int, example: Example, new_ids: Collection[int] = ()) -> None:
@@ -148,7 +150,7 @@ class Memory:
 
     def _example(self, image: Image.Image, ids: IdMap) -> Example:
         """Return a frame at the model's size."""
-        return Example.of(self._resize(image), Labels(shrink(ids, self.predictor.size)))
+        return Example.from_labels(self._resize(image), Labels(shrink(ids, self.predictor.size)))
 
     def _encode_frame(self, index: int, example: Example) -> _Frame:
         # Each frame has its own pattern of which tokens are kept.
@@ -239,7 +241,7 @@ class Memory:
             frame.encoded = frame.encoded or self._encode_frame(frame.index, frame.example).encoded
         passes, base_passes = [], self.base.passes if self.base else ()
         for number, coloring in enumerate(self.colorings):
-            parts = [part.encoded for part in base_passes[number : number + 1]]
+            parts = [part.encoded_prompt for part in base_passes[number : number + 1]]
             parts += self._annotated_encodings[number : number + 1]
             parts += [frame.encoded[number] for frame in self.recent]
             passes.append(Pass(coloring, EncodedPrompt.concat(parts)))
@@ -259,7 +261,7 @@ class Memory:
         base = self.base
         own_ids = [i for i in self.ids if not (base and i in base.ids)]
         self.colorings = [part.coloring for part in base.passes] if base else []
-        self.colorings += group(own_ids, self.policy.per_pass, None) if own_ids else []
+        self.colorings += assign_colorings(own_ids, self.policy.per_pass, None) if own_ids else []
         self._annotated_encodings = [
             self._encode(examples, coloring, 0)
             for coloring in self.colorings
@@ -276,7 +278,7 @@ class Memory:
             if self._doubtful_ids.get(number, set()) & set(ids):
                 ids_or_unknown = np.where(example.labels.ids == 0, UNKNOWN, example.labels.ids)
                 labels = replace(example.labels, ids=ids_or_unknown)
-                examples.append(Example.of(example.image, labels))
+                examples.append(Example.from_labels(example.image, labels))
             else:
                 examples.append(example)
         return examples
@@ -293,7 +295,7 @@ class Memory:
     def _shrink(self, example: Example) -> Example:
         """Return an example at the model's size."""
         labels = replace(example.labels, ids=shrink(example.labels.ids, self.predictor.size))
-        return Example.of(self._resize(example.image), labels)
+        return Example.from_labels(self._resize(example.image), labels)
 
     def _resize(self, image: Image.Image) -> Image.Image:
         size = (self.predictor.size, self.predictor.size)
@@ -321,7 +323,7 @@ class Memory:
 
 def _check_base(base: Prompt, policy: MemoryPolicy) -> None:
     """Raise InputError for a prompt that frames cannot be added to."""
-    if base.gallery:
+    if base.example_index:
         raise InputError(
             "a prompt made with nearest=… sees other examples in every frame; make it without"
         )
@@ -332,7 +334,7 @@ def _check_base(base: Prompt, policy: MemoryPolicy) -> None:
             "classes_per_pass=1"
         )
     # Joint attention keeps tokens, which frames do not have; see `EncodedPrompt.tensors`.
-    if any("known.shown" in part.encoded.tensors() for part in base.passes):
+    if any("known.shown" in part.encoded_prompt.tensors() for part in base.passes):
         raise InputError(
             "a prompt of a checkpoint with joint attention cannot be joined by frames; pass its "
             "examples instead (--example)"
@@ -342,4 +344,4 @@ def _check_base(base: Prompt, policy: MemoryPolicy) -> None:
 def _without(example: Example, index: int) -> Example:
     ids = np.where(example.labels.ids == index, 0, example.labels.ids)
     colors = {i: c for i, c in example.labels.colors.items() if i != index}
-    return Example.of(example.image, Labels(ids, colors))
+    return Example.from_labels(example.image, Labels(ids, colors))

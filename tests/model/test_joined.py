@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from incontext.model import SIZES, SegGPT
+from incontext.model.encoded_prompt import EncodedPrompt
 from incontext.model.thinning import NO_WEIGHT
-from incontext.model.tokens.encoder import EncodedPrompt
 from incontext.model.tokens.independent import KeyValueCache
 
 SIZE = 32
@@ -84,7 +84,7 @@ def test_examples_weigh_alike_whatever_is_kept():
     one = net.encode_batches([shown(1, 1)], kind)
     known = one.cache
     assert isinstance(known, KeyValueCache)
-    flat = KeyValueCache.concat([known, known.flat(math.log(1))])
+    flat = KeyValueCache.concat([known, known.flatten(math.log(1))])
     torch.manual_seed(1)
     query = torch.randn(1, 3, SIZE, SIZE)
     twice = replace(one, cache=flat)

@@ -12,7 +12,7 @@ from incontext.model import SIZES, Config, SegGPT, painting_loss
 from incontext.model.attention import attention
 from incontext.model.layers import Attention, join_heads, relative_table, split_heads
 from incontext.model.tokens.encoder import stretch
-from incontext.model.tokens.independent import Independent
+from incontext.model.tokens.independent import IndependentAttention
 
 JOINT = replace(SIZES["tiny"], depth=4, merge_after=1, taps=(1, 3))
 INDEPENDENT = Config(
@@ -133,9 +133,9 @@ def test_whole_canvas_equals_the_query_half():
     model = randomized(JOINT)
     arguments = inputs(2, 3)
     with torch.inference_mode():
-        whole = model(*arguments, whole=True)
+        whole = model(*arguments, whole_canvas=True)
         close(whole[:, :, 32:], model(*arguments))
-    close(model(*arguments, whole=True).detach(), whole)
+    close(model(*arguments, whole_canvas=True).detach(), whole)
 
 
 def naive_independent(model: SegGPT, query, images, targets, semantic) -> torch.Tensor:
@@ -208,7 +208,7 @@ def test_thinned_attention_equals_naive(share):
         known = model.encode_batches(pairs, semantic, keep_ratio=share).cache
         kept = known.memory["image"][0]  # (1, 2, n, N, K, d)
         x = torch.randn(2, 4, 4, 32)
-        got = Independent([kept], known.weight).step(block, x)
+        got = IndependentAttention([kept], known.weight).step(block, x)
         q, k, v = split_heads(block.project(x))
         keys, values = kept[0].flatten(2, 3).expand(2, -1, -1, -1, -1).transpose(0, 1)
         scores = q @ torch.cat([k, keys], 2).transpose(2, 3) * q.shape[-1] ** -0.5
@@ -216,7 +216,7 @@ def test_thinned_attention_equals_naive(share):
         found = scores.softmax(-1) @ torch.cat([v, values], 2)
         expected = block.finish(x, join_heads(found, 4))
         close(got, expected)
-    traced = Independent([kept.clone()], known.weight.clone()).step(block, x.clone())
+    traced = IndependentAttention([kept.clone()], known.weight.clone()).step(block, x.clone())
     close(traced.detach(), expected)
     assert kept.shape[3:5] == (3, max(2, round(16 * share)))
 
@@ -261,7 +261,7 @@ def test_prompt_matters(config):
 
 
 def test_repeated_example_changes_nothing():
-    """Independent mode weighs all examples together as one: ten copies equal one."""
+    """IndependentAttention mode weighs all examples together as one: ten copies equal one."""
     model = randomized(INDEPENDENT)
     query, images, targets, semantic = inputs(1, 1)
     with torch.inference_mode():

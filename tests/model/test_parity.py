@@ -59,14 +59,14 @@ def test_three_queries_at_once(model, tensors):
 def test_official_canvas_and_loss(model, tensors, case):
     query, images, targets, semantic = arguments(tensors, case)
     with torch.inference_mode():
-        whole = model(query, images, targets, semantic, whole=True)
+        whole = model(query, images, targets, semantic, whole_canvas=True)
     full = tensors[f"{case}/prediction_full"]
     torch.testing.assert_close(whole[0], full, atol=1e-5, rtol=0)
     canvas = tensors[f"{case}/color_canvas"]
     hidden = tensors[f"{case}/loss_mask"].bool().view(1, 8, 4)
     whole = model(
         query, images, targets, semantic, query_targets=canvas[:, :, SIDE:], hidden=hidden,
-        whole=True,
+        whole_canvas=True,
     )  # fmt: skip
     loss = painting_loss(whole, canvas, hidden, tensors[f"{case}/loss_valid"])
     assert abs(loss.item() - tensors[f"{case}/loss"].item()) <= 1e-5

@@ -7,15 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from incontext.model.thinning import NO_WEIGHT, select_tokens
+from incontext.model.votes.cells import Cells, pool_labels, unit_vectors
 from incontext.model.votes.votes import (
     MAPS,
     SELF_MAPS,
     TEMPERATURES,
-    Cells,
     cast_self_votes,
     cast_votes,
-    pool_labels,
-    unit,
 )
 
 
@@ -157,7 +155,7 @@ def test_unit_equals_naive():
     torch.manual_seed(0)
     features = torch.randn(2, 5, 3, 4)
     features[0, :, 1, 2] = 0.0
-    got = unit(features)
+    got = unit_vectors(features)
     assert got.shape == (2, 12, 5)
     for m in range(2):
         for row in range(3):

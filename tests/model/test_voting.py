@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from incontext.checkpoints.checkpoint import load
 from incontext.checkpoints.pretrained import backbone_state, graft
 from incontext.model import SIZES, Config, VotingModel, assemble
+from incontext.model.encoded_prompt import ExampleBatch
 from incontext.model.thinning import NO_WEIGHT
-from incontext.model.tokens.encoder import ExampleBatch
 from incontext.model.votes.backbone import VARIANTS
+from incontext.model.votes.painting import compose
+from incontext.model.votes.pairs import ids_of_other_views
 from incontext.model.votes.votes import CELL_AXES, Voters
-from incontext.model.votes.voting import FINE_SHARE, TRAINING_SHARE, UNASKED, ids_of_other_views
+from incontext.model.votes.voting import FINE_SHARE, TRAINING_SHARE, UNREQUESTED
 
 CONFIG = replace(
     SIZES["votes"], image_size=32, stem=(8, 16, 32), stem_blocks=1, copy_heads=2, copy_dim=8,
@@ -76,7 +78,7 @@ def close(got, expected) -> None:
 
 def test_assembled_by_its_config(model):
     assert model.levels == [0, 0, *[1] * 6, *[2] * 5]
-    assert model.last == {2: 0, 4: 2, 8: 4, 16: 10, 32: 15}
+    assert model.last_block == {2: 0, 4: 2, 8: 4, 16: 10, 32: 15}
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -89,7 +91,7 @@ def test_every_backbone_serves(name):
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("size", [(32, 32), (24, 40), (64, 8), (56, 48)])
+@pytest.mark.parametrize("size", [(32, 32), (24, 40), (64, 8), (56, 48), (16, 16), (8, 8)])
 @pytest.mark.parametrize(("count", "ids"), [(1, 1), (3, 2)])
 @torch.no_grad()
 def test_shapes(model, size, count, ids):
@@ -132,7 +134,7 @@ def test_every_view_is_the_query_of_all_others(model, views, ids, size):
             look = model.extract_features(images[episode, query][None])
             expected.append(model.vote(look, Voters.concat(examples), asked[None]))
     close(got, [torch.cat(x) for x in zip(*expected, strict=True)])
-    assert (got[0].view(2, views, ids, *size)[1, 0, 0] == UNASKED).all()
+    assert (got[0].view(2, views, ids, *size)[1, 0, 0] == UNREQUESTED).all()
 
 
 def test_asked_is_what_another_view_shows():
@@ -150,10 +152,10 @@ def test_asked_chooses_what_is_computed(model):
     asked = torch.tensor([[True, False, True], [False, False, True]])
     some = model.vote(look, voters, asked)
     for one, other in zip(some, whole, strict=True):
-        assert (one[~asked] == UNASKED).all()
+        assert (one[~asked] == UNREQUESTED).all()
         torch.testing.assert_close(one[asked], other[asked], atol=1e-5, rtol=1e-5)
     nothing = model.vote(look, voters, asked & False)
-    assert all((x == UNASKED).all() for x in nothing)
+    assert all((x == UNREQUESTED).all() for x in nothing)
 
 
 @pytest.mark.parametrize("share", [ALL, 1.0, 0.4])
@@ -237,7 +239,7 @@ def test_examples_of_different_shares(model):
     expected = model.vote(look, Voters.concat([Voters.from_tensors(parts), full]))
     joined = Voters.concat([thin, full])
     close(model.vote(look, joined), expected)
-    close(model.vote(look, joined.flat()), expected)
+    close(model.vote(look, joined.flatten()), expected)
     assert joined.fits(3)
 
 
@@ -252,7 +254,7 @@ def test_select_and_gather(model):
     expected = [torch.cat(x) for x in zip(*alone, strict=True)]
     close(model.vote(look, kept(model, *examples).select(which)), expected)
     each = kept(model, *(x.transpose(0, 1) for x in examples))
-    close(model.vote(look, each.gather(which)), expected)
+    close(model.vote(look, each.regroup(which)), expected)
 
 
 @torch.no_grad()
@@ -295,9 +297,9 @@ def test_painting(model):
     look = model.extract_features(queries(2))
     logits, _ = model.vote(look, voters)
     torch.testing.assert_close(model.vote(look, encoded.cache)[0], logits)
-    torch.testing.assert_close(model.paint(look, encoded), model.compose(logits, colors))
-    torch.testing.assert_close(model.paint(queries(2), encoded), model.compose(logits, colors))
-    sure = model.compose(60.0 * labels[0] - 30.0, colors)
+    torch.testing.assert_close(model.paint(look, encoded), compose(logits, colors, CONFIG))
+    torch.testing.assert_close(model.paint(queries(2), encoded), compose(logits, colors, CONFIG))
+    sure = compose(60.0 * labels[0] - 30.0, colors, CONFIG)
     torch.testing.assert_close(sure, targets[0], atol=1e-4, rtol=1e-4)
 
 

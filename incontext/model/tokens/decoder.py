@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from incontext.model.layers import ChannelNorm
 from incontext.model.tokens.encoder import Features
 
-BAND = 64  # rows of pixels that are convolved together: what comes of them stays in the cache
+# Rows of pixels that are convolved together: what comes of them stays in the cache.
+BAND_HEIGHT = 64
 
 
 class PixelDecoder(nn.Module):
-    """Each token becomes its patch of pixels, then two convolutions (official `decode`).
+    """Turn each token into its patch of pixels, then apply two convolutions (official `decode`).
 
     The 3×3 convolution crosses the seam, so rows above the query half are decoded too; they are
-    part of the result, and the caller cuts them.
+    part of the result, and the caller cuts them off.
     """
 
     rows_above = 1  # token rows above the query half that the painting depends on
@@ -36,9 +37,9 @@ class PixelDecoder(nn.Module):
         x = self._pixels(torch.cat(features.taps, -1))
         height = x.shape[2]
         bands = []
-        for top in range(0, height, BAND):
-            bottom = min(top + BAND, height)
-            # A row more on each side, as far as there is one, which the convolution looks at.
+        for top in range(0, height, BAND_HEIGHT):
+            bottom = min(top + BAND_HEIGHT, height)
+            # The 3×3 convolution reads one more row on each side, as far as there is one.
             above = min(1, top)
             band = self.conv(x[:, :, top - above : bottom + 1])[:, :, above : above + bottom - top]
             band = F.gelu(self.norm(band)).permute(0, 2, 3, 1)
@@ -46,10 +47,10 @@ class PixelDecoder(nn.Module):
         return torch.cat(bands, 1).permute(0, 3, 1, 2)
 
     def _pixels(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, h, w, taps·C) to pixels (B, dim, h·patch, w·patch), channels last in memory.
+        """Turn tokens (B, h, w, taps·C) into pixels (B, dim, h·patch, w·patch), channels last.
 
-        A row of pixels of all tokens at a time: each is a piece of the weights, and its result
-        already lies as the picture does.
+        One row of pixels of every token at a time: each uses a slice of the weights, and its
+        result already lies in memory as the picture does.
         """
         patch = self.patch_size
         weights, biases = (x.chunk(patch) for x in (self.embed.weight, self.embed.bias))
@@ -60,7 +61,7 @@ class PixelDecoder(nn.Module):
 
 
 class SkipDecoder(nn.Module):
-    """Tokens climb back to full size; each stage meets the query's stem features at its stride.
+    """Upsample tokens to full size; each stage joins the query's stem features of its stride.
 
     The copied values join at stride 4, and the painting is what the decoder adds to the copied
     colors: before any training it already is a nearest-neighbor guess.
@@ -97,10 +98,10 @@ class SkipDecoder(nn.Module):
         for index, (stage, skip) in enumerate(zip(self.stages, skips, strict=True)):
             if index:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            beside = [x, skip.to(x.dtype)]
+            inputs = [x, skip.to(x.dtype)]
             if features.copied is not None and index == len(skips) - 3:
-                beside.append(features.copied)
-            x = stage(torch.cat(beside, 1))
+                inputs.append(features.copied)
+            x = stage(torch.cat(inputs, 1))
         painting = self.head(x)
         if features.colors is None:
             return painting

@@ -1,8 +1,8 @@
 """Independent examples: they see only themselves, the query sees itself and all of them.
 
 So their keys and values are computed once for all queries. Letters: P prompts (1 or B), B queries,
-N examples, h w rows and columns of half a canvas, C channels, n heads, L = h·w tokens of a half,
-K tokens kept of an example, d channels of a head.
+N examples, S examples of a batch, h w rows and columns of half a canvas, C channels, n heads,
+L = h·w tokens of a half, K tokens kept of an example, d channels of a head.
 """
 
 import math
@@ -20,8 +20,8 @@ from incontext.model.tokens.ensemble import merge_streams
 STREAMS = ("image", "target", "merged")
 
 
-class Independent:
-    """A query goes from block to block beside what is kept of the examples.
+class IndependentAttention:
+    """A query goes from block to block, attending to itself and to the cached examples.
 
     Keys of examples get an offset of -log N: the examples together weigh as much as one would, so
     that repeating an example changes nothing and any N meets the weights trained for few. Where
@@ -29,105 +29,112 @@ class Independent:
     """
 
     def __init__(self, memory: Sequence[Tensor], weight: Tensor | None) -> None:
-        """`memory`: keys and values of the blocks to come, each (P, 2, n, N, K, d).
+        """Start at the first block of `memory`.
 
-        `weight`: (P, N, K), log of the number of tokens that a kept one stands for.
+        Args:
+            memory: keys and values of the blocks to come, each (P, 2, n, N, K, d).
+            weight: (P, N, K), log of the number of tokens that a kept one stands for.
         """
         self.memory = iter(memory)
         self.weight = None if weight is None else weight.flatten(1)[:, None, None]
 
     def step(self, block: Block, query: Tensor) -> Tensor:
-        """One block: query (B, h, w, C) → the same shape."""
+        """Run one block: query (B, h, w, C) → the same shape."""
         queries, _, columns = query.shape[:3]
-        kept = next(self.memory)
-        offset = -math.log(kept.shape[3])
-        own = split_heads(block.project(query))  # (3, B, n, L, d)
-        k, v = kept.flatten(3, 4).expand(queries, -1, -1, -1, -1).to(own.dtype).unbind(1)
-        groups = [Group(own[1], own[2]), Group(k, v, self.weight, offset)]
-        found = grouped_attention(own[0], groups)
-        return block.finish(query, join_heads(found, columns))
+        memory = next(self.memory)
+        offset = -math.log(memory.shape[3])
+        qkv = split_heads(block.project(query))  # (3, B, n, L, d)
+        k, v = memory.flatten(3, 4).expand(queries, -1, -1, -1, -1).to(qkv.dtype).unbind(1)
+        groups = [Group(qkv[1], qkv[2]), Group(k, v, self.weight, offset)]
+        return block.finish(query, join_heads(grouped_attention(qkv[0], groups), columns))
 
-    last = step
+    last_step = step
 
-    def above(self) -> None:
-        """No row of an example takes part in the decoding."""
+    def seam_rows(self) -> None:
+        """Return None: no row of an example is decoded."""
 
 
 class KeyValueCache:
-    """What is known of N examples before a query comes: keys and values of every block.
+    """Keys and values of N examples in every block, computed before any query.
 
     Args:
-        memory: those of the blocks before the streams are merged for `STREAMS[:2]`, of the others
-            for `STREAMS[2]`; each tensor is (P, 2, n, N, K, d).
-        weight: (P, N, K), see `Independent`.
+        memory: by stream; of the blocks before the streams are merged for `STREAMS[:2]`, of the
+            others for `STREAMS[2]`; each tensor is (P, 2, n, N, K, d).
+        weight: (P, N, K), see `IndependentAttention`.
     """
 
     def __init__(self, memory: dict[str, list[Tensor]], weight: Tensor | None = None) -> None:
         self.memory, self.weight = memory, weight
 
     @classmethod
-    def of(
+    def from_tokens(
         cls,
         blocks: Sequence[Block],
         merge_after: int,
         tokens: Iterable[tuple[Tensor, Tensor, TokenSelection | None]],
     ) -> "KeyValueCache":
-        """Take examples through all blocks: tokens (P, some, h, w, C) of both streams at a time,
-        and which of them to keep (None: all)."""
-        found: list[dict[str, list[Tensor]]] = []
+        """Run examples through all blocks.
+
+        `tokens`: batches (P, S, h, w, C) of both streams, and which tokens to keep (None: all).
+
+        Raises:
+            ValueError: no examples.
+        """
+        batches: list[dict[str, list[Tensor]]] = []
         weights = []
-        for images, targets, chosen in tokens:
+        for images, targets, selection in tokens:
             shape = images.shape[:2]
-            weights += [] if chosen is None else [chosen.weight]
+            weights += [] if selection is None else [selection.weight]
             image, target = images.flatten(0, 1), targets.flatten(0, 1)
-            here: dict[str, list[Tensor]] = {name: [] for name in STREAMS}
+            memory: dict[str, list[Tensor]] = {name: [] for name in STREAMS}
             for block in blocks[: merge_after + 1]:
-                image = _pass(block, image, here["image"])
-                target = _pass(block, target, here["target"])
+                image = _run_block(block, image, memory["image"])
+                target = _run_block(block, target, memory["target"])
             image = merge_streams(image, target)
             for block in blocks[merge_after + 1 :]:
-                image = _pass(block, image, here["merged"])
-            for kept in here.values():
-                kept[:] = [x.unflatten(0, shape).movedim(1, 3) for x in kept]
-                kept[:] = kept if chosen is None else [chosen.gather(x) for x in kept]
-            found.append(here)
-        if not found:
+                image = _run_block(block, image, memory["merged"])
+            for name, stream in memory.items():
+                kv = [x.unflatten(0, shape).movedim(1, 3) for x in stream]
+                memory[name] = kv if selection is None else [selection.gather(x) for x in kv]
+            batches.append(memory)
+        if not batches:
             raise ValueError("a prompt needs one example or more")
         memory = {
-            name: [torch.cat(x, 3) for x in zip(*(part[name] for part in found), strict=True)]
+            name: [torch.cat(x, 3) for x in zip(*(batch[name] for batch in batches), strict=True)]
             for name in STREAMS
         }
         return cls(memory, torch.cat(weights, 1) if weights else None)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is kept, by name."""
-        named = {f"{name}.{i}": x for name, m in self.memory.items() for i, x in enumerate(m)}
-        return named if self.weight is None else {**named, "weight": self.weight}
+        """Return the tensors by the names that prompt files use."""
+        tensors = {f"{name}.{i}": x for name, m in self.memory.items() for i, x in enumerate(m)}
+        return tensors if self.weight is None else {**tensors, "weight": self.weight}
 
     @classmethod
-    def from_tensors(cls, named: dict[str, Tensor]) -> "KeyValueCache":
-        """What `tensors` answered, together again."""
-        return cls({name: indexed_tensors(named, name) for name in STREAMS}, named.get("weight"))
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "KeyValueCache":
+        """Rebuild a cache from `tensors()`."""
+        memory = {name: indexed_tensors(tensors, name) for name in STREAMS}
+        return cls(memory, tensors.get("weight"))
 
     @classmethod
-    def concat(cls, several: "Sequence[KeyValueCache]") -> "KeyValueCache":
-        """Those of several prompts as one, in which every example weighs alike.
+    def concat(cls, caches: "Sequence[KeyValueCache]") -> "KeyValueCache":
+        """Concatenate the caches of several prompts; every example weighs alike.
 
-        Where all keep as many tokens of an example, N grows; otherwise all tokens become those of
-        one example, whose weights say what they count for.
+        N grows where all keep the same number of tokens of an example; otherwise all tokens become
+        those of a single example, whose weights say how many each stands for.
         """
-        even = len({one.shape[2] for one in several}) == 1
+        even = len({cache.shape[2] for cache in caches}) == 1
         if not even:
-            total = math.log(sum(one.shape[1] for one in several))
-            several = [one.flat(total) for one in several]
+            log_count = math.log(sum(cache.shape[1] for cache in caches))
+            caches = [cache.flatten(log_count) for cache in caches]
         memory = {
             name: [
-                torch.cat([x.to(same[-1].dtype) for x in same], 3 if even else 4)
-                for same in zip(*(one.memory[name] for one in several), strict=True)
+                torch.cat([x.to(tensors[-1].dtype) for x in tensors], 3 if even else 4)
+                for tensors in zip(*(cache.memory[name] for cache in caches), strict=True)
             ]
             for name in STREAMS
         }
-        weights, shapes = [one.weight for one in several], [one.shape for one in several]
+        weights, shapes = [cache.weight for cache in caches], [cache.shape for cache in caches]
         return cls(memory, concat_weights(weights, shapes, 1 if even else 2))
 
     @property
@@ -137,53 +144,66 @@ class KeyValueCache:
         return first[0], first[3], first[4]
 
     def fits(self, count: int) -> bool:
-        """Whether this can be of so many examples: N of them, or any number that is `flat`."""
+        """Return True if this can be of `count` examples: N, or any number once flattened."""
         return count == self.shape[1] or (self.shape[1] == 1 and self.weight is not None)
 
-    def flat(self, total: float | Tensor) -> "KeyValueCache":
-        """All tokens as those of one example that stands for exp(`total`) of them."""
-        flat = self._weights().flatten(1)[:, None] - total
-        return self._each(lambda x: x.flatten(3, 4).unsqueeze(3), flat)
+    def flatten(self, log_count: float | Tensor) -> "KeyValueCache":
+        """Make all tokens those of one example, which stands for exp(`log_count`) examples."""
+        weight = self._weights().flatten(1)[:, None] - log_count
+        return self._map(lambda x: x.flatten(3, 4).unsqueeze(3), weight)
 
     def _weights(self) -> Tensor:
-        """(P, N, K), also where all tokens are kept."""
+        """Return the weights (P, N, K), zeros where all tokens are kept."""
         if self.weight is not None:
             return self.weight
         return torch.zeros(self.shape, device=self.memory[STREAMS[0]][0].device)
 
-    def select(self, which: Tensor) -> "KeyValueCache":
-        """Other examples for each query: `which` (B, k) of the N; P must be 1."""
-        weight = None if self.weight is None else self.weight[0][which]
-        return self._each(lambda x: x[0, :, :, which].movedim(2, 0), weight)
+    def select(self, numbers: Tensor) -> "KeyValueCache":
+        """Pick other examples for each query: `numbers` (B, k) of the N; P must be 1."""
+        weight = None if self.weight is None else self.weight[0][numbers]
+        return self._map(lambda x: x[0, :, :, numbers].movedim(2, 0), weight)
 
     @property
     def nbytes(self) -> int:
-        """Size of all that is kept."""
+        """Size of all tensors."""
         return sum(x.nbytes for x in self.tensors().values())
 
-    def to(self, kind: torch.dtype | torch.device) -> "KeyValueCache":
-        """Keys and values stored as another dtype, or elsewhere; queries go on in their own."""
-        return self._each(lambda x: x.to(kind), move_weight(self.weight, kind))
+    def to(self, dtype_or_device: torch.dtype | torch.device) -> "KeyValueCache":
+        """Convert or move keys and values; queries are computed in their own dtype."""
+        weight = move_weight(self.weight, dtype_or_device)
+        return self._map(lambda x: x.to(dtype_or_device), weight)
 
-    def _each(self, change: Callable[[Tensor], Tensor], weight: Tensor | None) -> "KeyValueCache":
-        memory = {name: [change(x) for x in m] for name, m in self.memory.items()}
+    def _map(self, change: Callable[[Tensor], Tensor], weight: Tensor | None) -> "KeyValueCache":
+        memory = {name: [change(x) for x in stream] for name, stream in self.memory.items()}
         return KeyValueCache(memory, weight)
 
     def begin(
-        self, first: Sequence[Block], image: Tensor, shown: Tensor, chunk: int | None, above: int
-    ) -> tuple[Tensor, Independent]:
-        """A query through the first blocks, both streams, merged; and what takes it on.
+        self,
+        blocks: Sequence[Block],
+        image: Tensor,
+        target: Tensor,
+        chunk: int | None,
+        rows_above: int,
+    ) -> tuple[Tensor, IndependentAttention]:
+        """Run a query through the first blocks, both streams, and merge them.
 
-        `image` and `shown` (B, h, w, C): the query's tokens in the two streams.
+        `image` and `target` (B, h, w, C): the query's tokens in the two streams. Returns the query
+        (B, h, w, C) and the attention that takes it through the other blocks. `chunk` and
+        `rows_above` are for joint attention.
         """
-        images, targets, merged = (Independent(self.memory[n], self.weight) for n in STREAMS)
-        for block in first:
-            image, shown = images.step(block, image), targets.step(block, shown)
-        return merge_streams(image, shown), merged
+        images, targets, merged = (
+            IndependentAttention(self.memory[name], self.weight) for name in STREAMS
+        )
+        for block in blocks:
+            image, target = images.step(block, image), targets.step(block, target)
+        return merge_streams(image, target), merged
 
 
-def _pass(block: Block, tokens: Tensor, kept: list[Tensor]) -> Tensor:
-    """Examples (M, h, w, C), each by itself, through a block; keys and values (M, 2, n, L, d)."""
+def _run_block(block: Block, tokens: Tensor, memory: list[Tensor]) -> Tensor:
+    """Run examples (M, h, w, C), each by itself, through a block.
+
+    Appends its keys and values (M, 2, n, L, d) to `memory`.
+    """
     qkv = block.project(tokens)
-    kept.append(split_heads(qkv)[1:].transpose(0, 1).contiguous())
+    memory.append(split_heads(qkv)[1:].transpose(0, 1).contiguous())
     return block.finish(tokens, block.attn.attend(qkv))

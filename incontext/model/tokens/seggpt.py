@@ -1,18 +1,18 @@
-"""The model: its assembly, its forward pass, and the loss beside it."""
+"""The token model: its assembly and its forward pass."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from incontext.model.chunks import TensorChunks
 from incontext.model.config import Config
+from incontext.model.encoded_prompt import EncodedPrompt, ExampleBatch
 from incontext.model.layers import Block, PatchEmbedding
 from incontext.model.stem import CopyPath, Stem
 from incontext.model.tokens.decoder import PixelDecoder, SkipDecoder
-from incontext.model.tokens.encoder import EncodedPrompt, Encoder, ExampleBatch, ImageEmbedding
-from incontext.model.votes.voting import ImageFeatures, check_pictures
+from incontext.model.tokens.encoder import Encoder, ImageEmbedding
+from incontext.model.votes.features import ImageFeatures, check_images
 
 
 class SegGPT(nn.Module):
@@ -64,7 +64,7 @@ class SegGPT(nn.Module):
         chunk: int | None = None,
         colors: Tensor | None = None,
     ) -> EncodedPrompt:
-        """Examples to a prompt that any number of queries can share.
+        """Encode examples to a prompt that any number of queries can share.
 
         Args:
             images: (P, N, 3, H, W) normalized RGB.
@@ -72,13 +72,13 @@ class SegGPT(nn.Module):
             semantic: (P,) bool, True = semantic kind, False = instance kind.
             hidden: (P, h, w) bool, True = paint; None shows the examples' targets whole.
             chunk: examples attended at once; None: `examples_at_once`.
-            colors: of the ids; the targets say all that this model needs.
+            colors: of the ids; ignored: the targets contain all that this model needs.
 
         Raises:
             ValueError: sizes that are no multiple of the patch, or shapes that do not fit.
         """
-        pairs = self._in_chunks(images, targets, chunk)
-        return self.encode_batches(pairs, semantic, hidden=hidden, chunk=chunk)
+        batches = self._to_batches(images, targets, chunk)
+        return self.encode_batches(batches, semantic, hidden=hidden, chunk=chunk)
 
     def encode_batches(
         self,
@@ -93,50 +93,52 @@ class SegGPT(nn.Module):
         start: int = 0,
         colors: Tensor | None = None,
     ) -> EncodedPrompt:
-        """`encode` for examples that come some at a time, images and targets (P, some, 3, H, W).
+        """Encode examples that come batch by batch, images and targets (P, S, 3, H, W).
 
-        A third tensor (P, some, H, W) bool, in all parts or in none, says which pixels of a target
-        are known: patches without any are hidden; with independent examples queries do not look at
-        them at all.
+        A third tensor (P, S, H, W) bool, in all batches or in none, says which pixels of a target
+        are valid: patches without any are hidden, and with independent examples queries do not
+        attend to them at all.
 
         Args:
-            storage: where joint attention keeps their tokens, None: in memory. Together with
-                examples that are made as they are asked for, memory need not grow with N.
+            examples: see `ExampleBatch`.
+            semantic, hidden, chunk: see `encode`.
+            storage: where joint attention keeps their tokens, None: in memory. Together with a
+                lazy iterable of examples, memory need not grow with N.
             precompute_targets: also compute what of the target stream is the same for all queries
                 whose target is hidden whole.
-            keep_ratio: of the keys and values of each example to keep; independent attention only.
+            keep_ratio: share of each example's keys and values to keep; independent attention only.
             start: number of the first of these examples, see `Encoder.encode`.
-            colors: of the ids; the targets say all that this model needs.
+            colors: see `encode`.
 
         Raises:
             ValueError: see `encode`; no example.
         """
-        encoded = self.encoder.encode(
-            self._checked(examples), semantic, hidden=hidden, chunk=chunk, storage=storage,
+        prompt = self.encoder.encode(
+            self._check_batches(examples), semantic, hidden=hidden, chunk=chunk, storage=storage,
             precompute_targets=precompute_targets, keep_ratio=keep_ratio, start=start,
         )  # fmt: skip
-        if not encoded.count:
+        if not prompt.count:
             raise ValueError("a prompt needs one example or more")
-        return encoded
+        return prompt
 
-    def _in_chunks(
+    def _to_batches(
         self, images: Tensor, targets: Tensor, chunk: int | None
     ) -> Iterable[tuple[Tensor, Tensor]]:
-        """Examples as many at a time as go through the model together."""
+        """Split examples into batches that go through the model together."""
         self._check_examples(images, targets)
-        if torch.is_grad_enabled():  # one part: gradients keep everything anyway
+        if torch.is_grad_enabled():  # one batch: gradients keep everything anyway
             return [(images, targets)]
-        some = chunk or self.examples_at_once
-        return zip(images.split(some, 1), targets.split(some, 1), strict=True)
+        size = chunk or self.examples_at_once
+        return zip(images.split(size, 1), targets.split(size, 1), strict=True)
 
     @property
     def blocks(self) -> Sequence[Block]:
-        """Blocks of tokens, which can be compiled, and quantized."""
+        """Transformer blocks, which can be compiled, and quantized."""
         return self.encoder.blocks
 
     @property
     def examples_at_once(self) -> int:
-        """Examples that attend together unless a call says how many.
+        """Number of examples that attend together unless a call says otherwise.
 
         On CPU the canvases of joint attention should stay in the caches, and one of a ViT-L fills
         them; a GPU wants more at once.
@@ -147,49 +149,51 @@ class SegGPT(nn.Module):
         half = (config.image_size // config.patch_size) ** 2 * config.embed_dim
         return max(1, min(16, 2**20 // half))
 
-    def embed_images(self, pictures: Tensor) -> ImageEmbedding:
-        """Pictures (M, 3, H, W), normalized, by themselves: what no prompt changes.
+    def embed_images(self, images: Tensor) -> ImageEmbedding:
+        """Embed images (M, 3, H, W), normalized: what no prompt changes.
 
         Raises:
             ValueError: sizes that are no multiple of the patch.
         """
-        self._check("pictures", pictures, 4)
-        return self.encoder.embed_images(pictures)
+        self._check("pictures", images, 4)
+        return self.encoder.embed_images(images)
 
-    def descriptor(self, seen: ImageEmbedding | ImageFeatures) -> Tensor:
-        """Features (M, D) whose cosine says how alike pictures are, see `Encoder.descriptor`."""
-        assert isinstance(seen, ImageEmbedding)
-        return self.encoder.descriptor(seen)
+    def descriptor(self, embedding: ImageEmbedding | ImageFeatures) -> Tensor:
+        """Return features (M, D) whose cosine says how alike images are: `Encoder.descriptor`."""
+        assert isinstance(embedding, ImageEmbedding)
+        return self.encoder.descriptor(embedding)
 
     def paint(
         self,
         queries: Tensor | ImageEmbedding | ImageFeatures,
-        encoded: EncodedPrompt,
+        prompt: EncodedPrompt,
         *,
         chunk: int | None = None,
     ) -> Tensor:
-        """Queries (B, 3, H, W), normalized → painting of the query half (B, 3, H, W), normalized.
+        """Paint queries (B, 3, H, W), normalized → paintings (B, 3, H, W), normalized.
 
         The prompt has P = 1, or P = B with a prompt for each query. Queries that several prompts
-        are to paint are given as `see` answers them.
+        are to paint are embedded once, by `embed_images`.
         """
-        return self.paint_and_copy(queries, encoded, chunk=chunk)[0]
+        return self.paint_and_copy(queries, prompt, chunk=chunk)[0]
 
     def paint_and_copy(
         self,
         queries: Tensor | ImageEmbedding | ImageFeatures,
-        encoded: EncodedPrompt,
+        prompt: EncodedPrompt,
         *,
         chunk: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """`paint`, and the colors that the copy path brought, see `forward`."""
-        pictures = queries if isinstance(queries, Tensor) else queries.image
-        self._fit(pictures, encoded)
-        seen = self.encoder.embed_images(queries) if isinstance(queries, Tensor) else queries
-        assert isinstance(seen, ImageEmbedding)
-        features = self.encoder(seen, encoded, chunk=chunk, above=self.decoder.rows_above)
+        """Return `paint`, and the colors that the copy path brought, see `forward`."""
+        images = queries if isinstance(queries, Tensor) else queries.image
+        self._check_fit(images, prompt)
+        embedding = queries
+        if isinstance(queries, Tensor):
+            embedding = self.encoder.embed_images(queries)
+        assert isinstance(embedding, ImageEmbedding)
+        features = self.encoder(embedding, prompt, chunk=chunk, rows_above=self.decoder.rows_above)
         painting = self.decoder(features)
-        return painting[..., painting.shape[-2] - pictures.shape[-2] :, :], features.colors
+        return painting[..., painting.shape[-2] - images.shape[-2] :, :], features.colors
 
     def forward(
         self,
@@ -201,10 +205,10 @@ class SegGPT(nn.Module):
         query_targets: Tensor | None = None,
         hidden: Tensor | None = None,
         chunk: int | None = None,
-        whole: bool = False,
+        whole_canvas: bool = False,
         with_copied: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor | None]:
-        """Examples and queries to paintings, with gradients: `encode` and `paint` in one.
+        """Paint queries by examples, with gradients: `encode` and `paint` in one.
 
         Args:
             queries: (B, 3, H, W) normalized RGB.
@@ -212,29 +216,29 @@ class SegGPT(nn.Module):
             query_targets: (B, 3, H, W), with `hidden`: what of it is not hidden is shown.
             hidden: (B, 2h, w) bool over the canvas, True = paint; None: the query half.
             chunk: examples attended at once; None: `examples_at_once`, with gradients all.
-            whole: paint the whole canvas of the first example, (B, 3, 2H, W).
-            with_copied: also answer the colors that the copy path brought, (B, 3, H/4, W/4), None
-                without one: training judges them too.
+            whole_canvas: paint the whole canvas of the first example, (B, 3, 2H, W).
+            with_copied: also return the colors that the copy path brought, (B, 3, H/4, W/4), None
+                without one: training has a loss for them too.
         """
         if (query_targets is None) != (hidden is None):
             raise ValueError("query_targets and hidden are given together or not at all")
-        if whole and (self.config.example_attention == "independent" or self.config.stem):
+        if whole_canvas and (self.config.example_attention == "independent" or self.config.stem):
             raise ValueError("whole canvases are painted by joint models without a stem only")
         rows = queries.shape[-2] // self.config.patch_size
         upper, lower = (None, None) if hidden is None else hidden.split([rows, rows], 1)
         if upper is not None and len(upper) > len(images) == 1:  # what is hidden differs by query
             images, targets = (x.expand(len(upper), -1, -1, -1, -1) for x in (images, targets))
             semantic = semantic.expand(len(upper))
-        encoded = self.encode_batches(
-            self._in_chunks(images, targets, chunk), semantic, hidden=upper, chunk=chunk,
+        prompt = self.encode_batches(
+            self._to_batches(images, targets, chunk), semantic, hidden=upper, chunk=chunk,
             precompute_targets=query_targets is None,
         )  # fmt: skip
-        self._fit(queries, encoded)
-        seen = self.encoder.embed_images(queries)
-        above = rows if whole else self.decoder.rows_above
-        features = self.encoder(seen, encoded, query_targets, lower, chunk, above)
+        self._check_fit(queries, prompt)
+        embedding = self.encoder.embed_images(queries)
+        rows_above = rows if whole_canvas else self.decoder.rows_above
+        features = self.encoder(embedding, prompt, query_targets, lower, chunk, rows_above)
         painting = self.decoder(features)
-        if not whole:
+        if not whole_canvas:
             painting = painting[..., painting.shape[-2] - queries.shape[-2] :, :]
         return (painting, features.colors) if with_copied else painting
 
@@ -248,66 +252,40 @@ class SegGPT(nn.Module):
                 f"example images {tuple(images.shape)} and targets {tuple(targets.shape)} differ"
             )
 
-    def _checked(
+    def _check_batches(
         self, examples: Iterable[ExampleBatch | tuple[Tensor, ...]]
     ) -> Iterator[ExampleBatch]:
-        """The same, each part checked as it comes."""
-        for part in examples:
-            shown = ExampleBatch(*part)
-            self._check_examples(shown.images, shown.targets)
-            yield shown
+        """Yield the batches, each checked when it comes."""
+        for tensors in examples:
+            batch = ExampleBatch(*tensors)
+            self._check_examples(batch.images, batch.targets)
+            yield batch
 
-    def _check(self, what: str, x: Tensor, dims: int) -> None:
-        """Raise ValueError unless `x` has so many dimensions and a size of whole patches."""
-        check_pictures(what, x, dims, self.config.patch_size)
+    def _check(self, name: str, x: Tensor, dims: int) -> None:
+        """Raise ValueError unless `x` has `dims` dimensions and a size of whole patches."""
+        check_images(name, x, dims, self.config.patch_size)
 
-    def _fit(self, queries: Tensor, encoded: EncodedPrompt) -> None:
+    def _check_fit(self, queries: Tensor, prompt: EncodedPrompt) -> None:
         """Raise ValueError unless the queries can share the prompt's canvas.
 
-        Independent examples are on none: what is kept of them serves queries of any size.
+        Independent examples are on no canvas: their cache serves queries of any size.
         """
         self._check("queries", queries, 4)
         joint = self.config.example_attention == "joint"
-        if joint and tuple(queries.shape[-2:]) != encoded.size:
+        if joint and tuple(queries.shape[-2:]) != prompt.size:
             raise ValueError(
-                f"queries are {tuple(queries.shape[-2:])}, the examples {encoded.size}; both "
+                f"queries are {tuple(queries.shape[-2:])}, the examples {prompt.size}; both "
                 "halves of a canvas have the same height and width"
             )
-        if encoded.semantic.shape[0] not in (1, queries.shape[0]):
+        if prompt.semantic.shape[0] not in (1, queries.shape[0]):
             raise ValueError(
-                f"{len(encoded.semantic)} prompts for {len(queries)} queries; accepted: one, or "
+                f"{len(prompt.semantic)} prompts for {len(queries)} queries; accepted: one, or "
                 "one for each query"
             )
 
 
 def _initialize(module: nn.Module) -> None:
-    """Truncated normal for linear maps (ViT), He for convolutions (they keep PyTorch's own)."""
+    """Fill linear maps with a truncated normal (ViT); convolutions keep PyTorch's own (He)."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
-
-
-def painting_loss(
-    painting: Tensor, target: Tensor, hidden: Tensor, valid: Tensor, beta: float = 0.01
-) -> Tensor:
-    """Smooth L1 on normalized RGB, averaged over hidden × valid pixels (SegGPT §3.1, official
-    `forward_loss`).
-
-    Args:
-        painting, target: (B, 3, H, W).
-        hidden: (B, h, w) bool patches, True = painted by the model and so judged; H is a multiple
-            of h and W of w.
-        valid: broadcastable to (B, 3, H, W), 0 where a pixel is not judged; other values weigh.
-        beta: where the loss turns from square to linear.
-
-    Returns:
-        Scalar; 0 (with gradient 0) when nothing is judged.
-    """
-    scale = (target.shape[-2] // hidden.shape[-2], target.shape[-1] // hidden.shape[-1])
-    # Sums over a picture overflow float16.
-    painting, target = painting.float(), target.float()
-    judged = hidden.to(painting.dtype).repeat_interleave(scale[0], 1)
-    judged = judged.repeat_interleave(scale[1], 2)[:, None]
-    weight = (judged * valid).expand_as(painting)
-    loss = F.smooth_l1_loss(painting, target, reduction="none", beta=beta)
-    return (loss * weight).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)

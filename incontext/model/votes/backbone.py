@@ -1,4 +1,4 @@
-"""Backbone: a frozen pretrained network whose blocks say what a picture shows.
+"""Backbone: a frozen pretrained network whose blocks describe what an image shows.
 
 EfficientNet-Lite 0–2 (Tan and Le, arXiv 1905.11946; the Lite variants leave squeeze-excitation and
 swish out): inverted residuals with ReLU6, TensorFlow's "same" padding, and batch normalization that
@@ -42,7 +42,7 @@ class SameConv(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Widen, filter each channel by itself, narrow; the input is added where shapes allow it."""
+    """Widen, filter each channel by itself, narrow; add the input where shapes allow it."""
 
     def __init__(self, before: int, after: int, expansion: int, stride: int, kernel: int) -> None:
         super().__init__()
@@ -62,11 +62,11 @@ class InvertedResidual(nn.Module):
 class Backbone(nn.Module):
     """EfficientNet-Lite without its classifier: the output of every block.
 
-    Its weights are never learned; gradients reach a picture that wants some.
+    Its weights are never trained; gradients still pass through to an image that requires them.
 
     Args:
         name: one of `VARIANTS`.
-        mean, std: normalization of the RGB that it is given.
+        mean, std: normalization of its input's RGB; its own is applied inside.
     """
 
     def __init__(self, name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -85,11 +85,11 @@ class Backbone(nn.Module):
             self.strides.append(total)
         self.requires_grad_(False)
 
-    def forward(self, picture: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor) -> list[Tensor]:
         """Normalized RGB (M, 3, H, W) → the output of every block, (M, channels, H / stride, …)."""
-        scale = picture.new_tensor([s / _STD for s in self.std]).view(3, 1, 1)
-        shift = picture.new_tensor([(m - _MEAN) / _STD for m in self.mean]).view(3, 1, 1)
-        x = (picture * scale + shift).contiguous(memory_format=torch.channels_last)
+        scale = images.new_tensor([s / _STD for s in self.std]).view(3, 1, 1)
+        shift = images.new_tensor([(m - _MEAN) / _STD for m in self.mean]).view(3, 1, 1)
+        x = (images * scale + shift).contiguous(memory_format=torch.channels_last)
         x = F.relu6(self.stem(x))
         outputs = []
         for block in self.blocks:
@@ -99,7 +99,7 @@ class Backbone(nn.Module):
 
 
 def _blocks(name: str) -> list[tuple[tuple[int, int, int, int], int]]:
-    """(number, channels, expansion, kernel), stride of each block of a variant.
+    """List (number, channels, expansion, kernel), stride of each block of a variant.
 
     The first and the last stage keep their depth in every variant.
     """

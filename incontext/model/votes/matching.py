@@ -1,4 +1,4 @@
-"""Learned matching beside the votes of frozen features: of cells, and of labels to be copied.
+"""Learned matching, along with the votes of frozen features: of cells, and of labels to copy.
 
 Letters: M pictures, P prompts (1 or B), B queries, N examples, K ids, J pairs of a query and an id,
 T cells kept of an example, Q cells of a query, n heads, d channels of a head.
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from incontext.model.attention import Group, grouped_attention
-from incontext.model.votes.votes import Cells
+from incontext.model.votes.cells import Cells
 
 FINE = 4  # stride of the copy path
 
@@ -30,12 +30,15 @@ class Matching(nn.Module):
         """(M, C, h, w) → unit vectors (M, n, h·w, d)."""
         x = self.embed(context)
         x = x + self.around(F.relu(x))
-        return _heads(x, self.heads)
+        return _split_heads(x, self.heads)
 
     def forward(self, query: Tensor, keys: Tensor, cells: Cells) -> Tensor:
-        """Query (B, n, Q, d), keys (P, N, n, T, d) → (B, K, 2n, Q): the ids' shares of each head's
-        votes, and its largest cosine."""
-        labels, weight = cells.flat()
+        """Let cells vote by the cosine of learned features.
+
+        Query (B, n, Q, d), keys (P, N, n, T, d) → (B, K, 2n, Q): the ids' shares of each head's
+        votes, and its largest cosine.
+        """
+        labels, weight = cells.flatten()
         keys = keys.transpose(1, 2).flatten(2, 3).to(query.dtype)
         cosine = query @ keys.transpose(2, 3)  # (B, n, Q, N·T)
         votes = (cosine * self.scale.exp() + weight[:, None, None].to(query.dtype)).softmax(-1)
@@ -45,7 +48,7 @@ class Matching(nn.Module):
 
 
 class Copying(nn.Module):
-    """Match at stride 4 and bring along what the labels look like around the matched cells.
+    """Match at stride 4 and copy what the labels look like around the matched cells.
 
     A head's value is the id's share of a 4×4 cell, then learned features of the labels around it.
     """
@@ -62,25 +65,24 @@ class Copying(nn.Module):
         """Skips of a stem, finest first → unit vectors (M, n, H/4·W/4, d)."""
         fine = self.fine(skips[1])
         x = fine + F.interpolate(self.coarse(skips[-1]), size=fine.shape[-2:], mode="bilinear")
-        return _heads(x, self.heads)
+        return _split_heads(x, self.heads)
 
     def values(self, labels: Tensor) -> Tensor:
         """Labels of ids (M, H, W) in 0–1 → (M, n, H/4·W/4, d)."""
         cells = F.pixel_unshuffle(labels[:, None], FINE)
-        learned = self.value(cells).flatten(2).unflatten(1, (self.heads, -1))
+        features = self.value(cells).flatten(2).unflatten(1, (self.heads, -1))
         share = cells.mean(1).flatten(1)[:, None, None].expand(-1, self.heads, -1, -1)
-        return torch.cat([share, learned], 2).transpose(2, 3)
+        return torch.cat([share, features], 2).transpose(2, 3)
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor, weight: Tensor) -> Tensor:
         """Query (J, n, Q, d), keys and values (J, N, n, T, d), weight (J, N, T) → (J, n·d, Q)."""
         keys, values = (x.transpose(1, 2).flatten(2, 3).to(query.dtype) for x in (keys, values))
-        bias = weight.flatten(1)[:, None, None]
-        group = Group(keys, values, bias)
-        found = grouped_attention(query * self.scale.exp(), [group], scale=1.0)
-        return found.transpose(2, 3).flatten(1, 2)
+        group = Group(keys, values, weight.flatten(1)[:, None, None])
+        copied = grouped_attention(query * self.scale.exp(), [group], scale=1.0)
+        return copied.transpose(2, 3).flatten(1, 2)
 
 
-def _heads(x: Tensor, heads: int) -> Tensor:
-    """(M, n·d, h, w) → unit vectors (M, n, h·w, d), the channels of a head side by side."""
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    """(M, n·d, h, w) → unit vectors (M, n, h·w, d), the channels of a head next to each other."""
     x = x.flatten(2).unflatten(1, (heads, -1)).transpose(2, 3)
     return F.normalize(x, dim=-1).contiguous()

@@ -1,4 +1,4 @@
-"""Mixer: the votes for one id, beside what the query shows, to the id's logits at full size.
+"""Mixer: the votes for one id and the query's features to the id's logits at full size.
 
 Letters: J pairs of a query and an id, H W pixels.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Residual(nn.Module):
-    """Two 3×3 convolutions, each behind a group norm, added to their input."""
+    """Two 3×3 convolutions, each after a group norm, and a shortcut."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -26,9 +26,9 @@ class Residual(nn.Module):
 
 
 class Summary(nn.Module):
-    """Correct every cell by a summary of them all: whether an object is there shows in the whole.
+    """Correct every cell by a summary of all: only together do they show that an object is absent.
 
-    The correction begins at zero, so that weights from before it stay what they are.
+    The correction starts at zero, so that weights trained without it keep their meaning.
     """
 
     def __init__(self, width: int) -> None:
@@ -45,21 +45,21 @@ class Summary(nn.Module):
 
 
 class Mixer(nn.Module):
-    """Weighs votes at stride 8, then climbs to full size beside the query's own features.
+    """Weigh votes at stride 8, then upsample to full size along with the query's features.
 
     Args:
         votes: maps of votes for an id at stride 8.
-        own: maps of the query's own votes, see `cast_self_votes`.
+        self_votes: maps of the query's votes on itself, see `cast_self_votes`.
         copied: channels that the copy path brings at stride 4.
         context: channels of the query's features at stride 8.
         skips: channels of the query's features at strides 4 and 2.
         widths: channels of the mixer at strides 8, 4 and 2.
-        blocks: residual blocks behind the query's own votes.
+        blocks: residual blocks after the query's votes on itself.
         summary: correct the state by a `Summary`.
     """
 
     def __init__(
-        self, votes: int, own: int, copied: int, context: int, skips: tuple[int, int],
+        self, votes: int, self_votes: int, copied: int, context: int, skips: tuple[int, int],
         widths: tuple[int, ...], blocks: int = 2, summary: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -72,7 +72,7 @@ class Mixer(nn.Module):
         self.first = Residual(coarse)
         self.summary = Summary(coarse) if summary else nn.Identity()
         self.guess = nn.Conv2d(coarse, 1, 1)
-        self.own = nn.Conv2d(own, coarse, 1)
+        self.own = nn.Conv2d(self_votes, coarse, 1)
         self.second = nn.Sequential(*(Residual(coarse) for _ in range(blocks)))
         self.down = nn.Conv2d(coarse, middle, 1)
         self.skip4, self.skip2 = nn.Conv2d(skips[0], 24, 1), nn.Conv2d(skips[1], 12, 1)
@@ -84,28 +84,33 @@ class Mixer(nn.Module):
             nn.Conv2d(fine, 4, 3, padding=1), nn.PixelShuffle(2),
         )  # fmt: skip
 
-    def query(self, context: Tensor, skips: Sequence[Tensor], picture: Tensor) -> list[Tensor]:
-        """What is computed once for all ids of a query: narrow features at strides 8, 4, 2."""
-        half = F.interpolate(picture, size=skips[1].shape[-2:], mode="bilinear")
+    def narrow_query(self, context: Tensor, skips: Sequence[Tensor], image: Tensor) -> list[Tensor]:
+        """Narrow the query's features at strides 8, 4, 2, once for all ids."""
+        half = F.interpolate(image, size=skips[1].shape[-2:], mode="bilinear")
         return [
             self.context(context), self.skip4(skips[0]), torch.cat([self.skip2(skips[1]), half], 1)
         ]  # fmt: skip
 
     def begin(self, votes: Tensor, copied: Tensor, context: Tensor) -> tuple[Tensor, ...]:
-        """Votes (J, votes, H/8, W/8) and copied (J, copied, H/4, W/4) → state at stride 8, a first
-        guess as logits (J, 1, H/8, W/8), and what is copied, narrow."""
+        """Mix votes (J, votes, H/8, W/8) and copied (J, copied, H/4, W/4) at stride 8.
+
+        Returns the state (J, width, H/8, W/8), a first guess as logits (J, 1, H/8, W/8), and the
+        copied features, narrowed to 32 channels.
+        """
         copied = self.copied(copied)
         x = self.votes(torch.cat([votes, self.copied_coarse(copied)], 1))
         x = self.summary(self.first(self.join(torch.cat([x, context], 1))))
         return x, self.guess(x), copied
 
-    def finish(self, x: Tensor, own: Tensor, copied: Tensor, query: Sequence[Tensor]) -> Tensor:
-        """State and own votes at stride 8 → logits of the pairs (J, H, W)."""
-        x = self.down(self.second(x + self.own(own)))
-        x = self.up4(torch.cat([_up(x, query[1]), query[1], copied], 1))
+    def finish(
+        self, x: Tensor, self_votes: Tensor, copied: Tensor, query: Sequence[Tensor]
+    ) -> Tensor:
+        """Upsample state and self-votes at stride 8 to the logits of the pairs (J, H, W)."""
+        x = self.down(self.second(x + self.own(self_votes)))
+        x = self.up4(torch.cat([_upsample(x, query[1]), query[1], copied], 1))
         x = self.narrow(self.mix4(x))
-        return self.up2(torch.cat([_up(x, query[2]), query[2]], 1))[:, 0]
+        return self.up2(torch.cat([_upsample(x, query[2]), query[2]], 1))[:, 0]
 
 
-def _up(x: Tensor, like: Tensor) -> Tensor:
+def _upsample(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear")

@@ -1,0 +1,47 @@
+"""Features of images by themselves, as a voting model reads them.
+
+Letters: M images, n heads, d channels of a head, h w rows and columns of a grid.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What a voting model computes of images by themselves: no example changes it."""
+
+    image: Tensor  # (M, 3, H, W) normalized RGB
+    blocks: list[Tensor]  # of the voting blocks, unit vectors (M, h·w, c)
+    grids: list[tuple[int, int]]
+    context: Tensor  # (M, C, H/8, W/8)
+    skips: tuple[Tensor, Tensor]  # at strides 4 and 2
+    keys: Tensor  # (M, n, H/4·W/4, d), of the copy path
+    match_features: Tensor  # (M, n, H/8·W/8, d), of the learned matching
+
+    def take(self, numbers: Tensor) -> "ImageFeatures":
+        """Take some of the images, by number."""
+        return ImageFeatures(
+            self.image[numbers], [x[numbers] for x in self.blocks], self.grids,
+            self.context[numbers], (self.skips[0][numbers], self.skips[1][numbers]),
+            self.keys[numbers], self.match_features[numbers],
+        )  # fmt: skip
+
+
+def check_images(name: str, x: Tensor, dims: int, patch: int) -> None:
+    """Raise ValueError unless `x` has `dims` dimensions and a size of whole patches."""
+    if x.dim() != dims or x.shape[-3] != 3 or x.shape[-1] % patch or x.shape[-2] % patch:
+        raise ValueError(
+            f"{name} have shape {tuple(x.shape)}; accepted: {dims} dimensions, 3 channels, "
+            f"height and width multiples of {patch}"
+        )
+
+
+def scale_to_unit(x: Tensor) -> Tensor:
+    """Scale features (M, C, h, w) to a standard deviation of 1 in each image.
+
+    Blocks of a frozen network differ a hundredfold in size; no mean is taken off, since it says
+    how much of a feature there is.
+    """
+    return x / (x.std(dim=(1, 2, 3), keepdim=True) + 1e-5)
