@@ -18,12 +18,12 @@ class InputError(ValueError):
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says, short enough for one line of ours."""
+    """Return the first line of another library's error, shortened to 160 characters."""
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def check_count(name: str, value: object) -> None:
-    """Raise InputError unless `value` is None or a whole number from 1 on."""
+    """Raise InputError unless `value` is None or a whole number of at least 1."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if value is not None and not (whole and value >= 1):  # type: ignore[operator]
         raise InputError(f"{name} is {value!r}; accepted: whole numbers, 1 or more")
@@ -63,6 +63,20 @@ def former_parameters(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]
         return call
 
     return decorate
+
+
+def former_constructor(former: str, name: str) -> Any:
+    """Return a class method that calls the one called `name` now, with a warning.
+
+    Args:
+        former: the name that it is assigned to.
+    """
+
+    def call(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        _warn(former, name)
+        return getattr(cls, name)(*args, **kwargs)
+
+    return classmethod(call)
 
 
 def _warn(former: str, name: str) -> None:

@@ -14,7 +14,7 @@ from incontext import Example, Predictor
 from incontext.batch.inputs import file_hash
 from incontext.checkpoints.checkpoint import CONFIG, locate
 from incontext.errors import InputError
-from incontext.inference.predictor import DTYPES
+from incontext.inference.precision import DTYPES
 
 ENSEMBLES = ("feature", "spatial")
 KINDS = ("", "semantic", "instance")

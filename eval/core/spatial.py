@@ -33,4 +33,4 @@ def spatial_grid(examples: Sequence[Example], size: int) -> Example:
             example.labels.ids, (bottom - top, right - left)
         )
         colors |= example.labels.colors
-    return Example.of(grid, Labels(ids, colors))
+    return Example.from_labels(grid, Labels(ids, colors))

@@ -193,7 +193,7 @@ def _write_masks(video: VideoPredictor, clip: VideoClip, out: Path) -> int:
     folder = out / "Annotations" / clip.name
     folder.mkdir(parents=True, exist_ok=True)
     maps = predict_clip(video, clip)
-    colors = {i: PALETTE.of(i) for i in np.unique(np.stack(maps)).tolist() if i}
+    colors = {i: PALETTE.color(i) for i in np.unique(np.stack(maps)).tolist() if i}
     for number, ids in enumerate(maps):
         frame = clip.frames[number]
         name = frame.stem if isinstance(frame, Path) else f"{number:05d}"

@@ -85,7 +85,7 @@ def find_planted(predictor: Predictor, data: ImageSet, fault: str, seed: int) ->
     truth = pool.example(at).labels.ids
     spoiled = spoil(fault, truth, last.example(0).labels.ids)
     examples = [pool.example(i) for i in range(len(pool))]
-    examples[at] = Example.of(examples[at].image, Labels(spoiled))
+    examples[at] = Example.from_labels(examples[at].image, Labels(spoiled))
     with_fault = LabelledSet.from_examples(examples, predictor.size, sources=pool.sources)
     diagnosis = examine(predictor, with_fault)
     first = diagnosis.effects[0].source == pool.sources[at]

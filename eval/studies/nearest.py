@@ -16,14 +16,14 @@ from eval.core.metrics import FewShotIoU
 from eval.studies.common import ImageSet, set_paths
 from incontext import Predictor
 from incontext.errors import InputError
-from incontext.inference.retrieval import Gallery
+from incontext.inference.retrieval import ExampleIndex
 
 
-class RandomExamples(Gallery):
+class RandomExamples(ExampleIndex):
     """As many examples as the nearest, but at random; the same ones for every batch."""
 
-    def choose(self, asked: torch.Tensor) -> list[torch.Tensor]:
-        """See `Gallery.choose`."""
+    def search(self, asked: torch.Tensor) -> list[torch.Tensor]:
+        """See `ExampleIndex.search`."""
         rng = torch.Generator().manual_seed(0)
         count = len(self.features)
         rows = [torch.randperm(count, generator=rng)[: self.nearest].sort().values for _ in asked]
@@ -74,8 +74,8 @@ def _score(
     if len(examples) < 2 * k:
         return 0
     nearest = predictor.prompt(examples, nearest=k)
-    assert nearest.gallery
-    random = replace(nearest, gallery=RandomExamples(**vars(nearest.gallery)))
+    assert nearest.example_index
+    random = replace(nearest, example_index=RandomExamples(**vars(nearest.example_index)))
     prompts = (random, nearest, predictor.prompt(examples))
     for name, prompt in zip(METHODS, prompts, strict=True):
         results = predictor.predict([data.images[i] for i in queries], prompt)

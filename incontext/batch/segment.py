@@ -98,7 +98,7 @@ def result_record(
     """Return the record of one image in `results.json`: size, files, area and presence of ids."""
     record: dict[str, Any] = {
         "source": source,
-        "size": [result.picture.width, result.picture.height],
+        "size": [result.image.width, result.image.height],
         "files": {part: str(path.relative_to(folder)) for part, path in files.items()},
         "confidence": round(float(result.confidence.mean()), 4),
         "ids": {

@@ -12,7 +12,8 @@ from incontext.batch.inputs import InputImage
 from incontext.batch.journal import Journal, read_journal
 from incontext.batch.records import journals
 from incontext.batch.segment import write_results
-from incontext.inference.predictor import DTYPES, Predictor
+from incontext.inference.precision import DTYPES
+from incontext.inference.predictor import Predictor
 from incontext.inference.prompt import Prompt
 
 MAX_ATTEMPTS = 3  # an image that killed its worker this often is given up

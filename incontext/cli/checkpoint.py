@@ -61,7 +61,7 @@ def _prompt_info(path: Path, thumbnail: Path | None) -> None:
     for index in prompt.ids:
         color = "#{:02x}{:02x}{:02x}".format(*prompt.colors[index])
         typer.echo(f"id {index:<9}{prompt.names[index]}, {color}")
-    for key, value in prompt.made.items():
+    for key, value in prompt.provenance.items():
         parts = value.items() if isinstance(value, dict) else ()
         text = ", ".join(f"{name} {part}" for name, part in parts) or value
         if text is not None and text is not False:

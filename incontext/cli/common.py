@@ -100,7 +100,8 @@ def open_predictor(
         InputError: a device or dtype that is unknown, or cannot be used here.
     """
     from incontext.checkpoints.checkpoint import display_name
-    from incontext.inference.predictor import DTYPES, Predictor
+    from incontext.inference.precision import DTYPES
+    from incontext.inference.predictor import Predictor
 
     if device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
         raise InputError(f"--device {device!r}; accepted: auto, cpu, cuda, cuda:1, mps")

@@ -81,7 +81,7 @@ class ExampleFiles:
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the prompt, for comparing runs; call it after `read`."""
-        from incontext.batch.targets import file_hash
+        from incontext.batch.inputs import file_hash
 
         settings = {
             "kind": self.kind, "crop": self.crop, "nearest": self.nearest,

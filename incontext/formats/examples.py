@@ -156,7 +156,7 @@ def _example(
         warnings.warn(f"{annotated.location}: {warning.message}", stacklevel=4)
     path = annotated.image
     source = path.name if isinstance(path, Path) else annotated.location.rpartition(": ")[2]
-    return Example.of(image, labels, annotated.names, source)
+    return Example.from_labels(image, labels, annotated.names, source)
 
 
 def _check_size(labels_size: Size, size: Size) -> None:

@@ -1,4 +1,4 @@
-"""Belief: how surely each pixel has each id, from paintings to labels, confidence and presence."""
+"""Decoding: paintings to probabilities of ids, and these to labels, confidence and presence."""
 
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -12,113 +12,115 @@ from incontext.images.tiles import Blend, Tiling, upsample_rows
 from incontext.inference.prompt import Prompt
 from incontext.inference.segmentation import Pixels, Segmentation
 
-# An id counts as present as surely as the model believes in this share of the picture's pixels
-# that it believes in most; one stray pixel is not enough, a small object is.
+# Presence of an id is its mean probability over this share of the image's pixels, the ones where it
+# is most probable, so that a small object counts and a stray pixel does not.
 PRESENCE_SHARE = 0.002
 PRESENT = 0.5  # below it an id's mask is empty
 
 
-def merge(prompt: Prompt, paintings: Sequence[Tensor]) -> Tensor:
-    """Belief in background and each id of the prompt, (K + 1, H, W), from all passes.
+def merge_passes(prompt: Prompt, paintings: Sequence[Tensor]) -> Tensor:
+    """Return probabilities of background and each id of the prompt, (K + 1, H, W).
 
-    An id has the belief of its own pass; a pixel is background as surely as the least sure pass
-    says. With one pass that is the pass itself.
+    An id has the probability of its own pass; background has the lowest of all passes, since a
+    pixel is background only if every pass says so. A single pass is returned as it is.
     """
     pairs = zip(prompt.passes, paintings, strict=True)
-    beliefs = [part.coloring.read(painting) for part, painting in pairs]
-    if len(beliefs) == 1:
-        return beliefs[0]
-    merged = torch.empty(1 + len(prompt.ids), *beliefs[0].shape[1:])
-    merged[0] = torch.stack([b[0] for b in beliefs]).amin(0)
-    for part, belief in zip(prompt.passes, beliefs, strict=True):
+    probabilities = [part.coloring.probabilities(painting) for part, painting in pairs]
+    if len(probabilities) == 1:
+        return probabilities[0]
+    result = torch.empty(1 + len(prompt.ids), *probabilities[0].shape[1:])
+    result[0] = torch.stack([p[0] for p in probabilities]).amin(0)
+    for part, pass_probabilities in zip(prompt.passes, probabilities, strict=True):
         for row, index in enumerate(part.coloring.ids, 1):
-            merged[1 + prompt.ids.index(index)] = belief[row]
-    return merged
+            result[1 + prompt.ids.index(index)] = pass_probabilities[row]
+    return result
 
 
-def presence_of(belief: Tensor) -> Tensor:
-    """How surely each id is in the picture: (K + 1, H, W) → (K,) in 0–1."""
-    flat = belief[1:].flatten(1)
+def presence(probabilities: Tensor) -> Tensor:
+    """Return how sure the model is that each id is in the image: (K + 1, H, W) → (K,) in 0–1."""
+    flat = probabilities[1:].flatten(1)
     top = max(1, round(PRESENCE_SHARE * flat.shape[1]))
     return flat.topk(top, 1).values.mean(1)
 
 
-def index_map(belief: Tensor) -> Tensor:
-    """Belief (K + 1, H, W) → 0 background, 1 … K the prompt's ids in order: (H, W).
+def index_map(probabilities: Tensor) -> Tensor:
+    """Return the most probable index of each pixel, (K + 1, H, W) → (H, W).
 
-    An id that is rather not there than there has no pixels.
+    0 is the background, 1 … K are the prompt's ids in order. An id whose presence is below
+    `PRESENT` has no pixels.
     """
-    table = torch.arange(len(belief))
-    table[1:][presence_of(belief) < PRESENT] = 0
-    return table[belief.argmax(0)]
+    table = torch.arange(len(probabilities))
+    table[1:][presence(probabilities) < PRESENT] = 0
+    return table[probabilities.argmax(0)]
 
 
-def segmentation_of(
-    picture: Image.Image,
+def to_segmentation(
+    image: Image.Image,
     prompt: Prompt,
-    belief: Tensor,
-    presence: Tensor,
+    probabilities: Tensor,
+    id_presence: Tensor,
     paintings: list[Pixels],
 ) -> Segmentation:
-    """Beliefs, of the model's size or the picture's, to labels of the picture's size.
+    """Return labels of the image's size from probabilities of the model's size or the image's.
 
-    An id that is rather not there than there has no pixels.
+    An id whose presence is below `PRESENT` has no pixels.
     """
-    size = (picture.height, picture.width)
+    size = (image.height, image.width)
     labels = np.empty(size, np.int32)
     confidence = np.empty(size, np.float32)
     ids = np.array([0, *prompt.ids], np.int32)
-    ids[1:][presence.numpy() < PRESENT] = 0
-    for rows, values in upsample_rows(belief, size):
+    ids[1:][id_presence.numpy() < PRESENT] = 0
+    for rows, values in upsample_rows(probabilities, size):
         best = values.topk(2, 0)
         labels[rows] = ids[best.indices[0].numpy()]
         confidence[rows] = (best.values[0] - best.values[1]).numpy()
     return Segmentation(
-        labels, confidence, dict(zip(prompt.ids, presence.tolist(), strict=True)), picture,
+        labels, confidence, dict(zip(prompt.ids, id_presence.tolist(), strict=True)), image,
         tuple(paintings), prompt.colors, prompt.names,
     )  # fmt: skip
 
 
-def read_whole(picture: Image.Image, prompt: Prompt, paintings: list[Tensor]) -> Segmentation:
-    """A picture that was painted whole, once for each pass."""
-    belief = merge(prompt, paintings)
-    shown = [_pixels(p) for p in paintings]
-    return segmentation_of(picture, prompt, belief, presence_of(belief), shown)
+def decode_image(image: Image.Image, prompt: Prompt, paintings: list[Tensor]) -> Segmentation:
+    """Read an image that was painted whole, once for each pass."""
+    probabilities = merge_passes(prompt, paintings)
+    pixels = [_to_pixels(p) for p in paintings]
+    return to_segmentation(image, prompt, probabilities, presence(probabilities), pixels)
 
 
-def read_tiles(
-    picture: Image.Image,
+def decode_tiles(
+    image: Image.Image,
     prompt: Prompt,
     tile: int,
     batch_size: int,
     paint: Callable[[list[Image.Image]], list[list[Tensor]]],
 ) -> Segmentation:
-    """Paint tile by tile, in the picture's own size: beliefs blended, paintings pasted.
+    """Paint and read an image tile by tile, in its own size; probabilities are blended.
 
-    `paint` takes several pictures to a list of paintings for each, one a pass.
+    Args:
+        paint: images → for each a list of paintings, one for each pass.
     """
-    tiling = Tiling(picture.width, picture.height, tile)
-    blend = Blend(1 + len(prompt.ids), picture.width, picture.height)
-    presence = torch.zeros(len(prompt.ids))
-    shown = np.zeros((picture.height, picture.width, 3), np.uint8)
+    tiling = Tiling(image.width, image.height, tile)
+    blend = Blend(1 + len(prompt.ids), image.width, image.height)
+    id_presence = torch.zeros(len(prompt.ids))
+    pixels = np.zeros((image.height, image.width, 3), np.uint8)
     boxes = iter(tiling.boxes())
-    while part := list(islice(boxes, batch_size)):
-        paintings = paint([picture.crop(box) for box in part])
-        for box, painted in zip(part, paintings, strict=True):
+    while batch := list(islice(boxes, batch_size)):
+        tile_paintings = paint([image.crop(box) for box in batch])
+        for box, paintings in zip(batch, tile_paintings, strict=True):
             left, top, right, bottom = box
             size = (bottom - top, right - left)
-            belief = merge(prompt, painted)
-            # At the model's size, as for a whole picture: an object fills its tile as much as it
-            # would fill a small picture.
-            presence = torch.maximum(presence, presence_of(belief))
-            for rows, values in upsample_rows(belief, size):
+            probabilities = merge_passes(prompt, paintings)
+            # At the model's size, as for a whole image: an object fills its tile as much as it
+            # would fill a small image.
+            id_presence = torch.maximum(id_presence, presence(probabilities))
+            for rows, values in upsample_rows(probabilities, size):
                 blend.add(box, rows, values)
-            small = Image.fromarray(_pixels(painted[0]))
+            small = Image.fromarray(_to_pixels(paintings[0]))
             resized = small.resize(size[::-1], Image.Resampling.NEAREST)
-            shown[top:bottom, left:right] = np.asarray(resized)
-    return segmentation_of(picture, prompt, blend.result(), presence, [shown])
+            pixels[top:bottom, left:right] = np.asarray(resized)
+    return to_segmentation(image, prompt, blend.result(), id_presence, [pixels])
 
 
-def _pixels(painting: Tensor) -> Pixels:
-    """(3, H, W) in 0–255 → (H, W, 3) uint8."""
+def _to_pixels(painting: Tensor) -> Pixels:
+    """Convert (3, H, W) in 0–255 to (H, W, 3) uint8."""
     return painting.round().to(torch.uint8).permute(1, 2, 0).numpy()

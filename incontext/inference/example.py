@@ -1,4 +1,4 @@
-"""Example: a picture and its labels."""
+"""Example: an image and its labels."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from incontext.errors import former_constructor
 from incontext.images.image import ImageLike, read_image
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import Labels, LabelsLike, read_labels
@@ -13,22 +14,22 @@ from incontext.labels.partial import mark
 
 
 class Example:
-    """A picture and its labels; read and checked at once.
+    """An image and its labels; read and checked at once.
 
     Args:
         image: see `incontext.images.image.read_image`.
-        labels: see `incontext.labels.encodings.read_labels`; the same size as the upright picture.
+        labels: see `incontext.labels.encodings.read_labels`; the same size as the upright image.
         colors: {id: (r, g, b)} of a color mask.
         ignore: value in the labels that means "unknown"; "none": 255 is an id.
-        threshold: for soft masks: at or above it is id 1.
-        unlabelled: what pixels of value 0 mean: "background", or "unknown" where only a part of
-            the picture was labelled. What is unknown is not shown to the model as anything.
-        negative: an id, or several, that means "not this": background that was looked at, which
-            counts beside `unlabelled="unknown"` as well. It is no id of the prompt.
+        threshold: for soft masks: values at or above it are id 1.
+        unlabelled: what pixels of value 0 mean: "background", or "unknown" if only a part of the
+            image was labelled. Unknown pixels are not shown to the model.
+        negative: an id, or several, that means "not this": background that was looked at, even
+            with `unlabelled="unknown"`. It is not an id of the prompt.
 
     Attributes:
-        names: of ids, where the source of the labels has them; reports use them.
-        source: what to call the example, "" where nothing is known.
+        names: names of ids, if the source of the labels has them; for reports.
+        source: what to call the example, "" if nothing is known.
 
     Raises:
         InputError: what cannot be read, or can be read in two ways.
@@ -56,25 +57,27 @@ class Example:
         self.source: str = name or ""
 
     @classmethod
-    def of(
+    def from_labels(
         cls, image: Image.Image, labels: Labels, names: Mapping[int, str] | None = None,
         source: str = "",
     ) -> "Example":  # fmt: skip
-        """From an upright RGB picture and labels of its size that were read already."""
-        made = object.__new__(cls)
-        made.image, made.labels = image, labels
-        made.names, made.source = dict(names or {}), source
-        return made
+        """Make an example of an upright RGB image and labels of its size, both read before."""
+        example = object.__new__(cls)
+        example.image, example.labels = image, labels
+        example.names, example.source = dict(names or {}), source
+        return example
+
+    of = former_constructor("of", "from_labels")
 
     def __repr__(self) -> str:
         width, height = self.image.size
         return f"Example({width}×{height}, ids {self.labels.present})"
 
     def cropped(self, margin: float = 0.5) -> "Example":
-        """The part around the labels, with a margin on each side as a share of its extent.
+        """Return the part around the labels, with a margin on each side as a share of its extent.
 
-        Half of the extent, so that three quarters of the part are surroundings: shown too little
-        of them, a model finds the object in tiles that do not hold it.
+        Half of the extent leaves three quarters of the part for surroundings: with less of them a
+        model finds the object in tiles that do not hold it.
         """
         rows, columns = np.nonzero(self.labels.ids > 0)  # not around what is negative or unknown
         if not len(rows):
@@ -85,7 +88,7 @@ class Example:
             spans.append((max(0, int(at.min()) - pad), min(limit, int(at.max()) + 1 + pad)))
         (left, right), (top, bottom) = spans
         crop = self.labels.ids[top:bottom, left:right]
-        return Example.of(
+        return Example.from_labels(
             self.image.crop((left, top, right, bottom)),
             Labels(crop, self.labels.colors, self.labels.discovered), self.names, self.source,
         )  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor
 from incontext.checkpoints import checkpoint
 from incontext.errors import InputError, check_count, former_parameters
 from incontext.images.image import ImageLike, read_image
+from incontext.inference import precision
 from incontext.inference.decoding import decode_image, decode_tiles
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
@@ -30,20 +31,11 @@ from incontext.labels.color_mask import Rgb
 from incontext.labels.coloring import Coloring
 from incontext.model import Model
 from incontext.model.encoded_prompt import EncodedPrompt
-from incontext.model.int8 import Int8Linear
 
 # Ids painted in one pass. Measured on CamVid's 11 classes, see the model card.
 CLASSES_PER_PASS = 4
 # Examples whose tokens a query attends to in full, see `Predictor.prompt`.
 THIN_TO = 4
-
-# What a model computes with, by the names that the command line takes.
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "int8": torch.int8,
-}
 
 
 class Predictor:
@@ -72,25 +64,11 @@ class Predictor:
         compile: bool = False,
         name: str = "",
     ) -> None:
-        if any(isinstance(module, Int8Linear) for module in model.modules()):
-            raise InputError("this model has int8 weights already; load the checkpoint again")
-        if dtype not in DTYPES.values():
-            raise InputError(f"dtype {dtype!r}; accepted: torch.{', torch.'.join(DTYPES)}")
-        int8 = dtype is torch.int8
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() and not int8 else "cpu"
-        self.device, self.dtype = torch.device(device), torch.float32 if int8 else dtype
-        if int8 and self.device.type != "cpu":
-            raise InputError(f"int8 weights on {self.device}; accepted: device cpu")
+        self.device, self.dtype = precision.resolve(model, device, dtype)
         self.checkpoint, self.name = checkpoint.fingerprint(model), name
         self.model = model.to(self.device, self.dtype).eval()
-        if int8 and not self.model.blocks:
-            raise InputError(
-                "int8 weights are for the linear layers of token blocks, which this checkpoint "
-                "lacks; accepted: float32, float16, bfloat16"
-            )
         for block in self.model.blocks:
-            if int8:
+            if dtype is torch.int8:
                 block.quantize()
             if compile:
                 block.compile()

@@ -1,4 +1,4 @@
-"""Segmentation: what a predictor answers, in the query's own size and the caller's own ids."""
+"""Segmentation: what a predictor returns, in the query's own size and the caller's own ids."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from incontext.errors import InputError
+from incontext.errors import InputError, former_attributes
 from incontext.files import atomic
 from incontext.images.image import resize_nearest
 from incontext.labels.color_mask import Rgb
@@ -21,32 +21,37 @@ JPEG_MAX_SIDE = 65_500  # pixels; the format ends there, a larger picture is wri
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """Labels of one picture.
+    """Labels of one image.
 
-    `labels` (H, W) int32, 0 = background. `confidence` (H, W) float32 in 0–1: belief in the
-    pixel's label less belief in the runner-up, 0 on a border between two. `presence`: for each
-    id of the prompt how surely it is in the picture, 0–1; below 0.5 its mask is empty.
+    Attributes:
+        labels: (H, W) int32, 0 = background.
+        confidence: (H, W) float32 in 0–1, the probability of the pixel's label less that of the
+            second; 0 on a border between two.
+        presence: for each id of the prompt how sure the model is that it is in the image, 0–1;
+            below 0.5 its mask is empty.
+        image: the query, upright RGB.
+        paintings: what the model painted, in its own size, one for each pass; with tiles the first
+            pass alone, in the image's size.
+        colors, names: of the ids, for people.
     """
 
     labels: IdMap = field(repr=False)
     confidence: np.ndarray[Any, np.dtype[np.float32]] = field(repr=False)
     presence: dict[int, float]
-    picture: Image.Image = field(repr=False)
+    image: Image.Image = field(repr=False)
     paintings: tuple[Pixels, ...] = field(repr=False)
     colors: dict[int, Rgb] = field(repr=False)
     names: dict[int, str] = field(repr=False)
 
+    __getattr__ = former_attributes(picture="image")
+
     @cached_property
     def painting(self) -> Pixels:
-        """What the model painted, (H, W, 3) uint8, pixels repeated to the query's size.
-
-        Of several passes the first; `paintings` holds all, in the model's own size (with tiles: the
-        first alone, in the picture's size).
-        """
+        """What the model painted in the first pass, repeated to the query's size, (H, W, 3)."""
         return resize_nearest(self.paintings[0], self.labels.shape)
 
     def mask(self, index: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Where an id is: (H, W) bool.
+        """Return the mask of an id, (H, W) bool.
 
         Raises:
             InputError: an id that the prompt does not have.
@@ -56,16 +61,16 @@ class Segmentation:
         return np.asarray(self.labels == index)
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """The picture with every id in its color, borders drawn at full strength."""
-        return overlay(self.picture, self.labels, self.colors, opacity)
+        """Return the image with every id in its color, borders drawn at full strength."""
+        return overlay(self.image, self.labels, self.colors, opacity)
 
     def label_image(self) -> Image.Image:
-        """Labels as a PNG-ready picture: mode P with the ids' colors, I;16 for ids over 255."""
+        """Return labels ready for PNG: mode P with the ids' colors, I;16 for ids over 255."""
         wide = max(self.presence, default=0) > 255
         return label_image(self.labels, self.colors, wide)
 
     def detections(self) -> Any:
-        """As `supervision.Detections`: one for each id that is there, its presence the confidence.
+        """Return `supervision.Detections`: one for each id in the image, with its presence.
 
         Raises:
             InputError: supervision is not installed.
@@ -74,50 +79,51 @@ class Segmentation:
             import supervision
         except ImportError:
             raise InputError("detections need supervision: pip install supervision") from None
-        there = [i for i in self.presence if (self.labels == i).any()]
-        masks = np.stack([self.mask(i) for i in there]) if there else None
-        if masks is None:
+        ids = [i for i in self.presence if (self.labels == i).any()]
+        if not ids:
             return supervision.Detections.empty()
+        masks = np.stack([self.mask(i) for i in ids])
         return supervision.Detections(
             xyxy=supervision.mask_to_xyxy(masks).astype(np.float32), mask=masks,
-            class_id=np.array(there), confidence=np.array([self.presence[i] for i in there]),
-            data={"class_name": np.array([self.names[i] for i in there])},
+            class_id=np.array(ids), confidence=np.array([self.presence[i] for i in ids]),
+            data={"class_name": np.array([self.names[i] for i in ids])},
         )  # fmt: skip
 
     def save(self, folder: str | Path, name: str) -> dict[str, Path]:
         """Write NAME.png (labels), NAME.confidence.png (0–255) and NAME.overlay.jpg.
 
-        Each file appears whole or not at all. Answers what was written.
+        Each file appears whole or not at all.
+
+        Returns:
+            Path of "labels", "confidence" and "overlay".
         """
-        target = Path(folder) / name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        base = Path(folder) / name
         confidence = Image.fromarray(np.round(self.confidence * 255).astype(np.uint8))
         parts: dict[str, tuple[str, Callable[[], Image.Image]]] = {
             "confidence": (".confidence.png", lambda: confidence),
             "overlay": (".overlay.jpg", self.overlay),
-            # Last: a finished label file says that the other two are there.
+            # Last: with a finished label file the other two are finished too.
             "labels": (".png", self.label_image),
         }
-        written = {}
-        for what, (suffix, make) in parts.items():
-            path = target.with_name(target.name + suffix)
-            write_image(make(), path)
-            written[what] = path
-        return written
+        paths = {}
+        for part, (suffix, make) in parts.items():
+            paths[part] = base.with_name(base.name + suffix)
+            write_image(make(), paths[part])
+        return paths
 
 
 def overlay(
-    picture: Image.Image, labels: IdMap, colors: Mapping[int, Rgb], opacity: float = 0.5
+    image: Image.Image, labels: IdMap, colors: Mapping[int, Rgb], opacity: float = 0.5
 ) -> Image.Image:
-    """An RGB picture with every id in its color, borders drawn at full strength."""
-    rgb = np.array(picture)
+    """Return an RGB image with every id in its color, borders drawn at full strength."""
+    rgb = np.array(image)
     for index, color in colors.items():
         mask = labels == index
         if not mask.any():
             continue
         for channel, value in enumerate(color):
             plane = rgb[..., channel]
-            # A table of the 256 results: huge pictures never become floats.
+            # A table of the 256 results: huge images never become floats.
             mixed = np.arange(256) * (1 - opacity) + value * opacity
             plane[mask] = mixed.astype(np.uint8)[plane[mask]]
         rgb[_border(mask)] = color
@@ -125,7 +131,7 @@ def overlay(
 
 
 def label_image(labels: IdMap, colors: Mapping[int, Rgb], wide: bool = False) -> Image.Image:
-    """Labels as a picture: mode P with the ids' colors; I;16 if `wide`, or for ids over 255."""
+    """Return labels as an image: mode P with the ids' colors; I;16 if `wide` or ids over 255."""
     if wide or labels.max(initial=0) > 255:
         return Image.fromarray(labels.astype(np.uint16))
     image = Image.fromarray(labels.astype(np.uint8))
@@ -153,7 +159,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def _border(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Pixels of a mask with a 4-neighbor outside it."""
+    """Return the pixels of a mask that have a 4-neighbor outside it."""
     inner = mask.copy()
     inner[1:] &= mask[:-1]
     inner[:-1] &= mask[1:]

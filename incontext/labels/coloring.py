@@ -1,4 +1,4 @@
-"""Palette and coloring: labels to target, painting to labels and confidence."""
+"""Palette and coloring: labels to target, painting to probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from incontext.errors import InputError
+from incontext.errors import InputError, former_attributes
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
 
 # Three levels a channel: 25 colors beside black and gray, 127 or more apart in one channel.
 LEVELS = (0, 128, 255)
 
-# Belief in a color falls by e for this share of the smallest distance between two colors of the
-# coloring: a pure color is believed in alike, however many colors there are (0.98 and more).
+# The probability of a color falls by a factor of e for each such share of the smallest distance
+# between two colors of the coloring: that of a pure color (0.98 or more) hardly depends on their
+# number.
 TEMPERATURE = 0.1
 SMALLEST_GAP = 8  # mean absolute difference of two colors, 0–255
 
@@ -30,24 +31,26 @@ class Palette:
 
     @classmethod
     def separated(cls) -> "Palette":
-        """White first, then each next color of the three-level cube farthest from those before.
+        """Return white, then always the color of the three-level cube farthest from the others.
 
         Mid-gray is left out: every blurred border between white and black passes through it.
         """
         levels = [(r, g, b) for r in LEVELS for g in LEVELS for b in LEVELS]
         cube = np.array([rgb for rgb in levels if rgb != (128, 128, 128)], float)
-        chosen = [np.zeros(3), np.full(3, 255.0)]  # black is the background
-        while len(chosen) < len(cube):
-            gaps = np.stack([np.linalg.norm(cube - color, axis=1) for color in chosen])
-            chosen.append(cube[gaps.min(0).argmax()])
-        return cls(tuple((int(c[0]), int(c[1]), int(c[2])) for c in chosen[1:]))
+        colors = [np.zeros(3), np.full(3, 255.0)]  # black is the background
+        while len(colors) < len(cube):
+            gaps = np.stack([np.linalg.norm(cube - color, axis=1) for color in colors])
+            colors.append(cube[gaps.min(0).argmax()])
+        return cls(tuple((int(c[0]), int(c[1]), int(c[2])) for c in colors[1:]))
 
     def __len__(self) -> int:
         return len(self.colors)
 
-    def of(self, index: int) -> Rgb:
-        """Color number `index`; starts over at the end, for pictures only people look at."""
+    def color(self, index: int) -> Rgb:
+        """Return color number `index`; it starts over at the end, for images for people only."""
         return self.colors[index % len(self.colors)]
+
+    __getattr__ = former_attributes(of="color")
 
 
 PALETTE = Palette.separated()
@@ -81,8 +84,8 @@ class Coloring:
         return float(gaps[np.triu_indices(len(table), 1)].min())
 
     @classmethod
-    def of(cls, ids: Sequence[int], palette: Palette = PALETTE) -> "Coloring":
-        """The palette's first colors for ids in their order.
+    def from_palette(cls, ids: Sequence[int], palette: Palette = PALETTE) -> "Coloring":
+        """Assign the palette's first colors to ids in their order.
 
         Raises:
             InputError: more ids than colors.
@@ -92,14 +95,14 @@ class Coloring:
         return cls(tuple(ids), palette.colors[: len(ids)])
 
     def paint(self, ids: IdMap) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Id map (H, W) → target (H, W, 3); ids of other colorings and ignore become black."""
+        """Paint ids (H, W) as a target (H, W, 3); ids of other colorings and unknown are black."""
         target = np.zeros((*ids.shape, 3), np.uint8)
         for index, color in zip(self.ids, self.colors, strict=True):
             target[ids == index] = color
         return target
 
-    def read(self, painting: Tensor) -> Tensor:
-        """Painting (…, 3, H, W) in 0–255 → belief in each color (…, K + 1, H, W), summing to 1.
+    def probabilities(self, painting: Tensor) -> Tensor:
+        """Return the probability of each color, (…, 3, H, W) in 0–255 → (…, K + 1, H, W).
 
         Background first, then `ids` in order: a softmax over the mean absolute distance to each
         color, in units of the coloring's smallest gap.
@@ -110,15 +113,15 @@ class Coloring:
 
 
 def separated_colors(rng: np.random.Generator, classes: int) -> np.ndarray[Any, Any]:
-    """Random coloring for training: (classes + 1, 3) in 0–1, black first, all well apart.
+    """Draw a coloring for training: (classes + 1, 3) in 0–1, black first, all well apart.
 
     Half of the time the first class is pure white: the coloring of a single object.
     """
     grid = np.array(PALETTE.colors, float)
-    picked = grid[rng.choice(len(grid), classes, replace=False)]
-    picked = np.clip(picked + rng.uniform(-24, 24, picked.shape), 0, 255)
+    colors = grid[rng.choice(len(grid), classes, replace=False)]
+    colors = np.clip(colors + rng.uniform(-24, 24, colors.shape), 0, 255)
     if rng.random() < 0.5:
-        clash = np.abs(picked[1:] - 255).max(1, initial=0) < 64
-        picked[1:][clash] = picked[0]
-        picked[0] = 255
-    return np.concatenate([np.zeros((1, 3)), picked]) / 255
+        clash = np.abs(colors[1:] - 255).max(1, initial=0) < 64
+        colors[1:][clash] = colors[0]
+        colors[0] = 255
+    return np.concatenate([np.zeros((1, 3)), colors]) / 255

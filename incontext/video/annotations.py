@@ -58,7 +58,7 @@ def annotated_result(
         labels = np.where(valid_mask, ids, predicted.labels)
         confidence = np.where(valid_mask, confidence, predicted.confidence)
     presence = {i: float((labels == i).any()) for i in prompt.ids}
-    side = prompt.passes[0].encoded.size
+    side = prompt.passes[0].encoded_prompt.size
     small = np.maximum(resize_nearest(labels, side), 0)
     paintings = tuple(part.coloring.paint(small) for part in prompt.passes)
     return Segmentation(

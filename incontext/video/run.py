@@ -172,7 +172,7 @@ class VideoRun:
         }
         entry = {
             "index": index, "file": str(path.relative_to(self.out)),
-            "size": [result.picture.width, result.picture.height], "remembered": memory_changed,
+            "size": [result.image.width, result.image.height], "remembered": memory_changed,
             "objects": objects,
         }  # fmt: skip
         lines.write(json.dumps(entry) + "\n")

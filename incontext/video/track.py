@@ -11,8 +11,8 @@ from PIL import Image
 
 from incontext.errors import InputError, former_attributes, former_parameters
 from incontext.inference.example import Example
+from incontext.inference.id_table import check_names
 from incontext.inference.predictor import Predictor
-from incontext.inference.prompt import check_names
 from incontext.inference.segmentation import Segmentation
 from incontext.labels.color_mask import MAX_ID
 from incontext.labels.encodings import UNKNOWN, Labels, LabelsLike
@@ -164,7 +164,7 @@ class Track:
             ids = self._read(index, image, labels, options)
             new_ids = ids.present if partial else new_ids
             absent = [] if partial else [i for i in self.memory.ids if i not in ids.present]
-            self.memory.annotate(index, Example.of(image, ids), new_ids)
+            self.memory.annotate(index, Example.from_labels(image, ids), new_ids)
         except InputError as error:
             raise InputError(f"labels of frame {index}: {error}") from None
         self._labels[index] = ids
@@ -180,7 +180,7 @@ class Track:
         options: Mapping[str, Any],
     ) -> Labels:  # fmt: skip
         if isinstance(labels, Labels):
-            example = Example.of(image, labels)
+            example = Example.from_labels(image, labels)
         else:
             # COCO annotations are looked up by the name of the frame's file.
             source = (self.frames.file_of(index) or image) if _is_json(labels) else image

@@ -53,7 +53,7 @@ def written(tmp_path) -> tuple[Path, dict[str, Segmentation]]:
         results[name] = one = result(number)
         source = tmp_path / "pictures" / f"{name}.jpg"
         source.parent.mkdir(parents=True, exist_ok=True)
-        one.picture.save(source)
+        one.image.save(source)
         target = InputImage(source, name)
         files = one.save(out, name)
         manifest.results[name] = result_record(one, fingerprint(target.path), files, out, [])

@@ -31,7 +31,7 @@ def test_parts_come_back(tmp_path, dtype):
 def test_files_go_with_their_user(tmp_path):
     parts = DiskChunks(tmp_path)
     parts.append(torch.ones(3))
-    folder = Path(parts.space.name)
+    folder = Path(parts.temporary_folder.name)
     assert folder.is_dir()
     del parts
     gc.collect()
@@ -42,7 +42,7 @@ def test_sizes_are_known_without_reading(tmp_path):
     parts = DiskChunks(tmp_path)
     for n in range(3):
         parts.append(torch.ones(1, n + 1, 4))
-    for path in Path(parts.space.name).iterdir():
+    for path in Path(parts.temporary_folder.name).iterdir():
         path.unlink()
     assert [shape[1] for shape in parts.shapes()] == [1, 2, 3]
     assert parts.nbytes == 4 * 6 * 4

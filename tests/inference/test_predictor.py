@@ -316,8 +316,8 @@ def test_nearest_is_a_prompt_of_those_alone(which, request):
     ]
     whole = predictor.prompt(examples, nearest=2, chunk=4)
     queries = [e.image for e in examples[::-1]]
-    seen = predictor.model.embed_images(predictor._pictures(queries))
-    [chosen] = whole.gallery.choose(predictor.model.descriptor(seen))
+    seen = predictor.model.embed_images(predictor.encoder.normalize(queries))
+    [chosen] = whole.example_index.search(predictor.model.descriptor(seen))
     together = predictor.paint(queries, whole)
     for row, query, painted in zip(chosen, queries, together, strict=True):
         assert examples[[e.image for e in examples].index(query)] in [examples[i] for i in row]

@@ -1,8 +1,8 @@
-"""Gallery: exact neighbors, and every id shown by one of them."""
+"""Example index: exact neighbors, and every id shown by one of them."""
 
 import torch
 
-from incontext.inference.retrieval import Gallery
+from incontext.inference.retrieval import ExampleIndex
 
 
 def test_nearest_by_cosine_of_what_differs():
@@ -10,7 +10,7 @@ def test_nearest_by_cosine_of_what_differs():
     features = torch.randn(40, 6) + 100  # what all share must not count
     shows = torch.ones(40, 1, dtype=torch.bool)
     asked = features[[3, 17]] + 0.01
-    [chosen] = Gallery(features, (shows,), 5).choose(asked)
+    [chosen] = ExampleIndex(features, (shows,), 5).search(asked)
     centered = features - features.mean(0)
     for query, row in zip(asked, chosen, strict=True):
         likeness = torch.nn.functional.cosine_similarity(query - features.mean(0), centered, dim=1)
@@ -25,12 +25,12 @@ def test_every_id_is_shown():
     shows = torch.zeros(10, 2, dtype=torch.bool)
     shows[:, 0] = True
     shows[0, 1] = True
-    [chosen] = Gallery(features, (shows,), 3).choose(torch.tensor([[9.0, 1.0]]))
+    [chosen] = ExampleIndex(features, (shows,), 3).search(torch.tensor([[9.0, 1.0]]))
     assert 0 in chosen[0]
     assert len(set(chosen[0].tolist())) == 3
 
 
 def test_more_ids_than_places():
     features = torch.randn(5, 3)
-    [chosen] = Gallery(features, (torch.eye(5, dtype=torch.bool),), 2).choose(features[:1])
+    [chosen] = ExampleIndex(features, (torch.eye(5, dtype=torch.bool),), 2).search(features[:1])
     assert chosen.shape == (1, 2)

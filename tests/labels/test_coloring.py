@@ -1,4 +1,4 @@
-"""Colorings: painted and read back, any ids, with belief."""
+"""Colorings: any ids painted and read back, with probabilities."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_palette_is_separated():
 @given(st.lists(st.integers(1, 65535), min_size=1, max_size=len(PALETTE), unique=True))
 @settings(deadline=None, derandomize=True, max_examples=30)
 def test_round_trip(ids):
-    coloring = Coloring.of(ids)
+    coloring = Coloring.from_palette(ids)
     rng = np.random.default_rng(0)
     labels = rng.choice([0, *ids], (7, 9)).astype(np.int32)
     painting = torch.from_numpy(coloring.paint(labels)).permute(2, 0, 1).float()
@@ -29,17 +29,17 @@ def test_round_trip(ids):
         0, 255
     )
     for picture in (painting, noisy):
-        belief = coloring.read(picture)
-        torch.testing.assert_close(belief.sum(0), torch.ones(7, 9))
-        assert np.array_equal(np.array([0, *ids])[belief.argmax(0).numpy()], labels)
-        assert belief.amax(0).min() > (0.97 if picture is painting else 0.5)
-    # Half-way between two colors both are believed in equally.
-    white_or_black = Coloring.of(ids[:1]).read(torch.full((3, 1, 1), 127.5))
+        probabilities = coloring.probabilities(picture)
+        torch.testing.assert_close(probabilities.sum(0), torch.ones(7, 9))
+        assert np.array_equal(np.array([0, *ids])[probabilities.argmax(0).numpy()], labels)
+        assert probabilities.amax(0).min() > (0.97 if picture is painting else 0.5)
+    # Half-way between two colors both are equally probable.
+    white_or_black = Coloring.from_palette(ids[:1]).probabilities(torch.full((3, 1, 1), 127.5))
     torch.testing.assert_close(white_or_black[0], white_or_black[1])
 
 
 def test_ids_outside_the_coloring_are_background():
-    target = Coloring.of([7]).paint(np.array([[7, 3, -1, 0]], np.int32))
+    target = Coloring.from_palette([7]).paint(np.array([[7, 3, -1, 0]], np.int32))
     assert target.tolist() == [[[255, 255, 255], [0, 0, 0], [0, 0, 0], [0, 0, 0]]]
 
 
@@ -55,7 +55,7 @@ def test_bad_colorings():
         with pytest.raises(InputError):
             Coloring(ids, colors)
     with pytest.raises(InputError, match="palette has 25"):
-        Coloring.of(range(1, 27))
+        Coloring.from_palette(range(1, 27))
 
 
 def test_training_colors_are_apart():

@@ -69,7 +69,7 @@ def test_only_the_prompt_is_learned(predictor, space):
     assert [step for _, step, _, _ in outcome.curve] == [0, 2, 4, 6]
     assert outcome.tuned_prompt.ids == (1, 2)
     assert outcome.tuned_prompt.model_name == "toy"
-    assert outcome.tuned_prompt.made["by"] == "tune"
+    assert outcome.tuned_prompt.provenance["by"] == "tune"
 
 
 @pytest.mark.parametrize("space", ["tokens", "pixels"])
@@ -161,7 +161,7 @@ def test_noise_is_not_learned(predictor):
     comparison = outcome.comparison
     assert not comparison.improves
     assert "Use " + comparison.best in comparison.lines()[-1]
-    assert outcome.prompt.made["used"] == comparison.best
+    assert outcome.prompt.provenance["used"] == comparison.best
     assert outcome.prompt is not outcome.tuned_prompt
 
 
@@ -257,7 +257,7 @@ def test_tuned_prompts_travel(predictor, tmp_path):
     path = outcome.tuned_prompt.save(tmp_path / "scene.safetensors")
     prompt = predictor.load_prompt(path)
     query = scene(np.random.default_rng(9)).image
-    assert prompt.made == outcome.tuned_prompt.made
+    assert prompt.provenance == outcome.tuned_prompt.provenance
     one, other = (predictor.predict(query, p) for p in (prompt, outcome.tuned_prompt))
     assert np.array_equal(one.labels, other.labels)
     torch.manual_seed(1)

@@ -15,6 +15,7 @@ from incontext.inference.segmentation import Segmentation
 from incontext.labels.coloring import Coloring
 from incontext.labels.encodings import Labels
 from incontext.model import SIZES, SegGPT
+from incontext.video import policies
 from incontext.video.memory import Memory
 from incontext.video.policies import CycleConsistencyPolicy, Decision, MemoryPolicy, SegGPTPolicy
 from tests.model.test_voting import assembled
@@ -70,7 +71,7 @@ class All(MemoryPolicy):
 
 def filled(predictor: Predictor, policy: MemoryPolicy) -> Memory:
     memory = Memory(predictor, policy, "instance")
-    memory.annotate(0, Example.of(frame(0), labels((1, 5))))
+    memory.annotate(0, Example.from_labels(frame(0), labels((1, 5))))
     memory.prompt()
     return memory
 
@@ -100,7 +101,7 @@ def test_seggpt_policy_is_its_definition(independent):
 
 def test_seggpt_policy_paints_one_object_at_a_time(independent):
     memory = Memory(independent, SegGPTPolicy(2), "instance")
-    memory.annotate(0, Example.of(frame(0), labels((1, 0), (2, 12), (5, 24))))
+    memory.annotate(0, Example.from_labels(frame(0), labels((1, 0), (2, 12), (5, 24))))
     assert [part.coloring.ids for part in memory.prompt().passes] == [(1,), (2,), (5,)]
 
 
@@ -122,7 +123,7 @@ def test_frames_that_are_not_cycle_consistent_are_not_remembered():
     picture[20:40, 20:40] = (220, 60, 60)
     moved = np.roll(picture, 12, 1)
     here, there = (np.all(p == (220, 60, 60), -1).astype(np.int32) for p in (picture, moved))
-    memory.annotate(0, Example.of(Image.fromarray(picture), Labels(here)))
+    memory.annotate(0, Example.from_labels(Image.fromarray(picture), Labels(here)))
     memory.prompt()
     good, bad = answer(Labels(there)), answer(Labels(np.roll(there, 25, 0)))
     kept = memory.observe(1, Image.fromarray(moved), good)
@@ -139,10 +140,10 @@ def test_frames_that_are_not_cycle_consistent_are_not_remembered():
 def test_prompt_equals_that_of_examples(predictor):
     """Frames encoded one by one are the prompt that all of them as examples would be."""
     memory = filled(predictor, All(2))
-    shown = [Example.of(frame(0), labels((1, 5)))]
+    shown = [Example.from_labels(frame(0), labels((1, 5)))]
     for index in (1, 2, 3):
         memory.observe(index, frame(index), answer(labels((1, index))))
-    shown += [Example.of(frame(i), labels((1, i))) for i in (2, 3)]
+    shown += [Example.from_labels(frame(i), labels((1, i))) for i in (2, 3)]
     query = frame(9)
     whole = predictor.prompt(shown, kind="instance", thin_to=None)
     ours = predictor.predict(query, memory.prompt())
@@ -153,12 +154,12 @@ def test_prompt_equals_that_of_examples(predictor):
 
 def test_without_memory_it_is_the_image_prompt(predictor):
     memory = Memory(predictor, All(0), "instance")
-    examples = [Example.of(frame(i), labels((1, i), (2, 20))) for i in (0, 1)]
+    examples = [Example.from_labels(frame(i), labels((1, i), (2, 20))) for i in (0, 1)]
     for index, example in enumerate(examples):
         memory.annotate(index, example)
     assert memory.observe(2, frame(2), answer(labels((1, 3)))).labels is None
-    ours = memory.prompt().passes[0].encoded.tensors()
-    theirs = predictor.prompt(examples, kind="instance").passes[0].encoded.tensors()
+    ours = memory.prompt().passes[0].encoded_prompt.tensors()
+    theirs = predictor.prompt(examples, kind="instance").passes[0].encoded_prompt.tensors()
     assert ours.keys() == theirs.keys()
     for name, x in ours.items():
         assert torch.equal(x, theirs[name]), name
@@ -186,7 +187,7 @@ def test_size_does_not_grow(independent):
 def test_objects_come_and_go(independent):
     memory = filled(independent, All(2))
     memory.observe(1, frame(1), answer(labels((1, 6))))
-    memory.annotate(2, Example.of(frame(2), labels((1, 7), (3, 25))))
+    memory.annotate(2, Example.from_labels(frame(2), labels((1, 7), (3, 25))))
     assert memory.prompt().ids == (1, 3)
     memory.remove(1)
     prompt = memory.prompt()
@@ -200,7 +201,7 @@ def test_objects_come_and_go(independent):
 
 def test_cycle_consistency_after_an_object_went(independent):
     memory = Memory(independent, CycleConsistencyPolicy(2, back=1e-9, absent=0), "instance")
-    memory.annotate(0, Example.of(frame(0), labels((1, 5), (2, 22))))
+    memory.annotate(0, Example.from_labels(frame(0), labels((1, 5), (2, 22))))
     memory.prompt()
     assert memory.cycle_consistency(frame(1), labels((1, 5), (2, 22)).ids).keys() <= {1, 2}
     memory.remove(2)
@@ -209,11 +210,11 @@ def test_cycle_consistency_after_an_object_went(independent):
 
 
 def test_prompt_of_other_pictures_goes_along(independent):
-    others = [Example.of(frame(20), labels((7, 5)))]
+    others = [Example.from_labels(frame(20), labels((7, 5)))]
     base = independent.prompt(others, kind="instance")
     memory = Memory(independent, All(2), "instance", base)
     assert memory.prompt().ids == (7,)
-    memory.annotate(0, Example.of(frame(0), labels((1, 5), (7, 22))))
+    memory.annotate(0, Example.from_labels(frame(0), labels((1, 5), (7, 22))))
     memory.observe(1, frame(1), answer(labels((1, 6), (7, 22))))
     prompt = memory.prompt()
     assert prompt.ids == (1, 7)
@@ -226,7 +227,7 @@ def test_prompt_of_other_pictures_goes_along(independent):
 
 
 def test_prompts_that_no_frame_can_join(independent):
-    several = [Example.of(frame(i), labels((1, 5), (2, 20))) for i in range(3)]
+    several = [Example.from_labels(frame(i), labels((1, 5), (2, 20))) for i in range(3)]
     with pytest.raises(InputError, match="nearest"):
         Memory(independent, All(2), "instance", independent.prompt(several, nearest=2))
     with pytest.raises(InputError, match="one object a painting, in white"):
@@ -243,9 +244,17 @@ def test_state_brings_it_back(independent):
         memory.observe(index, frame(index), answer(labels((1, index))))
     again = filled(independent, All(3))
     again.restore(memory.state())
-    ours, theirs = (m.prompt().passes[0].encoded.tensors() for m in (memory, again))
+    ours, theirs = (m.prompt().passes[0].encoded_prompt.tensors() for m in (memory, again))
     for name, x in ours.items():
         assert torch.equal(x, theirs[name]), name
+
+
+def test_former_names_of_policies():
+    for former, policy in (("Trusted", CycleConsistencyPolicy), ("Official", SegGPTPolicy)):
+        with pytest.warns(DeprecationWarning, match=former):
+            assert getattr(policies, former) is policy
+    with pytest.raises(AttributeError, match="Nothing"):
+        policies.Nothing
 
 
 @pytest.mark.parametrize("keep", [-1, 1.5, True])
@@ -259,25 +268,25 @@ def test_objects_too_small_for_the_model_keep_their_ids(independent):
     ids = np.zeros((300, 400), np.int32)
     ids[80:200, 50:150] = 1
     ids[7, 7] = 2
-    shown = Example.of(frame(0, (400, 300)), Labels(ids))
+    shown = Example.from_labels(frame(0, (400, 300)), Labels(ids))
     memory = Memory(independent, All(0), "instance")
     memory.annotate(0, shown)
     assert memory.prompt().ids == independent.prompt([shown]).ids == (1, 2)
 
 
 def test_the_kind_is_the_prompts(independent):
-    base = independent.prompt([Example.of(frame(20), labels((7, 5)))], kind="semantic")
+    base = independent.prompt([Example.from_labels(frame(20), labels((7, 5)))], kind="semantic")
     memory = Memory(independent, All(2), "instance", base)
-    memory.annotate(0, Example.of(frame(0), labels((1, 5))))
+    memory.annotate(0, Example.from_labels(frame(0), labels((1, 5))))
     prompt = memory.prompt()
     assert prompt.kind == "semantic"
-    assert all(part.encoded.semantic.all() for part in prompt.passes)
+    assert all(part.encoded_prompt.semantic.all() for part in prompt.passes)
 
 
 def test_colors_stay_and_differ(independent):
-    base = independent.prompt([Example.of(frame(20), labels((7, 5)))], kind="instance")
+    base = independent.prompt([Example.from_labels(frame(20), labels((7, 5)))], kind="instance")
     memory = Memory(independent, All(2), "instance", base)
-    memory.annotate(0, Example.of(frame(0), labels((1, 5), (2, 22))))
+    memory.annotate(0, Example.from_labels(frame(0), labels((1, 5), (2, 22))))
     before = memory.colors
     assert len(set(before.values())) == 3
     memory.remove(1)
@@ -290,7 +299,7 @@ def test_what_is_unknown_is_not_held_against_a_frame(independent):
     partly = np.where(known > 0, known, -1)
     for ids in (known, partly):
         memory = Memory(independent, CycleConsistencyPolicy(2, absent=0), "instance")
-        memory.annotate(0, Example.of(frame(0), Labels(ids)))
+        memory.annotate(0, Example.from_labels(frame(0), Labels(ids)))
         memory.prompt()
         memory.cycle_consistency(frame(0), known)
         truth = memory.annotated[0].labels.ids == 1
@@ -301,29 +310,31 @@ def test_what_is_unknown_is_not_held_against_a_frame(independent):
 
 def test_each_object_is_checked_on_the_nearest_frame_that_shows_it(independent):
     memory = Memory(independent, CycleConsistencyPolicy(2, absent=0), "instance")
-    memory.annotate(0, Example.of(frame(0), labels((1, 5))))
-    memory.annotate(90, Example.of(frame(90), labels((1, 9), (2, 22))))
+    memory.annotate(0, Example.from_labels(frame(0), labels((1, 5))))
+    memory.annotate(90, Example.from_labels(frame(90), labels((1, 9), (2, 22))))
     memory.prompt()
     memory._index = 5
     memory.cycle_consistency(frame(5), labels((1, 5)).ids)
     assert set(memory._self_ious) == {0}
     memory.cycle_consistency(frame(5), labels((1, 5), (2, 22)).ids)
     assert set(memory._self_ious) == {0, 90}
-    memory.annotate(40, Example.of(frame(40), labels((3, 9))))  # other paintings from here on
+    memory.annotate(
+        40, Example.from_labels(frame(40), labels((3, 9)))
+    )  # other paintings from here on
     assert not memory._self_ious
 
 
 def test_earlier_labels_may_show_what_is_new_where_they_are_blank(independent):
     memory = Memory(independent, All(2), "instance")
-    memory.annotate(0, Example.of(frame(0), labels((1, 5))))
+    memory.annotate(0, Example.from_labels(frame(0), labels((1, 5))))
     memory.prompt()
     memory.observe(1, frame(1), answer(labels((1, 6))))
-    memory.annotate(2, Example.of(frame(2), labels((1, 7), (3, 25))), new_ids=[3])
+    memory.annotate(2, Example.from_labels(frame(2), labels((1, 7), (3, 25))), new_ids=[3])
     assert not memory.recent
     first, second = memory._examples_for([1, 3])
     assert set(np.unique(first.labels.ids)) == {-1, 1}
     assert set(np.unique(second.labels.ids)) == {0, 1, 3}
     assert set(np.unique(memory._examples_for([1])[0].labels.ids)) == {0, 1}
     # Ids that are looked for already are no news.
-    memory.annotate(3, Example.of(frame(3), labels((1, 7))), new_ids=[1])
+    memory.annotate(3, Example.from_labels(frame(3), labels((1, 7))), new_ids=[1])
     assert set(np.unique(memory._examples_for([1])[0].labels.ids)) == {0, 1}

@@ -163,8 +163,8 @@ def png(content: bytes) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def held(client, scenes):
-    """The id of a prompt of the first picture; made anew, as others may have driven it out."""
+def new_prompt(client, scenes):
+    """Return the id of a prompt of the first picture; made again, others may have driven it out."""
     pictures, masks = scenes
     sent = files(examples=pictures[0], masks=masks[0])
     return lambda: make(client, sent, names='{"1": "egg"}').json()["id"]
@@ -208,14 +208,14 @@ def test_info(client, predictor):
     assert client.get("/readyz").json() == {"status": "ready"}
 
 
-def test_labels_are_those_of_the_library(client, held, scenes, expected):
+def test_labels_are_those_of_the_library(client, new_prompt, scenes, expected):
     pictures, _ = scenes
-    one = segment(client, files(images=pictures[1]), prompt=held(), answer="labels")
+    one = segment(client, files(images=pictures[1]), prompt=new_prompt(), answer="labels")
     assert one.headers["content-type"] == "image/png"
     memory = io.BytesIO()
     expected[1].label_image().save(memory, "PNG")
     assert one.content == memory.getvalue()
-    several = segment(client, files(images=pictures), prompt=held(), answer="labels")
+    several = segment(client, files(images=pictures), prompt=new_prompt(), answer="labels")
     assert several.headers["content-type"] == "application/zip"
     with zipfile.ZipFile(io.BytesIO(several.content)) as archive:
         assert archive.namelist() == [
@@ -227,16 +227,16 @@ def test_labels_are_those_of_the_library(client, held, scenes, expected):
     assert [e["labels"] for e in entries] == ["scene0.png", "scene1.png", "scene2.png"]
 
 
-def test_json_and_coco_are_those_of_the_library(client, held, scenes, expected):
+def test_json_and_coco_are_those_of_the_library(client, new_prompt, scenes, expected):
     pictures, _ = scenes
-    entries = segment(client, files(images=pictures), prompt=held()).json()["pictures"]
+    entries = segment(client, files(images=pictures), prompt=new_prompt()).json()["pictures"]
     sent = files(images=pictures)
-    coco = segment(client, sent, prompt=held(), answer="coco").json()
+    coco = segment(client, sent, prompt=new_prompt(), answer="coco").json()
     assert coco["categories"] == [{"id": 1, "name": "egg"}]
     assert coco["failed"] == []
     assert [one["file_name"] for one in coco["images"]] == [path.name for path in pictures]
     for number, (entry, result) in enumerate(zip(entries, expected, strict=True)):
-        mask, size = result.mask(1), result.picture.size
+        mask, size = result.mask(1), result.image.size
         assert entry["name"] == f"scene{number}.png"
         assert entry["size"] == list(size)
         found = entry["ids"]["1"]
@@ -305,7 +305,7 @@ def test_prompts_come_and_go(client, predictor, scenes, expected, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["truncated", "bomb", "svg", "html", "large", "empty"])
-def test_a_bad_picture_does_not_stop_the_rest(client, held, scenes, tmp_path, kind):
+def test_a_bad_picture_does_not_stop_the_rest(client, new_prompt, scenes, tmp_path, kind):
     pictures, masks = scenes
     path = hostile(tmp_path, kind)
     if kind == "svg":
@@ -319,25 +319,25 @@ def test_a_bad_picture_does_not_stop_the_rest(client, held, scenes, tmp_path, ki
     # Twice the same name, and one that would lead elsewhere.
     sent = [*files(images=[pictures[1], path]),
             ("images", ("../../../tmp/scene1.jpg", pictures[1].read_bytes()))]  # fmt: skip
-    entries = segment(client, sent, prompt=held()).json()["pictures"]
+    entries = segment(client, sent, prompt=new_prompt()).json()["pictures"]
     assert [e["name"] for e in entries] == ["scene1.png", path.name, "scene1-2.jpg"]
     assert entries[0]["ids"] == entries[2]["ids"]
     assert set(entries[1]) == {"name", "error"}
     assert entries[1]["error"].startswith(path.name)
     assert text in entries[1]["error"]
-    coco = segment(client, sent, prompt=held(), answer="coco").json()
+    coco = segment(client, sent, prompt=new_prompt(), answer="coco").json()
     assert [one["name"] for one in coco["failed"]] == [path.name]
     # Nothing is left to answer where it is the only one, the example, or the mask.
-    alone = segment(client, files(images=path), prompt=held(), answer="labels")
+    alone = segment(client, files(images=path), prompt=new_prompt(), answer="labels")
     assert text in error(alone, 422)
     for given in ({"examples": path, "masks": masks[0]}, {"examples": pictures[0], "masks": path}):
         assert text in error(make(client, files(**given)), 422)
 
 
-def test_bad_options_are_named(client, held, scenes, tmp_path):
+def test_bad_options_are_named(client, new_prompt, scenes, tmp_path):
     pictures, masks = scenes
     image, example = files(images=pictures[0]), files(examples=pictures[0], masks=masks[0])
-    known = held()
+    known = new_prompt()
     for sent, data, text in (
         (image, {"prompt": known, "tile": "nan"}, "tile: "),
         (image, {"prompt": known, "tile": "-3"}, "tile -3; accepted: 16"),
@@ -400,7 +400,7 @@ def test_prompt_files_that_lie(client, predictor, scenes, tmp_path, tiny_checkpo
     assert "names beside a prompt" in error(make(client, files(file=text), names='{"1": "x"}'), 422)
 
 
-def test_too_much(client, held, scenes, tmp_path):
+def test_too_much(client, new_prompt, scenes, tmp_path):
     pictures, _ = scenes
     before = {r: metric(client, "rejected_total", reason=r) for r in ("bytes", "files", "pixels")}
     large = tmp_path / "large.png"
@@ -414,7 +414,7 @@ def test_too_much(client, held, scenes, tmp_path):
     answer = client.post("/v1/segment", content=parts, headers=kind)
     assert "10 MB" in error(answer, 413)
     many = files(images=[pictures[0]] * 7)
-    assert "7 files; accepted: 6" in error(segment(client, many, prompt=held()), 413)
+    assert "7 files; accepted: 6" in error(segment(client, many, prompt=new_prompt()), 413)
     wide = tmp_path / "wide.png"
     Image.new("L", (900, 600), 1).save(wide)
     sent = files(examples=[wide, wide], masks=[wide, wide])
@@ -427,13 +427,13 @@ def test_too_much(client, held, scenes, tmp_path):
                      "pixels": before["pixels"] + 1}  # fmt: skip
 
 
-def test_tiles_are_bounded(client, held, scenes, tmp_path):
+def test_tiles_are_bounded(client, new_prompt, scenes, tmp_path):
     """Nobody stops a picture before all of its tiles are painted."""
     large = tmp_path / "large.png"
     Image.new("L", (1000, 1000), 1).save(large)
     before = metric(client, "rejected_total", reason="paintings")
     sent = files(images=[scenes[0][0], large])
-    said = error(segment(client, sent, prompt=held(), tile=16), 422)
+    said = error(segment(client, sent, prompt=new_prompt(), tile=16), 422)
     assert said.startswith("large.png: 1000 × 1000 pixels are 6889 tiles of 16, each painted 1 tim")
     assert "accepted: 4096 of a picture" in said
     assert metric(client, "rejected_total", reason="paintings") == before + 1
@@ -479,18 +479,18 @@ class Raw:
         return int(self.socket.recv(4000).split()[1])
 
 
-def long(client, held, scenes, count: int = 6, **data) -> Raw:
+def long(client, new_prompt, scenes, count: int = 6, **data) -> Raw:
     """A request that takes long: some pictures in tiles."""
     request = client.build_request(
         "POST", "/v1/segment", files=files(images=(scenes[0] * 2)[:count]),
-        data={"prompt": held(), "tile": 160, **data},
+        data={"prompt": new_prompt(), "tile": 160, **data},
     )  # fmt: skip
     return Raw(client, request.read(), {"Content-Type": request.headers["Content-Type"]})
 
 
-def test_busy(client, held, scenes):
+def test_busy(client, new_prompt, scenes):
     done = metric(client, "pictures_total", result="done")
-    first = long(client, held, scenes)
+    first = long(client, new_prompt, scenes)
     until(lambda: metric(client, "computing") == 1)
     second = long(client, lambda: "0" * 32, scenes)  # refused before it waits
     assert second.status() == 404
@@ -528,12 +528,14 @@ def test_metrics_count(client):
     client.get("/healthz")
     client.get("/somewhere/else")
     client.get("/v1/prompts/nobody")  # counted under its route, whatever the id
+    client.get("/v1/prompts/nobody/")  # redirected, and not counted under what the client wrote
     assert metric(client, "requests_total", **labels) == before + 1
     assert metric(client, "requests_total", method="GET", route="other", status="404") > unknown
     assert metric(client, "request_seconds_count", route="/healthz") >= before + 1
     text = client.get("/metrics").text
     assert 'route="/v1/prompts/{id}"' in text
     assert "somewhere" not in text
+    assert "nobody" not in text
     assert "process_resident_memory_bytes" in text
 
 
@@ -549,6 +551,8 @@ def test_routes_are_described(client):
         "get /v1/prompts/{id}/file",
     }  # fmt: skip
     assert all(said["summary"] for said in routes.values())
+    keys = {route for route, said in routes.items() if said.get("security")}
+    assert keys == {route for route in routes if "/v1/" in route}
     table = (ROOT / "docs/serve.md").read_text(encoding="utf-8")
     for route in routes:
         method, _, path = route.partition(" ")
@@ -657,9 +661,9 @@ def test_what_cannot_begin_says_so(client, incontext, monkeypatch):
     assert answer.err.startswith("Error: --device 'nonsense'; accepted: auto, cpu")
 
 
-def test_who_was_there_before_the_end_is_answered(client, held, scenes, processes):
+def test_who_was_there_before_the_end_is_answered(client, new_prompt, scenes, processes):
     """The last one: the server ends."""
-    first = long(client, held, scenes, 2, answer="coco")
+    first = long(client, new_prompt, scenes, 2, answer="coco")
     until(lambda: metric(client, "computing") == 1)
     processes["whole"].process.send_signal(signal.SIGTERM)
     until(lambda: client.get("/readyz").status_code == 503)

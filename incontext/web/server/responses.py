@@ -124,7 +124,7 @@ def result_entry(name: str, result: Segmentation, masks: bool) -> Entry:
         if masks:
             ids[str(index)]["rle"] = rles.get(index)
     return {
-        "name": name, "size": [result.picture.width, result.picture.height],
+        "name": name, "size": [result.image.width, result.image.height],
         "confidence": round(float(result.confidence.mean()), 4), "ids": ids,
     }  # fmt: skip
 
