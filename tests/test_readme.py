@@ -39,11 +39,11 @@ def pictures(tmp_path):
 
 def run(code: str, folder: Path) -> list[str]:
     """Lines that a snippet prints, in a process of its own."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    assert process.returncode == 0, process.stderr
+    return process.stdout.splitlines()
 
 
 def test_python_snippet_runs(pictures):
@@ -73,12 +73,12 @@ def command(pictures, incontext, monkeypatch):
     """A command as README says it, where the pictures are; what it prints."""
     monkeypatch.chdir(pictures)
 
-    def said(line: str, *more: object, code: int = 0) -> str:
+    def run_line(line: str, *more: object, code: int = 0) -> str:
         answer = incontext(*line.partition("#")[0].split(), *more)
         assert answer.code == code, answer.err
         return answer.out
 
-    return said
+    return run_line
 
 
 def test_video_command_runs(pictures, command):
@@ -106,17 +106,17 @@ def test_commands_run(pictures, command):
     for i in range(24):
         mask.save(pictures / f"my-set/labels/{i}.png")
         Image.open(pictures / "photo.jpg").save(pictures / f"my-set/images/{i}.jpg")
-    one = ["--threads", 1]
-    said = command(lines[7], "--steps", 1, "--episodes", 2, "--size", 32, *one)
-    assert "learned from 19 pictures, judged by 5 held out" in said
+    one_thread = ["--threads", 1]
+    text = command(lines[7], "--steps", 1, "--episodes", 2, "--size", 32, *one_thread)
+    assert "learned from 19 pictures, judged by 5 held out" in text
     command(lines[8], "--overwrite")
     for i in range(3, 24):  # as few as the doctor takes will do
         (pictures / f"my-set/images/{i}.jpg").unlink()
-    assert "3 examples" in command(lines[3], *one)
+    assert "3 examples" in command(lines[3], *one_thread)
     assert (pictures / "report.html").is_file()
     # The same picture twice: nothing can be gained.
     (pictures / "my-set/images/2.jpg").unlink()
-    command(lines[4], "--steps", 1, *one, code=3)
+    command(lines[4], "--steps", 1, *one_thread, code=3)
     command(lines[5], "--overwrite")
 
 
@@ -143,15 +143,15 @@ def test_architecture_names_what_is_there():
 def test_demo_segments_photographs(tmp_path):
     """`make demo`'s command, on real photographs: better than chance by far."""
     pytest.importorskip("skimage")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "demos.photographs", str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True, check=False,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    scores = [float(v) for v in re.findall(r"IoU (\d\.\d+)", done.stdout)]
+    assert process.returncode == 0, process.stderr
+    scores = [float(v) for v in re.findall(r"IoU (\d\.\d+)", process.stdout)]
     assert len(scores) == 4
     assert np.mean(scores) > 0.75
-    for line in done.stdout.splitlines():
+    for line in process.stdout.splitlines():
         if line.strip().endswith(".overlay.jpg"):
             assert Image.open(line.strip()).size > (50, 50)

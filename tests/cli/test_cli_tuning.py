@@ -41,18 +41,18 @@ def test_tune_then_segment(incontext, folder, tmp_path, tiny_checkpoint):
     assert Image.open(tmp_path / "scene.run/curve.png").size == (800, 400)
     assert (tmp_path / "scene.run/curve.csv").read_text().startswith("fold,step,loss,mIoU\n0,")
     before = out.read_bytes()
-    again = incontext("tune", folder, "--out", out, *quick)
-    assert again.out == first.out
-    assert "going on with the run" in again.err
+    second = incontext("tune", folder, "--out", out, *quick)
+    assert second.out == first.out
+    assert "going on with the run" in second.err
     assert out.read_bytes() == before
-    done = incontext("segment", "--prompt", out, "--checkpoint", tiny_checkpoint, "--out",
+    segmented = incontext("segment", "--prompt", out, "--checkpoint", tiny_checkpoint, "--out",
                      tmp_path / "res", folder / "images")  # fmt: skip
-    assert done.code == 0, done.err
-    assert "id 1 (disc" in done.out
-    said = incontext("info", out, "--thumbnail", tmp_path / "small.png")
-    assert "checkpoint  tiny0" in said.out
-    assert "by          tune" in said.out
-    assert "gain" in said.out
+    assert segmented.code == 0, segmented.err
+    assert "id 1 (disc" in segmented.out
+    info = incontext("info", out, "--thumbnail", tmp_path / "small.png")
+    assert "checkpoint  tiny0" in info.out
+    assert "by          tune" in info.out
+    assert "gain" in info.out
     assert Image.open(tmp_path / "small.png").height == 96
 
 
@@ -93,9 +93,9 @@ def test_doctor(incontext, folder, tmp_path, tiny_checkpoint):
     wrong = incontext("doctor", folder, "--out", tmp_path / "report.png")
     assert wrong.code == 2
     assert "NAME.html" in wrong.err
-    few = incontext("doctor", *pairs, "--out", page)
-    assert few.code == 2
-    assert "the doctor needs 3" in few.err
+    pair_answer = incontext("doctor", *pairs, "--out", page)
+    assert pair_answer.code == 2
+    assert "the doctor needs 3" in pair_answer.err
 
 
 def test_partly_labelled_examples(incontext, folder, tmp_path):
@@ -104,11 +104,11 @@ def test_partly_labelled_examples(incontext, folder, tmp_path):
     mask[10:14, 10:40], mask[50:54, 10:40] = 1, 2
     Image.fromarray(mask).save(tmp_path / "scribble.png")
     picture = folder / "images/0.png"
-    made = incontext("prompt", "--example", picture, tmp_path / "scribble.png", "--out",
+    prompt = incontext("prompt", "--example", picture, tmp_path / "scribble.png", "--out",
                      tmp_path / "p.safetensors", "--unlabelled", "unknown",
                      "--negative", 2)  # fmt: skip
-    assert made.code == 0, made.err
-    assert "ids 1," in made.out
+    assert prompt.code == 0, prompt.err
+    assert "ids 1," in prompt.out
     for option, value in (("--negative", 2), ("--unlabelled", "unknown")):
         answer = incontext("segment", "--prompt", tmp_path / "p.safetensors", "--out",
                            tmp_path / "res", option, value, picture)  # fmt: skip
