@@ -129,15 +129,22 @@ def test_links_lead_somewhere(page):
     assert "@" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL), "an unfilled place"
 
 
-def test_architecture_names_what_is_there():
-    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    paths = set(re.findall(r"`([\w/]+(?:\.py|/))`", text))
-    assert len(paths) > 40
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_named_files_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    paths = set(re.findall(r"(?:`|python |pytest )([\w/]+(?:\.py|/))", text))
+    assert len(paths) > 10
     for path in paths:
         homes = (ROOT / path, ROOT / "eval/datasets" / path, *(ROOT / "incontext").rglob(path))
-        assert any(home.exists() for home in homes), f"docs/architecture.md names {path}"
-    rooms = {p.name for p in (ROOT / "incontext").iterdir() if (p / "__init__.py").exists()}
-    assert {f"{room}/" for room in rooms} <= paths
+        assert any(home.exists() for home in homes), f"{page} names {path}"
+
+
+def test_every_room_has_a_row():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rooms = [p.name for p in (ROOT / "incontext").iterdir() if (p / "__init__.py").exists()]
+    assert len(rooms) > 10
+    for room in rooms:
+        assert f"\n| `{room}/` |" in text
 
 
 def test_demo_segments_photographs(tmp_path):
