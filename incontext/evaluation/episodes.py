@@ -65,7 +65,7 @@ class EpisodeRunner:
         images = [self.dataset.image(episode.query) for episode in episodes]
         examples = torch.tensor([episode.examples for episode in episodes])
         prompt = self._prompt(example_count)
-        paintings = self.predictor.paint(images, prompt, shown=examples)
+        paintings = self.predictor.paint(images, prompt, example_indices=examples)
         return np.stack([
             image_counts(self.dataset, episode.query, prompt, painting)
             for episode, painting in zip(episodes, paintings, strict=True)
@@ -86,7 +86,7 @@ class EpisodeRunner:
             self._prompts[rounded] = self._encode(THIN_TO / rounded)
         return self._prompts[rounded]
 
-    def _encode(self, share: float) -> Prompt:
+    def _encode(self, keep_ratio: float) -> Prompt:
         """Encode all images in float16, without what depends on all of them: episodes select."""
         dataset = self.dataset
         ids = [dataset.ids[column] for column in np.flatnonzero(occurrence(dataset).any(0))]
@@ -94,7 +94,7 @@ class EpisodeRunner:
         passes = []
         for coloring in assign_colorings(ids, CLASSES_PER_PASS, None):
             encoded_prompt = self.predictor.encode(
-                examples, coloring, kind=self.kind, share=share, settle=False
+                examples, coloring, kind=self.kind, keep_ratio=keep_ratio, precompute_targets=False
             )
             passes.append(Pass(coloring, encoded_prompt.to(torch.float16)))
         return Prompt(

@@ -161,10 +161,10 @@ class Predictor:
             draw_thumbnail(examples, colors) if thumbnail else None,
         )  # fmt: skip
 
-    @torch.no_grad()
     @former_parameters(
         maps="label_maps", share="keep_ratio", parts="storage", settle="precompute_targets"
     )
+    @torch.no_grad()
     def encode(
         self, examples: Sequence[Example], coloring: Coloring, **options: Any
     ) -> EncodedPrompt:
@@ -252,8 +252,8 @@ class Predictor:
                 for image in batch:
                     yield decode_tiles(image, prompt, tile, batch_size, paint)
 
-    @torch.inference_mode()
     @former_parameters(pictures="images", shown="example_indices")
+    @torch.inference_mode()
     def paint(
         self,
         images: Sequence[Image.Image],

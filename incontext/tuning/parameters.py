@@ -74,7 +74,9 @@ class TokenOffsets(PromptParameters):
         count = 0 if isinstance(predictor.model, VotingModel) else RANDOM_COLORINGS
         colorings = [coloring, *(random_coloring(rng, coloring.ids) for _ in range(count))]
         examples = [dataset.example(i) for i in range(len(dataset))]
-        self.base = partial(predictor.encode, examples, kind=kind, share=keep_ratio, settle=False)
+        self.base = partial(
+            predictor.encode, examples, kind=kind, keep_ratio=keep_ratio, precompute_targets=False
+        )
         self.bases = {c: self.base(c) for c in colorings}
         tensors = {
             name: x

@@ -288,8 +288,8 @@ class Memory:
         count = len(self._permanent) + self.policy.keep
         complete = not self.policy.keep and not self.base
         return self.predictor.encode(
-            examples, coloring, kind=self.kind, share=min(1.0, THIN_TO / max(1, count)),
-            settle=complete, start=start,
+            examples, coloring, kind=self.kind, keep_ratio=min(1.0, THIN_TO / max(1, count)),
+            precompute_targets=complete, start=start,
         )  # fmt: skip
 
     def _shrink(self, example: Example) -> Example:
