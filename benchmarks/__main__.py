@@ -1,13 +1,17 @@
-"""`python -m benchmarks [--quick]`: all of them, one after the other.
+"""Run all benchmarks, one after the other; each is also a command, `python -m benchmarks.NAME`.
 
---quick takes two minutes on tiny models and says that everything runs; its figures mean little.
+`python -m benchmarks.demo` needs the demo's extra and `python -m benchmarks.scale kill` takes long,
+so they are commands only.
 """
 
+import argparse
 import subprocess
 import sys
 
-# Name and arguments, and arguments for --quick.
-ALL: dict[str, tuple[list[str], list[str]]] = {
+from benchmarks.common import add_quick
+
+# By name: arguments, and arguments for --quick.
+BENCHMARKS: dict[str, tuple[list[str], list[str]]] = {
     "port": ([], ["--quick", "--examples", "1,4", "--rounds", "2"]),
     "memory": ([], ["--quick", "--ours", "1,8", "--theirs", "1", "--spilled", "8"]),
     "query": ([], ["--quick"]),
@@ -22,10 +26,12 @@ ALL: dict[str, tuple[list[str], list[str]]] = {
 
 
 def main() -> None:
-    """Run them."""
-    quick = "--quick" in sys.argv[1:]
-    for name, (full, small) in ALL.items():
-        arguments = small if quick else full
+    """Run the benchmarks as subprocesses."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add_quick(parser, "Take some minutes on tiny models")
+    options = parser.parse_args()
+    for name, (full, small) in BENCHMARKS.items():
+        arguments = small if options.quick else full
         print(f"\n## python -m {' '.join([f'benchmarks.{name}', *arguments])}\n", flush=True)
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=True)
 

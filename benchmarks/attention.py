@@ -1,11 +1,10 @@
-"""Ways to compute attention, side by side: what `incontext/model/attention.py` chose by.
+"""Ways to compute attention, side by side: the reasons for those in `incontext/model/attention.py`.
 
 `python -m benchmarks.attention [--quick] [--flex]`. First, relative-position attention of one ViT-L
 canvas for inference. Second, attention that needs gradients, in bfloat16 on CPU, at the shapes that
 training at 128 px has. Alternating in one process, medians of paired ratios.
 """
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 
@@ -13,7 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.common import Work, alternate, environment, heading, ratio, row
+from benchmarks.common import (
+    Work,
+    add_quick,
+    alternate,
+    environment,
+    heading,
+    option_parser,
+    ratio,
+    row,
+)
 from incontext.model.attention import attention, biased_slices, partial_attention
 
 # Name, and (batch, heads, queries, keys, channels).
@@ -21,7 +29,7 @@ TRAINING = {"copy path": (8, 4, 1024, 2048, 32), "block": (8, 6, 256, 768, 32)}
 
 
 def ways(rows: int, columns: int, heads: int, channels: int, flex: bool) -> dict[str, Work]:
-    """Functions that all compute the same but the first."""
+    """Return functions that all compute the same, except the first."""
     tokens = rows * columns
     q, k, v = torch.randn(1, tokens, 3, heads, channels).permute(2, 0, 3, 1, 4)
     tall, wide = torch.randn(1, heads, tokens, rows), torch.randn(1, heads, tokens, columns)
@@ -30,54 +38,54 @@ def ways(rows: int, columns: int, heads: int, channels: int, flex: bool) -> dict
         [torch.eye(rows).repeat_interleave(columns, 0), torch.eye(columns).repeat(rows, 1)], 1
     ).expand(1, heads, -1, -1)
 
-    def sliced(budget: int | None) -> Tensor:
-        found = torch.empty(1, tokens, heads, channels).transpose(1, 2)
-        for where, bias in biased_slices(q, tall, wide, budget):
-            found[where] = attention(q[where], k[where[:2]], v[where[:2]], bias)
-        return found
+    def by_slices(budget: int | None) -> Tensor:
+        out = torch.empty(1, tokens, heads, channels).transpose(1, 2)
+        for part, bias in biased_slices(q, tall, wide, budget):
+            out[part] = attention(q[part], k[part[:2]], v[part[:2]], bias)
+        return out
 
-    def whole() -> Tensor:
+    def with_full_bias() -> Tensor:
         bias = (tall[..., :, None] + wide[..., None, :]).flatten(3)
         return F.scaled_dot_product_attention(q, k, v, bias)
 
-    def folded() -> Tensor:
-        """The bias as more channels of q and k; v must be as wide for the kernel."""
+    def with_bias_channels() -> Tensor:
+        """Turn the bias into more channels of q and k; v must be as wide for the kernel."""
         scale = channels**0.5
-        asked = torch.cat([q, tall * scale, wide * scale], 3)
-        known = torch.cat([k, places], 3)
-        wider = F.pad(v, (0, rows + columns))
+        wide_q = torch.cat([q, tall * scale, wide * scale], 3)
+        wide_k = torch.cat([k, places], 3)
+        wide_v = F.pad(v, (0, rows + columns))
         scale = channels**-0.5
-        return F.scaled_dot_product_attention(asked, known, wider, scale=scale)[..., :channels]
+        return F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=scale)[..., :channels]
 
-    def written() -> Tensor:
-        """Head by head, the matrix of one head at a time."""
-        found = torch.empty(1, tokens, heads, channels).transpose(1, 2)
+    def head_by_head() -> Tensor:
+        """Compute the matrix of one head at a time."""
+        out = torch.empty(1, tokens, heads, channels).transpose(1, 2)
         scores = torch.empty(tokens, tokens)
         for h in range(heads):
             grid = scores.view(tokens, rows, columns)
             torch.add(tall[0, h][..., None], wide[0, h][:, None], out=grid)
             torch.addmm(scores, q[0, h], k[0, h].T, alpha=channels**-0.5, out=scores)
-            found[0, h] = scores.softmax(-1) @ v[0, h]
-        return found
+            out[0, h] = scores.softmax(-1) @ v[0, h]
+        return out
 
     works: dict[str, Callable[[], Tensor]] = {
         "no bias (another result)": lambda: partial_attention(q, k, v).out,
-        "slices, 2 heads at a time (ours)": partial(sliced, None),
-        "slices of 128 MiB": partial(sliced, 2**25),
-        "the whole bias": whole,
-        "bias folded into q and k": folded,
-        "written out, a head at a time": written,
+        "slices, 2 heads at a time (ours)": partial(by_slices, None),
+        "slices of 128 MiB": partial(by_slices, 2**25),
+        "the whole bias": with_full_bias,
+        "bias folded into q and k": with_bias_channels,
+        "written out, a head at a time": head_by_head,
     }
     if flex:
         works["FlexAttention"] = flexible(q, k, v, tall, wide)
-    expected = written()
+    reference = head_by_head()
     for name, work in list(works.items())[1:]:
-        torch.testing.assert_close(work(), expected, atol=1e-4, rtol=1e-4, msg=name)
+        torch.testing.assert_close(work(), reference, atol=1e-4, rtol=1e-4, msg=name)
     return dict(works)
 
 
 def flexible(q: Tensor, k: Tensor, v: Tensor, tall: Tensor, wide: Tensor) -> Callable[[], Tensor]:
-    """FlexAttention, compiled on first use, adding the bias as it goes."""
+    """Return FlexAttention, compiled on first use, which adds the bias as it goes."""
     from torch.nn.attention.flex_attention import flex_attention
 
     compiled = torch.compile(flex_attention)
@@ -95,7 +103,7 @@ def _both_ways(attend: Callable[..., Tensor], inputs: list[Tensor]) -> None:
 
 
 def training(rounds: int) -> None:
-    """Forward and backward in bfloat16, one thread."""
+    """Print a table of forward and backward passes in bfloat16, one thread."""
     torch.set_num_threads(1)
     print(f"\n{environment()}, bfloat16, forward and backward\n")
     heading("shape", "written out", "fused", "fused ÷ written out")
@@ -114,11 +122,11 @@ def training(rounds: int) -> None:
 
 def main() -> None:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--flex", action="store_true", help="FlexAttention too: needs a compiler")
-    parser.add_argument("--quick", action="store_true", help="a small canvas")
+    parser = option_parser(__doc__, rounds=9)
+    parser.add_argument(
+        "--flex", action="store_true", help="Measure FlexAttention too, which needs a C++ compiler."
+    )
+    add_quick(parser, "Measure a small canvas")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rounds = 2 if options.quick else options.rounds
@@ -127,9 +135,9 @@ def main() -> None:
     with torch.inference_mode():
         times = alternate(ways(*shape, options.flex), rounds, 2)
     heading("way", "a canvas", "÷ ours")
-    ours = times["slices, 2 heads at a time (ours)"]
-    for name, taken in times.items():
-        row(name, taken, ratio(taken, ours))
+    base = times["slices, 2 heads at a time (ours)"]
+    for name, timings in times.items():
+        row(name, timings, ratio(timings, base))
     if not options.quick:
         training(options.rounds)
 

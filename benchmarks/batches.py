@@ -1,31 +1,44 @@
-"""Queries a second against the batch size.
+"""Queries a second by batch size.
 
 `python -m benchmarks.batches [--quick] [--device cuda --dtype bfloat16 --size vit-large]`. A
 checkpoint (--checkpoint) with one and with 16 examples, or random weights of some size; tensors in,
 tensors out.
 """
 
-import argparse
 from functools import partial
 
 import torch
 
-from benchmarks.common import CHECKPOINT, alternate, environment, heading, numbers, row
+from benchmarks.common import (
+    add_checkpoint,
+    add_quick,
+    alternate,
+    environment,
+    heading,
+    numbers,
+    option_parser,
+    row,
+)
 from incontext.checkpoints.checkpoint import load
 from incontext.model import SIZES, assemble
 
 
 def main() -> None:
     """Print a row for each batch size."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", default=CHECKPOINT)
-    parser.add_argument("--batches", default="1,2,4,8,16,32")
-    parser.add_argument("--size", default="", choices=["", *sorted(SIZES)])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="fewer batch sizes and rounds")
+    parser = option_parser(__doc__, rounds=7)
+    add_checkpoint(parser)
+    parser.add_argument(
+        "--batches", default="1,2,4,8,16,32", help="Batch sizes, with commas. Default: %(default)s."
+    )
+    parser.add_argument(
+        "--size", default="", choices=["", *sorted(SIZES)],
+        help="Measure random weights of this size instead of a checkpoint.",
+    )  # fmt: skip
+    parser.add_argument("--device", default="cpu", help="Device to measure. Default: %(default)s.")
+    parser.add_argument(
+        "--dtype", default="float32", help="Precision of the model. Default: %(default)s."
+    )
+    add_quick(parser, "Measure fewer batch sizes and rounds")
     options = parser.parse_args()
     if options.quick:
         options.batches, options.rounds = "1,8", 2

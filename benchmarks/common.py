@@ -1,5 +1,6 @@
-"""What all benchmarks share: alternating timings, environment, tables, processes of their own."""
+"""What all benchmarks share: options, alternating timings, environment, tables, subprocesses."""
 
+import argparse
 import json
 import platform
 import resource
@@ -14,11 +15,61 @@ from typing import Any
 import torch
 
 Work = Callable[[], object]
-CHECKPOINT = "incontext-small"  # whose figures README.md has, unless it says otherwise
+CHECKPOINT = "incontext-small"  # that of the figures in README.md, unless it says otherwise
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Keeps the paragraphs of a description apart."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip().split("\n\n")
+        return "\n\n".join(super(_Formatter, self)._fill_text(p, width, indent) for p in paragraphs)
+
+
+def option_parser(
+    description: str | None, rounds: int | None = None, threads: int | None = 2
+) -> argparse.ArgumentParser:
+    """Return a parser with the options that most benchmarks share.
+
+    Args:
+        rounds: default of --rounds; None: the benchmark has no such option.
+        threads: default of --threads, likewise.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=_Formatter)
+    if threads is not None:
+        parser.add_argument(
+            "--threads",
+            type=int,
+            default=threads,
+            help="CPU threads of PyTorch. Default: %(default)s.",
+        )
+    if rounds is not None:
+        parser.add_argument(
+            "--rounds",
+            type=int,
+            default=rounds,
+            help="Timed runs of each way. Default: %(default)s.",
+        )
+    return parser
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """Add --checkpoint."""
+    parser.add_argument(
+        "--checkpoint", default=CHECKPOINT,
+        help="Checkpoint: a bundled name, a folder, or a hub name. Default: %(default)s.",
+    )  # fmt: skip
+
+
+def add_quick(parser: argparse.ArgumentParser, effect: str) -> None:
+    """Add --quick; `effect` says what it measures instead, in the imperative."""
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{effect}, only to show that everything runs."
+    )
 
 
 def environment(device: str = "cpu") -> str:
-    """One line: what the figures below it were measured with."""
+    """Describe in one line what the figures below it are measured with."""
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine()
     level = torch.backends.cpu.get_cpu_capability()
     return (
@@ -35,7 +86,7 @@ class Timings:
 
     @property
     def median(self) -> float:
-        """Of all runs."""
+        """Median of all runs."""
         return statistics.median(self.seconds)
 
     def __str__(self) -> str:
@@ -48,7 +99,7 @@ class Timings:
 def alternate(
     works: Mapping[str, Work], rounds: int, warm_up: int = 1, device: str = "cpu"
 ) -> dict[str, Timings]:
-    """Run all works in turn, round after round: what disturbs the machine meets them all."""
+    """Run all works in turn, round after round, so that a busy machine slows them all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for number in range(warm_up + rounds):
         for name, work in works.items():
@@ -62,21 +113,21 @@ def alternate(
 
 
 def ratio(slow: Timings, fast: Timings) -> str:
-    """Median and range of the paired ratios slow ÷ fast."""
+    """Format median and range of the paired ratios slow ÷ fast."""
     ratios = [a / b for a, b in zip(slow.seconds, fast.seconds, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
 
 
 def peak() -> float:
-    """Peak resident memory of this process so far, MiB."""
+    """Return the peak resident memory of this process so far, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def in_own_process(module: str, *arguments: object) -> Any:
-    """What `python -m module arguments` prints last, which is JSON."""
+    """Run `python -m module arguments` and parse the last line that it prints, which is JSON."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def heading(*cells: str) -> None:
@@ -91,5 +142,5 @@ def row(*cells: object) -> None:
 
 
 def numbers(text: str) -> Sequence[int]:
-    """ "1,4,8" → [1, 4, 8]."""
+    """Parse whole numbers with commas: "1,4,8" → [1, 4, 8]."""
     return [int(part) for part in text.split(",")]

@@ -1,4 +1,4 @@
-"""The ONNX graphs in onnxruntime beside PyTorch: encoding a prompt, and queries with it.
+"""ONNX graphs in onnxruntime against PyTorch: encoding a prompt, and queries with it.
 
 `python -m benchmarks.onnx [--quick] [--checkpoint NAME] [--graphs FOLDER]`. All tokens of the
 examples are kept; tensors in, tensors out. The graphs are exported first, unless FOLDER has them.
@@ -11,30 +11,46 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import CHECKPOINT, Work, alternate, environment, heading, numbers, ratio, row
+from benchmarks.common import (
+    Work,
+    add_checkpoint,
+    add_quick,
+    alternate,
+    environment,
+    heading,
+    numbers,
+    option_parser,
+    ratio,
+    row,
+)
 from incontext.checkpoints.checkpoint import load
-from incontext.checkpoints.onnx_export import ABOUT, Sessions, write
+from incontext.checkpoints.onnx_export import METADATA, Sessions, write
 from incontext.checkpoints.onnx_graphs import prompt_tensors
 from incontext.model import Model, SegGPT
 
 
 def main() -> None:
     """Print a row for each number of threads, examples and queries."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", default=CHECKPOINT)
-    parser.add_argument("--examples", default="1,4")
-    parser.add_argument("--batches", default="1,8")
-    parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--rounds", type=int, default=3, help="one less for larger batches")
-    parser.add_argument("--graphs", type=Path, help="where graphs are, or are to be written")
-    parser.add_argument("--quick", action="store_true", help="one example, one query, two rounds")
+    parser = option_parser(__doc__, rounds=3, threads=None)
+    add_checkpoint(parser)
+    for name, default, text in (
+        ("--examples", "1,4", "Numbers of examples"), ("--batches", "1,8", "Numbers of queries"),
+        ("--threads", "1,2", "Numbers of CPU threads"),
+    ):  # fmt: skip
+        parser.add_argument(
+            name, default=default, help=f"{text}, with commas. Default: %(default)s."
+        )
+    parser.add_argument(
+        "--graphs", type=Path, help="Folder of the graphs, which are written there if it is empty."
+    )
+    add_quick(parser, "Measure one example and one query in two rounds")
     options = parser.parse_args()
     if options.quick:
         options.examples, options.batches, options.threads, options.rounds = "1", "1", "2", 2
     model = load(options.checkpoint)
     with tempfile.TemporaryDirectory() as draft:
         folder = options.graphs or Path(draft)
-        if not (folder / ABOUT).is_file():
+        if not (folder / METADATA).is_file():
             print(f"paintings differ by {max(write(model, folder).differences.values()):.1e}\n")
         for threads in numbers(options.threads):
             torch.set_num_threads(threads)
@@ -47,31 +63,33 @@ def main() -> None:
 
 
 def _rows(model: Model, sessions: Sessions, count: int, options: argparse.Namespace) -> None:
-    """What a prompt of so many examples costs, and what queries with it do; one id."""
+    """Print the cost of a prompt of `count` examples and one id, and of queries with it."""
     side = model.config.image_size
     torch.manual_seed(0)
     images, targets = torch.randn(2, count, 3, side, side)
-    shown = {"images": images, "targets": targets, "kind": torch.tensor([True])}
+    examples = {"images": images, "targets": targets, "kind": torch.tensor([True])}
     palette = torch.randn(1, 3)
-    taken = shown if isinstance(model, SegGPT) else {**shown, "palette": palette}
-    encode = partial(model.encode, images[None], targets[None], shown["kind"], colors=palette[None])
-    _row(count, "the prompt", options.rounds, encode, partial(sessions.run, "prompt", **taken))
-    encoded = encode()
-    prompt = prompt_tensors(encoded)
+    inputs = examples if isinstance(model, SegGPT) else {**examples, "palette": palette}
+    encode = partial(
+        model.encode, images[None], targets[None], examples["kind"], colors=palette[None]
+    )
+    _row(count, "the prompt", options.rounds, encode, partial(sessions.run, "prompt", **inputs))
+    encoded_prompt = encode()
+    prompt = prompt_tensors(encoded_prompt)
     for batch in numbers(options.batches):
         query = torch.randn(batch, 3, side, side)
         _row(
             count, "a query" if batch == 1 else f"{batch} queries",
             options.rounds if batch == 1 else max(1, options.rounds - 1),
-            partial(model.paint, query, encoded),
+            partial(model.paint, query, encoded_prompt),
             partial(sessions.run, "query", query=query, **prompt),
         )  # fmt: skip
 
 
-def _row(count: int, what: str, rounds: int, ours: Work, theirs: Work) -> None:
-    times = alternate({"torch": ours, "onnx": theirs}, rounds)
-    between = ratio(times["torch"], times["onnx"])
-    row(torch.get_num_threads(), count, what, times["torch"], times["onnx"], between)
+def _row(count: int, title: str, rounds: int, torch_work: Work, onnx_work: Work) -> None:
+    times = alternate({"torch": torch_work, "onnx": onnx_work}, rounds)
+    speedup = ratio(times["torch"], times["onnx"])
+    row(torch.get_num_threads(), count, title, times["torch"], times["onnx"], speedup)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,36 @@
-"""What a query costs against the number of examples, and how large prompts are.
+"""Cost of a query by number of examples, and the size of prompts.
 
-`python -m benchmarks.query [--quick] [--checkpoint NAME]`. Pictures of 640×480 in memory, float32:
-whole calls, scaling, painting and reading included. Beside a model of tokens the same shape with
-joint attention and random weights (paintings mean nothing, time does), whose examples go along with
-every query.
+`python -m benchmarks.query [--quick] [--checkpoint NAME]`. Images of 640×480 in memory, float32:
+whole calls, scaling, painting and decoding included. A model of tokens is compared with one of the
+same shape with joint attention, whose examples go along with every query; its weights are random,
+so its paintings mean nothing, but its times do.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from benchmarks.common import CHECKPOINT, Work, alternate, environment, heading, numbers, ratio, row
+from benchmarks.common import (
+    Work,
+    add_checkpoint,
+    add_quick,
+    alternate,
+    environment,
+    heading,
+    numbers,
+    option_parser,
+    ratio,
+    row,
+)
 from incontext import Example, Predictor, Prompt
 from incontext.checkpoints.checkpoint import load
 from incontext.model import SegGPT
 
 
-def picture(seed: int) -> Example:
-    """A noisy picture with a rectangle on it."""
+def draw_example(seed: int) -> Example:
+    """Draw a noisy image with a rectangle as its mask."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 255, (480, 640, 3), np.uint8)
     mask = np.zeros((480, 640), bool)
@@ -29,7 +39,7 @@ def picture(seed: int) -> Example:
 
 
 def predictors(checkpoint: str) -> tuple[Predictor, Predictor | None]:
-    """The checkpoint, and its shape with joint attention where it has tokens."""
+    """Load the checkpoint; if it is a model of tokens, add its shape with joint attention."""
     model = load(checkpoint)
     if not isinstance(model, SegGPT):
         return Predictor(model), None
@@ -40,14 +50,17 @@ def predictors(checkpoint: str) -> tuple[Predictor, Predictor | None]:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", default=CHECKPOINT)
-    parser.add_argument("--examples", default="1,2,4,8,16,32,64,128")
-    parser.add_argument("--joint", default="1,4,16,64,128", help="numbers of examples, joint")
-    parser.add_argument("--pools", default="32,128,512", help="examples to choose 16 from")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="fewer examples and rounds")
+    parser = option_parser(__doc__, rounds=9)
+    add_checkpoint(parser)
+    for name, default, text in (
+        ("--examples", "1,2,4,8,16,32,64,128", "Numbers of examples"),
+        ("--joint", "1,4,16,64,128", "Numbers of examples for joint attention"),
+        ("--pools", "32,128,512", "Numbers of examples of which each query gets the nearest 16"),
+    ):
+        parser.add_argument(
+            name, default=default, help=f"{text}, with commas. Default: %(default)s."
+        )
+    add_quick(parser, "Measure fewer examples and rounds")
     options = parser.parse_args()
     if options.quick:
         options.examples, options.joint, options.pools, options.rounds = "1,4,16", "1,16", "32", 3
@@ -55,7 +68,7 @@ def main() -> None:
     small, joint = predictors(options.checkpoint)
     print(f"{environment()}, {options.checkpoint}, {small.size}×{small.size}\n")
     counts = numbers(options.examples)
-    examples = [picture(seed) for seed in range(max(*counts, *numbers(options.pools)))]
+    examples = [draw_example(seed) for seed in range(max(*counts, *numbers(options.pools)))]
     with torch.inference_mode():
         _growing(small, examples, counts, options.rounds)
         if joint:
@@ -64,8 +77,8 @@ def main() -> None:
 
 
 def _query(predictor: Predictor, prompt: Prompt) -> Work:
-    asked = picture(10_000).image
-    return lambda: predictor.predict(asked, prompt)
+    image = draw_example(10_000).image
+    return lambda: predictor.predict(image, prompt)
 
 
 def _growing(small: Predictor, examples: list[Example], counts: Sequence[int], rounds: int) -> None:
@@ -76,9 +89,10 @@ def _growing(small: Predictor, examples: list[Example], counts: Sequence[int], r
     times = alternate(works, rounds, 2)
     heading("examples", "a query", "÷ one example", "prompt, MB", "prompt in float16, MB")
     sizes = [*prompts.values(), *full.values()]
-    for (name, taken), prompt in zip(times.items(), sizes, strict=True):
-        mega = prompt.nbytes / 1e6
-        row(name, taken, ratio(taken, times[str(counts[0])]), f"{mega:.1f}", f"{mega / 2:.1f}")
+    for (name, timings), prompt in zip(times.items(), sizes, strict=True):
+        megabytes = prompt.nbytes / 1e6
+        row(name, timings, ratio(timings, times[str(counts[0])]), f"{megabytes:.1f}",
+            f"{megabytes / 2:.1f}")  # fmt: skip
 
 
 def _modes(
@@ -105,10 +119,10 @@ def _nearest(small: Predictor, examples: list[Example], pools: Sequence[int], ro
     print()
     heading("the nearest 16 of", "a query", "÷ the smallest pool", "prompt in float16, MB")
     for n, prompt in prompts.items():
-        taken = times[str(n)]
-        row(n, taken, ratio(taken, times[str(pools[0])]), f"{prompt.nbytes / 1e6:.1f}")
-    alone = times["16 of 16"]
-    row("(16 without choosing)", alone, ratio(alone, times[str(pools[0])]), "")
+        timings = times[str(n)]
+        row(n, timings, ratio(timings, times[str(pools[0])]), f"{prompt.nbytes / 1e6:.1f}")
+    timings = times["16 of 16"]
+    row("(16 without choosing)", timings, ratio(timings, times[str(pools[0])]), "")
 
 
 if __name__ == "__main__":

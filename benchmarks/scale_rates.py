@@ -1,4 +1,4 @@
-"""Rates: pictures a second of each step on this machine, and what millions of them come to."""
+"""Rates: images a second of each step on this machine, and the cost of millions of images."""
 
 import json
 import resource
@@ -26,46 +26,48 @@ NAME = "incontext-small"
 
 
 def main(quick: bool) -> None:
-    """Print two tables: what was measured, and arithmetic with it."""
+    """Print a table of measurements, and one of costs that follow from them."""
     files, entries, pictures = (2000, 5000, 16) if quick else (50_000, 100_000, 96)
     print(f"{environment()}, {NAME}, pictures of {SIZE[0]}×{SIZE[1]} as JPEG\n")
     heading("step", "measured")
     with tempfile.TemporaryDirectory(prefix="incontext-rates-") as space:
         root = Path(space)
-        listing, held = _listing(root / "many", files)
+        listing, listing_bytes = _listing(root / "many", files)
         row("listing, pictures a second", f"{listing:,.0f}")
-        row("… memory, bytes a picture", f"{held:.0f}")
+        row("… memory, bytes a picture", f"{listing_bytes:.0f}")
         rates = _steps(root, pictures)
-        kept = in_own_process("benchmarks.scale", "memory", "--pictures", entries)
+        manifest = in_own_process("benchmarks.scale", "memory", "--pictures", entries)
         for name in ("journal lines written", "entries folded", "entries read"):
-            row(f"{name} a second", f"{kept[name]:,.0f}")
-        row("results.json, bytes a picture", f"{kept['bytes']:.0f}")
-        row("its memory, bytes a picture", f"{kept['memory']:.0f}")
-        row("… while it is read", f"{kept['peak']:.0f}")
+            row(f"{name} a second", f"{manifest[name]:,.0f}")
+        row("results.json, bytes a picture", f"{manifest['bytes']:.0f}")
+        row("its memory, bytes a picture", f"{manifest['memory']:.0f}")
+        row("… while it is read", f"{manifest['peak']:.0f}")
     print("\nArithmetic with these rates, nothing of it measured:\n")
-    _costs(rates | kept | {"listing": listing, "memory": held + kept["peak"]})
+    memory_bytes = listing_bytes + manifest["peak"]
+    _print_costs(rates | manifest | {"listing": listing, "memory": memory_bytes})
 
 
 def _rate(count: int, work: Callable[[], object]) -> float:
+    """Return items a second."""
     start = time.perf_counter()
     work()
     return count / (time.perf_counter() - start)
 
 
 def _listing(folder: Path, count: int) -> tuple[float, float]:
-    """Files in folders of a thousand; they are not opened."""
+    """List empty files in folders of a thousand; return files a second and bytes a file."""
     for number in range(count):
         path = folder / f"{number // 1000:04d}" / f"{number:08d}.jpg"
         if number % 1000 == 0:
             path.parent.mkdir(parents=True)
         path.touch()
-    before, found = _resident(), list[InputImage]()
-    rate = _rate(count, lambda: found.extend(find_images([folder], folder.parent / "out")))
+    before, inputs = _resident(), list[InputImage]()
+    rate = _rate(count, lambda: inputs.extend(find_images([folder], folder.parent / "out")))
     return rate, (_resident() - before) / count
 
 
 def _steps(root: Path, count: int) -> dict[str, float]:
-    """Everything that a worker does, and whole runs with each engine."""
+    """Measure each step of a worker, and whole runs with each engine."""
     paths = write_blobs(root / "in", count, SIZE, ".jpg")
     reading = _rate(count, lambda: [read_image(path) for path in paths])
     row("reading and decoding, pictures a second (1 core)", f"{reading:,.0f}")
@@ -77,27 +79,27 @@ def _steps(root: Path, count: int) -> dict[str, float]:
         torch.set_num_threads(threads)
         predictor.predict(images[:8], prompt)
         model[threads] = _rate(len(images), lambda: predictor.predict(images, prompt))
-        many = "thread" if threads == 1 else "threads"
-        row(f"model, pictures a second ({threads} {many})", f"{model[threads]:.1f}")
+        unit = "thread" if threads == 1 else "threads"
+        row(f"model, pictures a second ({threads} {unit})", f"{model[threads]:.1f}")
     torch.set_num_threads(1)
     results = predictor.predict(images[:16], prompt)
     folder = root / "written"
-    several = [(f"{number:05d}", result) for number, result in enumerate(results)]
-    writing = _rate(16, lambda: [result.save(folder, name) for name, result in several])
+    outputs = [(f"{number:05d}", result) for number, result in enumerate(results)]
+    writing = _rate(16, lambda: [result.save(folder, name) for name, result in outputs])
     row("writing results, pictures a second (1 core)", f"{writing:.0f}")
     size = sum(path.stat().st_size for path in folder.iterdir()) / 16
     source = sum(path.stat().st_size for path in paths) / count
     row("a picture, bytes", f"{source:,.0f}")
     row("its results, bytes (3 files)", f"{size:,.0f}")
-    found = find_images([root / "in"], root / "out")
-    engine = _engines(root, predictor, prompt, found)
-    return {"model": model[1], "core": engine["local"], "in": source, "out": size}
+    inputs = find_images([root / "in"], root / "out")
+    engine_rates = _engines(root, predictor, prompt, inputs)
+    return {"model": model[1], "core": engine_rates["local"], "in": source, "out": size}
 
 
 def _engines(
-    root: Path, predictor: Predictor, prompt: Prompt, found: list[InputImage]
+    root: Path, predictor: Predictor, prompt: Prompt, inputs: list[InputImage]
 ) -> dict[str, float]:
-    """Whole runs; a rate from the first answer on, since starting is paid once."""
+    """Measure whole runs, from the first result on, since an engine starts only once."""
     rates = {}
     times: list[float] = []
     for engine, workers in (("local", None), ("processes", 2), ("ray", 2)):
@@ -105,7 +107,7 @@ def _engines(
         manifest = Manifest.open(root / f"out-{engine}", {}, prompt, False)
         start = time.perf_counter()
         segment_with(
-            engine, workers, predictor, prompt, found, manifest, checkpoint=NAME, device="cpu",
+            engine, workers, predictor, prompt, inputs, manifest, checkpoint=NAME, device="cpu",
             dtype="float32", on_result=lambda *_: times.append(time.perf_counter()), batch_size=8,
             tile=None, chunk=None,
         )  # fmt: skip
@@ -118,15 +120,15 @@ def _engines(
 
 
 def memory(entries: int) -> None:
-    """Print as JSON what the manifest costs with so many entries."""
+    """Print as JSON the cost of a manifest with that many entries."""
     predictor = Predictor.from_pretrained(NAME, device="cpu")
     prompt = predictor.prompt(Example(*blobs(0, SIZE)))
     with tempfile.TemporaryDirectory(prefix="incontext-entries-") as space:
-        said = _kept(Manifest.open(Path(space), {}, prompt, False), prompt, entries)
-    print(json.dumps(said))
+        figures = _manifest_costs(Manifest.open(Path(space), {}, prompt, False), prompt, entries)
+    print(json.dumps(figures))
 
 
-def _kept(manifest: Manifest, prompt: Prompt, entries: int) -> dict[str, float]:
+def _manifest_costs(manifest: Manifest, prompt: Prompt, entries: int) -> dict[str, float]:
     entry: dict[str, Any] = {
         "source": {"path": "/data/pictures/0000/00000000.jpg", "bytes": 123456,
                    "modified_ns": 1700000000000000000},
@@ -134,54 +136,53 @@ def _kept(manifest: Manifest, prompt: Prompt, entries: int) -> dict[str, float]:
         "files": {"confidence": "0000/00000000.confidence.png", "labels": "0000/00000000.png",
                   "overlay": "0000/00000000.overlay.jpg"},
     }  # fmt: skip
-    targets = [InputImage(Path("x"), f"0000/{number:08d}") for number in range(entries)]
+    inputs = [InputImage(Path("x"), f"0000/{number:08d}") for number in range(entries)]
     with manifest.open_journal() as journal:
-        lines = _rate(entries, lambda: _write(journal, targets, entry))
-    targets.clear()
+        lines = _rate(entries, lambda: _write(journal, inputs, entry))
+    inputs.clear()
     before = _resident()
-    opened: list[Manifest] = []
-    folded = _rate(entries, lambda: opened.append(_fold(manifest, prompt)))
+    manifests: list[Manifest] = []
+    folding = _rate(entries, lambda: manifests.append(_fold(manifest, prompt)))
     after = _resident()
     size = manifest.path.stat().st_size
-    opened.clear()
+    manifests.clear()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     start = _resident()
     reading = _rate(entries, lambda: read(manifest.path))
     peak = _peak() - start
     return {
-        "journal lines written": lines, "entries folded": folded, "entries read": reading,
+        "journal lines written": lines, "entries folded": folding, "entries read": reading,
         "bytes": size / entries, "memory": (after - before) / entries, "peak": peak / entries,
     }  # fmt: skip
 
 
-def _write(journal: Journal, targets: list[InputImage], entry: dict[str, Any]) -> None:
-    for target in targets:
-        journal.finish(target, entry)
+def _write(journal: Journal, inputs: list[InputImage], entry: dict[str, Any]) -> None:
+    for item in inputs:
+        journal.finish(item, entry)
 
 
 def _fold(manifest: Manifest, prompt: Prompt) -> Manifest:
-    """As the run after a kill does."""
-    again = Manifest.open(manifest.folder, {}, prompt, False)
-    again.save()
-    return again
+    """Open the manifest and save it with the journal's entries, as the run after a kill does."""
+    reopened_manifest = Manifest.open(manifest.folder, {}, prompt, False)
+    reopened_manifest.save()
+    return reopened_manifest
 
 
 def _resident() -> int:
-    """Memory of this process, bytes."""
+    """Return the resident memory of this process, bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
 
 def _peak() -> int:
-    """The most that it was, bytes; `ru_maxrss` would count the process that started this one."""
+    """Return the peak, bytes; `ru_maxrss` would count the process that started this one."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def _costs(rate: dict[str, float]) -> None:
-    """Rows of name, per picture, unit and digits."""
+def _print_costs(rate: dict[str, float]) -> None:
     hour, day = 1 / 3600, 1 / 86_400
-    rows: list[tuple[str, float, int]] = [
+    rows: list[tuple[str, float, int]] = [  # name, cost of an image, digits
         ("core-hours (whole run)", hour / rate["core"], 0),
         ("… of these the model", hour / rate["model"], 0),
         ("days on 64 cores", day / rate["core"] / 64, 2),
@@ -194,7 +195,7 @@ def _costs(rate: dict[str, float]) -> None:
         ("memory of one process without --shard, GB", rate["memory"] / 1e9, 1),
     ]
     heading("pictures", *SCALES)
-    for name, each, digits in rows:
-        row(name, *(f"{count * each:,.{digits}f}" for count in SCALES.values()))
+    for name, cost, digits in rows:
+        row(name, *(f"{count * cost:,.{digits}f}" for count in SCALES.values()))
     print(f"\n10 000 cores read {1e4 * rate['core'] * rate['in'] / 1e9:.1f} GB a second and make "
           f"{3e4 * rate['core']:,.0f} files a second.")  # fmt: skip

@@ -1,9 +1,8 @@
-"""How long until something happens: imports, the command line's help, a first answer.
+"""Start-up time: of imports, of the command line's help, of a first result.
 
 `python -m benchmarks.startup [--quick]`. Each run is a process of its own, alternating.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -12,14 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import Work, alternate, environment, heading, row
+from benchmarks.common import Work, add_quick, alternate, environment, heading, option_parser, row
 
 
 def main() -> None:
     """Print a row for each kind of start."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser = option_parser(__doc__, rounds=9, threads=None)
+    add_quick(parser, "Measure two rounds")
     options = parser.parse_args()
     rounds = 2 if options.quick else options.rounds
     with tempfile.TemporaryDirectory() as name:
@@ -46,9 +44,9 @@ def main() -> None:
     print(f"{environment()}\n")
     heading("start", "seconds", "beyond import torch")
     base = times["import torch"].median
-    for what, taken in times.items():
-        beyond = f"{taken.median - base:.2f} s" if what.startswith("import torch") else ""
-        row(f"`{what}`", taken, beyond)
+    for name, timings in times.items():
+        difference = f"{timings.median - base:.2f} s" if name.startswith("import torch") else ""
+        row(f"`{name}`", timings, difference)
 
 
 def _run(command: list[str], folder: Path) -> Work:

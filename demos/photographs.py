@@ -1,4 +1,4 @@
-"""The main job on real photographs: segment by example, offline, with the bundled checkpoint.
+"""Segmentation by example on real photographs, offline, with the bundled checkpoint.
 
 `python -m demos.photographs OUT`. The photographs ship with scikit-image; the example masks are
 drawn here. Where the same drawing also gives the truth for the query, the IoU is printed.
@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Scene:
-    """An example with its mask, a query, and where it can be drawn the truth for the query."""
+    """An example with its mask and a query, with the truth for the query where it can be drawn."""
 
     name: str
     example: Array
@@ -33,59 +33,59 @@ class Scene:
     tile: int | None = None
 
 
-def _halves(name: str, picture: Array, mask: Array, cut: int, axis: int) -> Scene:
-    """One part of a photograph as the example, the other as the query."""
-    first, second = np.split(picture, [cut], axis)
-    shown, truth = np.split(mask, [cut], axis)
-    return Scene(name, first, shown, second, truth)
+def _halves(name: str, image: Array, mask: Array, border: int, axis: int) -> Scene:
+    """Cut a photograph in two: one part is the example, the other the query."""
+    example, query = np.split(image, [border], axis)
+    example_mask, truth = np.split(mask, [border], axis)
+    return Scene(name, example, example_mask, query, truth)
 
 
-def _drawn(size: tuple[int, int], draw: Callable[[Any], None]) -> Array:
-    """A mask drawn with Pillow on (height, width)."""
+def _draw_mask(size: tuple[int, int], draw: Callable[[Any], None]) -> Array:
+    """Draw a mask with Pillow, size (height, width)."""
     canvas = Image.new("1", size[::-1])
     draw(ImageDraw.Draw(canvas))
     return np.asarray(canvas)
 
 
 def coins() -> Scene:
-    """Coins: the upper two rows show what a coin is, the lower two are asked for."""
-    picture = data.coins()
-    sure = np.where(picture > 150, 2, np.where(picture < 40, 1, 0))
-    grown = segmentation.watershed(filters.sobel(picture), sure) == 2
-    grown[:, :8], grown[:, -6:], grown[:8] = False, False, False  # the bright frame
-    whole = morphology.opening(binary_fill_holes(grown), morphology.disk(6))
-    return _halves("coins", picture, whole, 148, 0)
+    """Show the coins of the upper two rows, ask for those of the lower two."""
+    image = data.coins()
+    seeds = np.where(image > 150, 2, np.where(image < 40, 1, 0))
+    mask = segmentation.watershed(filters.sobel(image), seeds) == 2
+    mask[:, :8], mask[:, -6:], mask[:8] = False, False, False  # the bright frame
+    mask = morphology.opening(binary_fill_holes(mask), morphology.disk(6))
+    return _halves("coins", image, mask, 148, 0)
 
 
 def eyes() -> Scene:
-    """A cat: one eye is shown, the other is asked for."""
-    picture = data.chelsea()
+    """Show one eye of a cat, ask for the other."""
+    image = data.chelsea()
 
     def draw(pen: Any) -> None:
         pen.ellipse((134, 84, 210, 150), fill=1)
         pen.ellipse((296, 108, 341, 166), fill=1)
 
-    return _halves("eyes", picture, _drawn(picture.shape[:2], draw), 255, 1)
+    return _halves("eyes", image, _draw_mask(image.shape[:2], draw), 255, 1)
 
 
 def galaxies() -> Scene:
-    """Hubble's deep field: bright galaxies in one corner, then, tile by tile, in the other half."""
-    picture = data.hubble_deep_field()[:872, :872]
-    bright = filters.gaussian(color.rgb2gray(picture), 3) > 0.2
-    corner = picture[:218, :218], bright[:218, :218]
-    return Scene("galaxies", *corner, picture[:, 436:], bright[:, 436:], tile=218)
+    """Show the bright galaxies in a corner of Hubble's deep field, ask for those of one half."""
+    image = data.hubble_deep_field()[:872, :872]
+    mask = filters.gaussian(color.rgb2gray(image), 3) > 0.2
+    corner = image[:218, :218], mask[:218, :218]
+    return Scene("galaxies", *corner, image[:, 436:], mask[:, 436:], tile=218)
 
 
 def glands() -> Scene:
-    """Stained tissue: brown glands of the left half, then of the right."""
-    picture = data.immunohistochemistry()
-    stain = filters.gaussian(color.rgb2hed(picture)[..., 2], 6)
-    return _halves("glands", picture, stain > filters.threshold_otsu(stain), 256, 1)
+    """Show the brown glands in the left half of stained tissue, ask for those in the right."""
+    image = data.immunohistochemistry()
+    stain = filters.gaussian(color.rgb2hed(image)[..., 2], 6)
+    return _halves("glands", image, stain > filters.threshold_otsu(stain), 256, 1)
 
 
 def motorcycle() -> Scene:
-    """A motorcycle, shown from one place and asked for from another."""
-    left, right, _ = data.stereo_motorcycle()
+    """Show a motorcycle from one viewpoint, ask for it from another."""
+    example, query, _ = data.stereo_motorcycle()
 
     def draw(pen: Any) -> None:
         pen.ellipse((120, 232, 274, 402), fill=1)
@@ -95,30 +95,30 @@ def motorcycle() -> Scene:
                    (230, 350), (150, 270)]  # fmt: skip
         pen.polygon(outline, fill=1)
 
-    return Scene("motorcycle", left, _drawn(left.shape[:2], draw), right)
+    return Scene("motorcycle", example, _draw_mask(example.shape[:2], draw), query)
 
 
 def absent() -> Scene:
-    """The cat's eye, asked for in a portrait that shows no cat: the answer goes wrong."""
+    """Ask for the cat's eye in a portrait without a cat: the result is wrong."""
     return replace(eyes(), name="absent", query=data.astronaut(), truth=None)
 
 
-# CC0 or public domain: their results may be shown anywhere.
-FREE = ("eyes", "galaxies")
+# CC0 or public domain: their results may be published anywhere.
+FREE_SCENES = ("eyes", "galaxies")
 SCENES = (coins, eyes, galaxies, glands, motorcycle, absent)
 
 
 def panel(scene: Scene, result: Image.Image, height: int = 240) -> Image.Image:
-    """Example with its mask, query and result side by side."""
-    shown = np.array(Image.fromarray(scene.example).convert("RGB"))
-    shown[scene.mask] = shown[scene.mask] // 2 + np.array([0, 64, 127], np.uint8)
-    pictures = [Image.fromarray(shown), Image.fromarray(scene.query).convert("RGB"), result]
-    scaled = [p.resize((round(p.width * height / p.height), height)) for p in pictures]
-    row = Image.new("RGB", (sum(p.width for p in scaled) + 16, height), "white")
-    at = 0
-    for part in scaled:
-        row.paste(part, (at, 0))
-        at += part.width + 8
+    """Put the example with its mask, the query and the result side by side."""
+    example = np.array(Image.fromarray(scene.example).convert("RGB"))
+    example[scene.mask] = example[scene.mask] // 2 + np.array([0, 64, 127], np.uint8)
+    images = [Image.fromarray(example), Image.fromarray(scene.query).convert("RGB"), result]
+    images = [i.resize((round(i.width * height / i.height), height)) for i in images]
+    row = Image.new("RGB", (sum(i.width for i in images) + 16, height), "white")
+    x = 0
+    for image in images:
+        row.paste(image, (x, 0))
+        x += image.width + 8
     return row
 
 
@@ -134,12 +134,12 @@ def main(out: Path) -> None:
         result.save(out, scene.name)
         row = panel(scene, result.overlay())
         row.save(out / f"{scene.name}.panel.jpg", quality=90)
-        if scene.name in FREE:
+        if scene.name in FREE_SCENES:
             rows.append(row)
         line = f"{scene.name:<12}presence {result.presence[1]:.2f}"
         if scene.truth is not None:
-            both = (result.mask(1) & scene.truth).sum()
-            line += f"  IoU {both / (result.mask(1) | scene.truth).sum():.2f}"
+            intersection = (result.mask(1) & scene.truth).sum()
+            line += f"  IoU {intersection / (result.mask(1) | scene.truth).sum():.2f}"
         print(line)
     figure = Image.new("RGB", (sum(r.width + 24 for r in rows) - 24, rows[0].height), "white")
     for index, row in enumerate(rows):
