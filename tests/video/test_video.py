@@ -230,6 +230,21 @@ def test_statistics_and_frames_to_review(video):
     assert not track.frames_to_review()
 
 
+def test_former_names(predictor):
+    with pytest.warns(DeprecationWarning, match="rule is now called policy"):
+        former = VideoPredictor(predictor, rule=All(2))
+    track = former.track(FRAMES, ONE)
+    next(track)
+    with pytest.warns(DeprecationWarning, match="seen is now called object_stats"):
+        assert track.seen == track.object_stats
+    with pytest.warns(DeprecationWarning, match="frames_to_review"):
+        assert track.worth_a_look() == []
+    with pytest.warns(DeprecationWarning, match="seekable"):
+        assert track.frames.sought
+    with pytest.warns(DeprecationWarning, match="new_ids"):
+        track.correct(ids((1, 5), (2, 20)), news=(2,))
+
+
 def test_what_cannot_be_corrected(video):
     track = video.track(FRAMES, ONE)
     with pytest.raises(InputError, match="no frame has been answered"):

@@ -364,11 +364,11 @@ def test_stopped_clip_goes_on(tmp_path, predictor, painted):
         video.show(3)
         video.paint(3, truth[3].astype(np.uint8) * 2)
         assert [i for i, _ in video.follow(predictor, stop)] == [3]
-        assert video.answered == {0, 1, 2, 3}
+        assert video.result_frames == {0, 1, 2, 3}
         assert [i for i, _ in video.follow(predictor, stop)] == [4]
         # Another kind: all of it anew.
         assert [i for i, _ in video.follow(predictor, stop, kind="semantic")] == [0]
-        assert video.answered == {0}
+        assert video.result_frames == {0}
 
 
 def work(folder: Path) -> Path:

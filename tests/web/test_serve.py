@@ -89,11 +89,27 @@ def processes(tiny_checkpoint, tmp_path_factory):
     whole = Process(*LIMITS, key=KEY, folder=folder)
     brief = Process(
         "--no-demo", "--checkpoint", tiny_checkpoint, "--seconds", 1, "--cors", ORIGIN,
-        "--paintings", 10**9, folder=folder,
+        folder=folder,
     )  # fmt: skip
     yield {"whole": whole, "brief": brief}
     codes = [process.end() for process in (whole, brief)]
     assert codes == [0, 0]
+    assert not list(folder.glob("incontext-demo.*")), "files outlast the server"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start servers that the test ends by itself."""
+    folder, started = tmp_path / "servers", []
+    folder.mkdir()
+
+    def start(*options: object, key: str = "") -> Process:
+        started.append(Process(*options, key=key, folder=folder))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.process.kill()
     assert not list(folder.glob("incontext-demo.*")), "files outlast the server"
 
 
@@ -490,6 +506,8 @@ def long(client, new_prompt, scenes, count: int = 6, **data) -> Raw:
 
 def test_busy(client, new_prompt, scenes):
     done = metric(client, "pictures_total", result="done")
+    left = {"method": "POST", "route": "/v1/segment", "status": "499"}
+    before = metric(client, "requests_total", **left)
     first = long(client, new_prompt, scenes)
     until(lambda: metric(client, "computing") == 1)
     second = long(client, lambda: "0" * 32, scenes)  # refused before it waits
@@ -509,8 +527,7 @@ def test_busy(client, new_prompt, scenes):
     assert waiting[0].status_code == 200
     until(lambda: metric(client, "computing") == 0)
     assert done < metric(client, "pictures_total", result="done") < done + 7
-    gone = metric(client, "requests_total", method="POST", route="/v1/segment", status="499")
-    assert gone == 1
+    assert metric(client, "requests_total", **left) == before + 1
 
 
 def test_what_a_request_says_of_its_length_is_not_believed(client):
@@ -577,10 +594,11 @@ def test_the_page_is_there_and_shares_the_model(client, scenes):
 
 def test_time_is_limited(brief, scenes):
     pictures, masks = scenes
+    before = metric(brief, "rejected_total", reason="seconds")
     sent = files(images=pictures * 20, examples=pictures[0], masks=masks[0])
     assert "not done within 1 s" in error(segment(brief, sent, tile=64), 504)
     until(lambda: metric(brief, "computing") == 0)
-    assert metric(brief, "rejected_total", reason="seconds") == 1
+    assert metric(brief, "rejected_total", reason="seconds") == before + 1
     form = {"Content-Length": "1000", "Content-Type": "multipart/form-data; boundary=x"}
     assert Raw(brief, b"--x\r\n", form).status() == 408
     assert brief.get("/demo/").status_code == 404
@@ -661,32 +679,38 @@ def test_what_cannot_begin_says_so(client, incontext, monkeypatch):
     assert answer.err.startswith("Error: --device 'nonsense'; accepted: auto, cpu")
 
 
-def test_who_was_there_before_the_end_is_answered(client, new_prompt, scenes, processes):
-    """The last one: the server ends."""
-    first = long(client, new_prompt, scenes, 2, answer="coco")
+def test_who_was_there_before_the_end_is_answered(start, scenes):
+    server = start(*LIMITS, key=KEY)
+    client, process = server.client(), server.process
+    sent = files(examples=scenes[0][0], masks=scenes[1][0])
+    prompt = make(client, sent).json()["id"]
+    first = long(client, lambda: prompt, scenes, 2, answer="coco")
     until(lambda: metric(client, "computing") == 1)
-    processes["whole"].process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
     until(lambda: client.get("/readyz").status_code == 503)
     refused = segment(client, files(images=scenes[0][0]), prompt="x")
     assert "shutting down" in error(refused, 503)
     assert client.get("/healthz").status_code == 200
     assert first.status() == 200
-    assert processes["whole"].process.wait(30) == 0
+    assert process.wait(30) == 0
 
 
-def test_nothing_that_computes_keeps_the_process(brief, processes, scenes, tmp_path):
-    """The last one of the brief server: a picture of hours, and it ends."""
+def test_nothing_that_computes_keeps_the_process(start, tiny_checkpoint, scenes, tmp_path):
+    """A picture of hours, and the server ends."""
+    server = start(
+        "--no-demo", "--checkpoint", tiny_checkpoint, "--seconds", 1, "--paintings", 10**9
+    )
+    client, process = server.client(), server.process
     large = tmp_path / "large.png"
     Image.new("L", (6000, 6000), 1).save(large)
     sent = files(images=large, examples=scenes[0][0], masks=scenes[1][0])
-    assert "not done within 1 s" in error(segment(brief, sent, tile=16), 504)
-    assert metric(brief, "computing") == 1
-    address, process = str(brief.base_url), processes["brief"].process
+    assert "not done within 1 s" in error(segment(client, sent, tile=16), 504)
+    assert metric(client, "computing") == 1
     process.send_signal(signal.SIGTERM)
 
     def closed() -> bool:
         try:
-            return not httpx.get(f"{address}/healthz")
+            return not httpx.get(f"{client.base_url}/healthz")
         except httpx.TransportError:
             return True
 

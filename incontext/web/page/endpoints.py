@@ -88,7 +88,11 @@ class Endpoints:
                 pass
             movie, masks = video.write()
             doubtful = {str(i): reason for i, reason in video.frames_to_review().items()}
-            return str(movie), str(masks), {"frames": len(video.answered), "worth_a_look": doubtful}
+            return (
+                str(movie),
+                str(masks),
+                {"frames": len(video.result_frames), "worth_a_look": doubtful},
+            )
 
     @report_errors
     def tune(

@@ -33,7 +33,7 @@ class Clip:
         painted: ids painted on frames.
         pending: frames painted since they were segmented.
         settings: those that the segmented frames were made with.
-        answered: frames that are segmented.
+        result_frames: frames that are segmented.
         warnings: why frames should be reviewed.
         editor_frame: the frame in the editor, with the ids that it was given.
     """
@@ -45,7 +45,7 @@ class Clip:
     painted: dict[int, Array] = field(default_factory=dict, repr=False)
     pending: set[int] = field(default_factory=set)
     settings: tuple[Any, ...] = ()
-    answered: set[int] = field(default_factory=set, repr=False)
+    result_frames: set[int] = field(default_factory=set, repr=False)
     warnings: dict[int, str] = field(default_factory=dict)
     editor_frame: tuple[int, Array] | None = field(default=None, repr=False)
     colors: dict[int, tuple[int, int, int]] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Clip:
         """Return the ids of a frame: painted, predicted, or all background."""
         if index in self.painted:
             return self.painted[index]
-        if index in self.answered:
+        if index in self.result_frames:
             with Image.open(self._mask(index)) as image:
                 return np.asarray(image)
         picture = self.frames.at(index)
@@ -109,7 +109,7 @@ class Clip:
             and np.array_equal(self.editor_frame[1], ids)
         ):
             return
-        if ids.any() or index in self.painted or index in self.answered:
+        if ids.any() or index in self.painted or index in self.result_frames:
             self.painted[index] = ids
             self.pending.add(index)
 
@@ -117,17 +117,17 @@ class Clip:
         """Return where to start and in which direction, without the frames whose results stay."""
         first = min(self.painted, default=0)
         if settings != self.settings:
-            self.answered = set()
+            self.result_frames = set()
         elif self.pending:
             corrected = min(self.pending)
             before = range(corrected) if corrected > first else ()
-            self.answered &= set(before)
-        if len(self.answered) == self.count:
-            self.answered = set()
+            self.result_frames &= set(before)
+        if len(self.result_frames) == self.count:
+            self.result_frames = set()
         self.settings, self.pending = settings, set()
-        self.warnings = {i: text for i, text in self.warnings.items() if i in self.answered}
-        ahead = [i for i in range(first, self.count) if i not in self.answered]
-        behind = [i for i in range(first) if i not in self.answered]
+        self.warnings = {i: text for i, text in self.warnings.items() if i in self.result_frames}
+        ahead = [i for i in range(first, self.count) if i not in self.result_frames]
+        behind = [i for i in range(first) if i not in self.result_frames]
         passes = [(ahead[0], "forward")] if ahead else []
         return passes + ([(behind[-1], "backward")] if behind else [])
 
@@ -155,7 +155,7 @@ class Clip:
             for index, result in track:
                 self.colors = dict(result.colors)
                 result.label_image().save(self._mask(index))
-                self.answered.add(index)
+                self.result_frames.add(index)
                 stats = track.object_stats.items()
                 reasons = [f"{result.names[i]}: {s.warning}" for i, s in stats if s.warning]
                 if reasons:
@@ -178,14 +178,14 @@ class Clip:
         colors = self.colors or dict(enumerate(COLORS.values(), 1))
 
         def labels(index: int) -> Array | None:
-            return self.ids(index).astype(np.int32) if index in self.answered else None
+            return self.ids(index).astype(np.int32) if index in self.result_frames else None
 
         movie = write_overlay(self.folder / "overlay.mp4", self.frames, labels, colors)
         notes = self.folder / "worth_a_look.json"
         notes.write_text(json.dumps(self.frames_to_review(), indent=1))
         masks = [
             (self._mask(i), f"Annotations/{self.path.stem}/{i:05d}.png")
-            for i in sorted(self.answered)
+            for i in sorted(self.result_frames)
         ]
         return movie, pack(self.folder / "masks.zip", [*masks, (notes, notes.name)])
 

@@ -90,12 +90,14 @@ class Videos:
             yield session, skip, "Looking at what is painted …", skip, skip, skip
             follow = clip.follow(predictor, stop, kind=kind, names=names, prompt=prompt)
             for done, (index, result) in enumerate(follow, 1):
-                status = f"frame {index}, {done} done, {clip.count - len(clip.answered)} to go"
+                status = f"frame {index}, {done} done, {clip.count - len(clip.result_frames)} to go"
                 yield session, result.overlay(), status, skip, skip, skip
             yield session, skip, f"{status}; writing the video …", skip, skip, skip
             movie, masks = clip.write()
             doubtful = clip.frames_to_review()
-            status = f"{len(clip.answered)} of {clip.count} frames answered. {_advice(doubtful)}"
+            status = (
+                f"{len(clip.result_frames)} of {clip.count} frames answered. {_advice(doubtful)}"
+            )
             if stop.is_set():
                 status = f"Stopped. {status}"
             choices = [(f"frame {i}: {reason}", i) for i, reason in doubtful.items()]
