@@ -28,12 +28,12 @@ KNOWN_HUB = ("BAAI/SegGPT", "BAAI/seggpt-vit-large")
 
 
 def bundled() -> list[str]:
-    """Names of the checkpoints that the package carries."""
+    """Return the names of the checkpoints that come with the package."""
     return sorted(p.parent.name for p in BUNDLED.glob(f"*/{WEIGHTS}"))
 
 
 def display_name(source: str | Path) -> str:
-    """What to call a checkpoint: a bundled name or hub id as it is, of a path its last part."""
+    """Return a checkpoint's name: a bundled name or hub id as it is, the last part of a path."""
     text, path = str(source), Path(source)
     if not path.exists() and text.count("/") < 2 and text[:1] not in "./~":
         return text
@@ -42,7 +42,7 @@ def display_name(source: str | Path) -> str:
 
 
 def load(source: str | Path, *, local_files_only: bool = False) -> Model:
-    """A model in evaluation mode, float32, on CPU.
+    """Load a model: in evaluation mode, float32, on CPU.
 
     Args:
         source: a bundled name; a folder with `model.safetensors` (ours or transformers'); a
@@ -58,7 +58,7 @@ def load(source: str | Path, *, local_files_only: bool = False) -> Model:
 
 
 def locate(source: str | Path, *, local_files_only: bool = False) -> Path:
-    """The weights file behind a name, folder, file or hub id; see `load`."""
+    """Return the weights file of a name, folder, file or hub id; see `load`."""
     name = str(source)
     if name in bundled():
         return BUNDLED / name / WEIGHTS
@@ -81,10 +81,10 @@ def locate(source: str | Path, *, local_files_only: bool = False) -> Path:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `.safetensors` file or an official `.pth` (read with `weights_only=True`).
+    """Read the tensors of a `.safetensors` file or an official `.pth` (with `weights_only=True`).
 
     Raises:
-        InputError: damaged, or no mapping of names to tensors.
+        InputError: the file is damaged or is no mapping of names to tensors.
     """
     try:
         if path.suffix == ".safetensors":
@@ -103,13 +103,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def read_config(weights: Path) -> dict[str, Any] | None:
-    """The `config.json` beside a weights file, if there is one.
+    """Read the `config.json` next to a weights file, None if there is none.
 
     Raises:
         InputError: it is not JSON.
     """
     path = weights.with_name(CONFIG)
-    # An official .pth says all by itself, whatever else lies in its folder.
+    # An official .pth needs no config; one in its folder belongs to another checkpoint.
     if weights.suffix != ".safetensors" or not path.is_file():
         return None
     try:
@@ -122,19 +122,20 @@ def read_config(weights: Path) -> dict[str, Any] | None:
 
 
 def build(state: dict[str, Tensor], config: dict[str, Any] | None, path: Path) -> Model:
-    """Model from tensors of any layout; strict.
+    """Build a model from tensors of any layout; strict.
 
     Raises:
         InputError: see `load`.
     """
     try:
         if config and "incontext" in config:
-            shape = parse_config(config["incontext"], path.with_name(CONFIG))
+            parsed_config = parse_config(config["incontext"], path.with_name(CONFIG))
         else:
             state = convert.convert(state, "incontext")
-            shape = convert.config_of(state, **_transformers_config(config or {}))
+            extra = with_tuples(convert.fields_from_transformers(config or {}))
+            parsed_config = convert.config_of(state, **extra)
         with torch.device("meta"):
-            model = assemble(shape)
+            model = assemble(parsed_config)
     except InputError:
         raise
     except (ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
@@ -150,54 +151,43 @@ def build(state: dict[str, Tensor], config: dict[str, Any] | None, path: Path) -
     return model.eval()
 
 
-def compare(expected: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
-    """What keeps `given` from being loaded, in words; all tensors are named."""
+def compare(model_state: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
+    """Return what keeps `state` from being loaded, in words; every tensor is named."""
 
-    def listed(what: str, names: Iterable[str]) -> list[str]:
+    def format_names(problem: str, names: Iterable[str]) -> list[str]:
         names = sorted(names)
-        return [f"{len(names)} {what}: {', '.join(names)}"] if names else []
+        return [f"{len(names)} {problem}: {', '.join(names)}"] if names else []
 
     misshapen = [
-        f"{name} {tuple(given[name].shape)} instead of {tuple(expected[name].shape)}"
-        for name in expected.keys() & given.keys()
-        if expected[name].shape != given[name].shape
+        f"{name} {tuple(state[name].shape)} instead of {tuple(model_state[name].shape)}"
+        for name in model_state.keys() & state.keys()
+        if model_state[name].shape != state[name].shape
     ]
     return (
-        listed("missing", expected.keys() - given.keys())
-        + listed("unexpected", given.keys() - expected.keys())
-        + listed("misshapen", misshapen)
+        format_names("missing", model_state.keys() - state.keys())
+        + format_names("unexpected", state.keys() - model_state.keys())
+        + format_names("misshapen", misshapen)
     )
 
 
 def parse_config(values: Any, path: Path) -> Config:
-    """A Config from JSON values; `path` is where they stand.
+    """Build a Config from JSON values; `path`: the file they are from, for messages.
 
     Raises:
         InputError: fields that Config does not have, or values that no model can have.
     """
-    known = {f.name for f in fields(Config)}
-    if not isinstance(values, dict) or values.keys() - known:
-        strange = sorted(values.keys() - known) if isinstance(values, dict) else values
-        raise InputError(f"{path}: unknown fields {strange}")
+    names = {f.name for f in fields(Config)}
+    if not isinstance(values, dict) or values.keys() - names:
+        unknown = sorted(values.keys() - names) if isinstance(values, dict) else values
+        raise InputError(f"{path}: unknown fields {unknown}")
     try:
         return Config(**with_tuples(values))
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _transformers_config(config: dict[str, Any]) -> dict[str, Any]:
-    """What a transformers config.json says beyond the tensors' shapes."""
-    fields = {
-        "merge_index": "merge_after",
-        "intermediate_hidden_state_indices": "taps",
-        "layer_norm_eps": "layer_norm_eps",
-    }
-    said = {ours: config[theirs] for theirs, ours in fields.items() if theirs in config}
-    return with_tuples(said)
-
-
 def with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON values with their lists as tuples, which frozen dataclasses hold."""
+    """Turn lists of JSON values into tuples, which frozen dataclasses hold."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
@@ -229,75 +219,57 @@ def save(
         state = dict(state) if layout == "incontext" else convert.convert(state, layout)
     except ValueError as error:
         raise InputError(str(error)) from None
-    described = (
-        {"incontext": asdict(model.config)} if layout == "incontext" else _describe(model.config)
-    )
+    values: dict[str, Any] = {"incontext": asdict(model.config)}
     if layout != "incontext":
-        said = _transformers_config(described) if layout == "transformers" else {}
-        _check_said(model, layout, said)
+        values = convert.transformers_config(model.config)
+        extra = convert.fields_from_transformers(values) if layout == "transformers" else {}
+        _check_layout(model, layout, with_tuples(extra))
     state = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in state.items()}
     target = Path(target)
     if layout == "official":
         with atomic(target) as draft:
             torch.save({"model": state}, draft)
         return target
-    # The weights take their place last: a folder is a checkpoint once they are there.
-    with atomic(target / WEIGHTS) as draft, atomic(target / CONFIG) as config:
-        config.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    # The config takes its place first: the weights alone would be read as another layout's.
+    with atomic(target / WEIGHTS) as draft, atomic(target / CONFIG) as config_draft:
+        config_draft.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         draft.write_bytes(serialize(state, metadata={"format": "pt"}))
     return target / WEIGHTS
 
 
-def _check_said(model: Model, layout: str, said: dict[str, Any]) -> None:
-    """Raise InputError if a model would come back from the layout with another Config."""
+def _check_layout(model: Model, layout: str, extra: dict[str, Any]) -> None:
+    """Raise InputError if a model loaded from the layout would have another Config.
+
+    `extra`: Config fields that the layout's config file adds to the tensors' shapes.
+    """
     try:
-        again = convert.config_of(model.state_dict(), **said)
+        config = convert.config_of(model.state_dict(), **extra)
     except ValueError:
-        again = Config()
-    before, after = asdict(model.config), asdict(again)
-    lost = [name for name in before if before[name] != after[name]]
-    if lost:
-        raise InputError(f"the {layout} layout cannot say {', '.join(lost)} of this model")
-
-
-def _describe(config: Config) -> dict[str, Any]:
-    """A transformers `SegGptConfig` as JSON."""
-    side = config.image_size
-    return {
-        "architectures": ["SegGptForImageSegmentation"],
-        "model_type": "seggpt",
-        "hidden_size": config.embed_dim,
-        "num_hidden_layers": config.depth,
-        "num_attention_heads": config.num_heads,
-        "mlp_dim": int(config.embed_dim * config.mlp_ratio),
-        "image_size": [2 * side, side],
-        "patch_size": config.patch_size,
-        "pretrain_image_size": config.position_grid * config.patch_size,
-        "decoder_hidden_size": config.decoder_dim,
-        "layer_norm_eps": config.layer_norm_eps,
-        "merge_index": config.merge_after,
-        "intermediate_hidden_state_indices": list(config.taps),
-    }
+        config = Config()
+    before, after = asdict(model.config), asdict(config)
+    changed = [name for name in before if before[name] != after[name]]
+    if changed:
+        raise InputError(f"the {layout} layout cannot say {', '.join(changed)} of this model")
 
 
 def fingerprint(model: Model) -> str:
-    """Names a model's weights: 16 hex digits of its shape and of values spread over all tensors.
+    """Hash a model: 16 hex digits of its config and of values spread over all tensors.
 
     A thousand values of each tensor, so that it costs milliseconds; training changes them all.
     """
     digest = hashlib.sha256(json.dumps(asdict(model.config)).encode())
     for name, tensor in model.state_dict().items():
         flat = tensor.detach().flatten()
-        picked = flat[:: max(1, len(flat) // 1024)].float().cpu().contiguous()
-        digest.update(name.encode() + picked.numpy().tobytes())
+        sample = flat[:: max(1, len(flat) // 1024)].float().cpu().contiguous()
+        digest.update(name.encode() + sample.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
 def push_to_hub(model: Model, repo: str, *, private: bool = False) -> str:
-    """Upload `model.safetensors` and `config.json` to the hub; answers the repository's address.
+    """Upload `model.safetensors` and `config.json` to the hub; return the repository's address.
 
     Raises:
-        InputError: no network, or no right to write there.
+        InputError: no network, or no permission to write there.
     """
     with tempfile.TemporaryDirectory() as folder:
         save(model, folder)

@@ -40,37 +40,37 @@ TABLE = [
 
 
 def layout_of(state: State) -> str:
-    """Name of the layout whose keys these are.
+    """Return the name of the layout whose keys these are.
 
     Raises:
         ValueError: keys of none of the three, a few of them named.
     """
-    marks: list[str] = []
+    keys: list[str] = []
     for column, name in enumerate(LAYOUTS):
-        marks = [TABLE[0][column], TABLE[5][column]]
-        if all(mark in state for mark in marks):
+        keys = [TABLE[0][column], TABLE[5][column]]
+        if all(key in state for key in keys):
             return name
-    seen = ", ".join(list(state)[:4]) or "no tensors at all"
+    first_keys = ", ".join(list(state)[:4]) or "no tensors at all"
     raise ValueError(
-        f"not a SegGPT checkpoint: its tensors are {seen} …; accepted are the layouts of the "
-        f"official code, of transformers and of incontext (they hold e.g. {', '.join(marks)})"
+        f"not a SegGPT checkpoint: its tensors are {first_keys} …; accepted are the layouts of the "
+        f"official code, of transformers and of incontext (they hold e.g. {', '.join(keys)})"
     )
 
 
 def rename(name: str, source: str, target: str) -> str | None:
-    """A tensor's name in another layout, or None if the source layout has no such tensor."""
+    """Return a tensor's name in another layout, None if the source layout has no such tensor."""
     columns = LAYOUTS.index(source), LAYOUTS.index(target)
     for row in TABLE:
         pattern = re.escape(row[columns[0]]).replace(r"\#", r"(\d+)") + r"((?:\.\w+)*)"
-        found = re.fullmatch(pattern, name)
-        if found:
-            *number, rest = found.groups()
-            return row[columns[1]].replace("#", number[0] if number else "#") + rest
+        match = re.fullmatch(pattern, name)
+        if match:
+            *number, suffix = match.groups()
+            return row[columns[1]].replace("#", number[0] if number else "#") + suffix
     return None
 
 
 def convert(state: State, target: str) -> State:
-    """The same weights in another layout; float tensors keep their dtype.
+    """Convert weights to another layout; float tensors keep their dtype.
 
     Raises:
         ValueError: an unknown layout, or a tensor that has no place in the target layout, by name.
@@ -81,11 +81,11 @@ def convert(state: State, target: str) -> State:
     if source == target:
         return dict(state)
     renamed = {name: rename(name, source, target) for name in state}
-    lost = [name for name, new in renamed.items() if new is None]
-    if lost:
+    unplaced = [name for name, new in renamed.items() if new is None]
+    if unplaced:
         raise ValueError(
-            f"no place in the {target} layout for {', '.join(lost[:8])}"
-            + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
+            f"no place in the {target} layout for {', '.join(unplaced[:8])}"
+            + (f" and {len(unplaced) - 8} more" if len(unplaced) > 8 else "")
         )
     return {
         new: _reshape(new, state[name], target) for name, new in renamed.items() if new is not None
@@ -94,12 +94,12 @@ def convert(state: State, target: str) -> State:
 
 def _reshape(name: str, tensor: Tensor, target: str) -> Tensor:
     """Add or drop the dimensions in which the layouts differ; `name` is the one in `target`."""
-    ours = target == "incontext"
+    to_incontext = target == "incontext"
     if name in {row[LAYOUTS.index(target)] for row in TABLE[:5]}:
-        return tensor.reshape(-1) if ours else tensor.reshape(1, 1, 1, -1)
+        return tensor.reshape(-1) if to_incontext else tensor.reshape(1, 1, 1, -1)
     if name != TABLE[5][LAYOUTS.index(target)]:
         return tensor
-    if ours:
+    if to_incontext:
         side = round((tensor.shape[1] - 1) ** 0.5) if tensor.dim() == 3 else 0
         if tensor.dim() != 3 or tensor.shape[:2] != (1, side**2 + 1):
             raise ValueError(
@@ -110,10 +110,10 @@ def _reshape(name: str, tensor: Tensor, target: str) -> Tensor:
     return torch.cat([torch.zeros_like(flat[:, :1]), flat], 1)
 
 
-def config_of(state: State, **known: Any) -> Config:
-    """The Config of a model in the official shape, read off its tensors in our layout.
+def config_of(state: State, **fields: Any) -> Config:
+    """Derive the Config of a model in the official shape from its tensors in our layout.
 
-    What tensors do not show is taken from `known`, else as in the official model: the merge after
+    What tensors do not show is taken from `fields`, else as in the official model: the merge after
     block 2, taps at the quarters of the depth.
 
     Raises:
@@ -127,8 +127,8 @@ def config_of(state: State, **known: Any) -> Config:
         grid = state["encoder.position"].shape[0]
     except KeyError as error:
         raise ValueError(f"the checkpoint has no tensor {error.args[0]}") from None
-    numbers = {int(n[1]) for n in (re.match(r"encoder\.blocks\.(\d+)\.", k) for k in state) if n}
-    depth, dim, patch = max(numbers) + 1, weight.shape[0], weight.shape[-1]
+    blocks = {int(n[1]) for n in (re.match(r"encoder\.blocks\.(\d+)\.", k) for k in state) if n}
+    depth, dim, patch = max(blocks) + 1, weight.shape[0], weight.shape[-1]
     shape: dict[str, Any] = {
         "image_size": (table.shape[0] + 1) // 2 * patch,
         "patch_size": patch,
@@ -140,4 +140,34 @@ def config_of(state: State, **known: Any) -> Config:
         "position_grid": grid,
         "taps": tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)),
     }
-    return Config(**(shape | known))
+    return Config(**(shape | fields))
+
+
+def fields_from_transformers(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the Config fields that a transformers config.json adds to the tensors' shapes."""
+    names = {
+        "merge_index": "merge_after",
+        "intermediate_hidden_state_indices": "taps",
+        "layer_norm_eps": "layer_norm_eps",
+    }
+    return {field: config[name] for name, field in names.items() if name in config}
+
+
+def transformers_config(config: Config) -> dict[str, Any]:
+    """Return a transformers `SegGptConfig` as JSON."""
+    side = config.image_size
+    return {
+        "architectures": ["SegGptForImageSegmentation"],
+        "model_type": "seggpt",
+        "hidden_size": config.embed_dim,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.num_heads,
+        "mlp_dim": int(config.embed_dim * config.mlp_ratio),
+        "image_size": [2 * side, side],
+        "patch_size": config.patch_size,
+        "pretrain_image_size": config.position_grid * config.patch_size,
+        "decoder_hidden_size": config.decoder_dim,
+        "layer_norm_eps": config.layer_norm_eps,
+        "merge_index": config.merge_after,
+        "intermediate_hidden_state_indices": list(config.taps),
+    }

@@ -6,9 +6,9 @@ from incontext.errors import InputError, first_line
 
 
 def fetch(repo: str, weights: str, config: str, local_files_only: bool) -> Path:
-    """A repository's weights file, from the local cache or downloaded.
+    """Fetch a repository's weights file, from the local cache or the hub.
 
-    `config` is fetched beside it where the weights are safetensors; the official `.pth` has none.
+    `config` is fetched too where the weights are safetensors; the official `.pth` has none.
 
     Raises:
         InputError: no such repository or file, or neither cached nor reachable.
@@ -23,8 +23,8 @@ def fetch(repo: str, weights: str, config: str, local_files_only: bool) -> Path:
     files = [weights, config] if weights.endswith(".safetensors") else [weights]
     try:
         cached = all(isinstance(try_to_load_from_cache(repo, file), str) for file in files)
-        # The download of what is not cached tries a hub that is out of reach for half a minute.
-        local = local_files_only or not (cached or _answers(repo, weights))
+        # A download retries an unreachable hub for half a minute: ask with a short timeout first.
+        local = local_files_only or not (cached or _responds(repo, weights))
         path, *_ = [hf_hub_download(repo, file, local_files_only=local) for file in files]
         return Path(path)
     except RepositoryNotFoundError:
@@ -41,8 +41,8 @@ def fetch(repo: str, weights: str, config: str, local_files_only: bool) -> Path:
     )
 
 
-def _answers(repo: str, file: str) -> bool:
-    """Whether the hub says anything of a file, asked once; what it says is left to the download."""
+def _responds(repo: str, file: str) -> bool:
+    """Return True if the hub responds to one metadata request, whatever the status."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -56,10 +56,10 @@ def _answers(repo: str, file: str) -> bool:
 
 
 def upload(folder: Path, repo: str, private: bool) -> str:
-    """Upload a folder's files; answers the repository's address.
+    """Upload a folder's files; return the repository's address.
 
     Raises:
-        InputError: no network, or no right to write there.
+        InputError: no network, or no permission to write there.
     """
     from huggingface_hub import HfApi
 

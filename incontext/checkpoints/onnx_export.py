@@ -1,4 +1,4 @@
-"""Portable: a checkpoint as ONNX graphs in a folder, with a file that says how to run them."""
+"""ONNX export: a checkpoint as graphs in a folder, with a file that says how to run them."""
 
 import json
 import logging
@@ -25,13 +25,13 @@ from incontext.model import Model
 from incontext.model.int8 import Int8Linear
 
 OPSET = 20
-ABOUT = "incontext.json"
+METADATA = "incontext.json"
 FORMAT = "incontext graphs"
 GRAPHS = ("prompt", "query", "joint")
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
-# What may lie between a painting of the graphs and one of PyTorch, in normalized RGB.
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+# Largest difference accepted between a painting of the graphs and PyTorch's, in normalized RGB.
 LIMIT = 1e-4
-CHECKED = (1, 3)  # examples
+EXAMPLE_COUNTS = (1, 3)  # with which an export is checked
 
 MEANING = {
     "images": "RGB pictures of the examples, resized to size × size (bicubic), divided by 255, "
@@ -48,25 +48,25 @@ PROMPT = "what a prompt keeps of its examples: an output of one graph, an input 
 
 
 @dataclass(frozen=True)
-class Written:
-    """What was written, and how far its paintings are from PyTorch's."""
+class ExportResult:
+    """Written files, and how far the graphs' paintings are from PyTorch's."""
 
     folder: Path
     files: list[str]
-    differences: dict[int, float]  # largest one by number of examples, in normalized RGB
+    differences: dict[int, float]  # largest by number of examples, in normalized RGB
 
 
-def write(model: Model, folder: str | Path, *, name: str = "") -> Written:
+def write(model: Model, folder: str | Path, *, name: str = "") -> ExportResult:
     """Write a model's graphs and `incontext.json` into a folder, checked against the model.
 
     With independent examples `prompt.onnx` and `query.onnx`, otherwise `joint.onnx`; weights of
-    large models are in files beside. An earlier export there gives way when all files are written
-    and have been checked.
+    large models are in files of their own. An earlier export there is replaced once all files are
+    written and checked.
 
     Args:
         model: float32, on the CPU.
-        folder: made where it is not there.
-        name: of the checkpoint, noted.
+        folder: created if necessary.
+        name: of the checkpoint, for the metadata.
 
     Raises:
         InputError: a package is missing, `folder` is a file or holds graphs that no
@@ -80,92 +80,95 @@ def write(model: Model, folder: str | Path, *, name: str = "") -> Written:
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".onnx-", dir=folder) as draft:
         graphs = graphs_of(model)
-        described = {graph.name: _write_graph(graph, Path(draft)) for graph in graphs}
+        entries = {graph.name: _write_graph(graph, Path(draft)) for graph in graphs}
         differences = compare(model, Path(draft))
-        about = describe(model, name, described, differences)
-        (Path(draft) / ABOUT).write_text(_json(about), encoding="utf-8")
+        metadata = onnx_metadata(model, name, entries, differences)
+        (Path(draft) / METADATA).write_text(_json(metadata), encoding="utf-8")
         files = place(Path(draft), folder)
-    return Written(folder, files, differences)
+    return ExportResult(folder, files, differences)
 
 
 def place(draft: Path, folder: Path) -> list[str]:
-    """Move a whole export where it belongs, in place of an earlier one; the names of its files."""
-    stale = _listed(folder)
-    # Without it until all is there: what it says must not be of other graphs.
-    (folder / ABOUT).unlink(missing_ok=True)
+    """Move an export from a draft folder, replacing an earlier one; return the file names."""
+    stale = _exported_files(folder)
+    # Removed first and moved last: it must never describe other graphs than those next to it.
+    (folder / METADATA).unlink(missing_ok=True)
     for file in stale:
         (folder / file).unlink(missing_ok=True)
-    files = [*sorted(path.name for path in draft.iterdir() if path.name != ABOUT), ABOUT]
+    files = [*sorted(path.name for path in draft.iterdir() if path.name != METADATA), METADATA]
     for file in files:
         os.replace(draft / file, folder / file)
     return files
 
 
-def _listed(folder: Path) -> list[str]:
-    """Files of graphs that the folder's `incontext.json` lists; none where it is not ours."""
+def _exported_files(folder: Path) -> list[str]:
+    """Return the files that the folder's `incontext.json` lists; none if it is not an export's."""
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        graphs = about["graphs"].values() if about["format"] == FORMAT else ()
-        names = [str(name) for said in graphs for name in (said["file"], *said.get("weights", ()))]
+        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        graphs = metadata["graphs"].values() if metadata["format"] == FORMAT else ()
+        names = [str(n) for graph in graphs for n in (graph["file"], *graph.get("weights", ()))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     return [name for name in names if name.startswith(tuple(f"{graph}.onnx" for graph in GRAPHS))]
 
 
 def check_input(folder: Path) -> None:
-    """Raise InputError where a package is missing, or the folder is a file or has other graphs."""
-    missing = [package for package in NEEDED if find_spec(package) is None]
+    """Raise InputError if a package is missing, or the folder is a file or holds other graphs."""
+    missing = [package for package in PACKAGES if find_spec(package) is None]
     if missing:
         raise InputError(f"ONNX needs {', '.join(missing)}: pip install 'incontext-seg[onnx]'")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; accepted: a folder")
-    there = {path.name for name in GRAPHS for path in folder.glob(f"{name}.onnx*")}
-    if (folder / ABOUT).exists() and not _listed(folder):
-        there.add(ABOUT)
-    strange = sorted(there.difference(_listed(folder)))
-    if strange:
+    existing = {path.name for name in GRAPHS for path in folder.glob(f"{name}.onnx*")}
+    if (folder / METADATA).exists() and not _exported_files(folder):
+        existing.add(METADATA)
+    foreign = sorted(existing.difference(_exported_files(folder)))
+    if foreign:
         raise InputError(
-            f"{folder} holds {strange[0]}, not of an earlier export; choose another --out"
+            f"{folder} holds {foreign[0]}, not of an earlier export; choose another --out"
         )
 
 
 def _check_model(model: Model) -> None:
-    """Raise InputError unless its weights are plain float32 ones."""
+    """Raise InputError unless all weights are float32 on the CPU."""
     if any(isinstance(module, Int8Linear) for module in model.modules()):
         raise InputError("a model with int8 weights; accepted: float32 ones, load it without int8")
-    odd = next((p for p in model.parameters() if p.dtype != torch.float32 or not p.is_cpu), None)
-    if odd is not None:
-        raise InputError(f"a model in {odd.dtype} on {odd.device}; accepted: torch.float32 on cpu")
+    wrong = next((p for p in model.parameters() if p.dtype != torch.float32 or not p.is_cpu), None)
+    if wrong is not None:
+        raise InputError(
+            f"a model in {wrong.dtype} on {wrong.device}; accepted: torch.float32 on cpu"
+        )
 
 
 def _write_graph(graph: Graph, folder: Path) -> dict[str, Any]:
-    """Write one graph; its part of the description."""
-    program = graph.traced()
+    """Write one graph; return its entry in the metadata."""
+    program = graph.trace()
     with _quiet():
-        made = torch.onnx.export(
+        exported = torch.onnx.export(
             program, dynamo=True, verbose=False, opset_version=OPSET, input_names=graph.inputs,
-            output_names=graph.outputs, dynamic_shapes=graph.free,
+            output_names=graph.outputs, dynamic_shapes=graph.free_axes,
         )  # fmt: skip
-        assert made is not None
+        assert exported is not None
         path = folder / f"{graph.name}.onnx"
-        made.save(path)
-    ends = made.model.graph
-    # The exporter puts weights beside a graph that would be too large for a file of its format.
+        exported.save(path)
+    onnx_graph = exported.model.graph
+    # ONNX files hold 2 GB at most: the exporter puts larger weights into files of their own.
     weights = sorted(p.name for p in folder.glob(f"{path.name}.*"))
     return {
         "file": path.name, **({"weights": weights} if weights else {}),
-        "inputs": _said(ends.inputs), "outputs": _said(ends.outputs),
+        "inputs": _describe_values(onnx_graph.inputs),
+        "outputs": _describe_values(onnx_graph.outputs),
     }  # fmt: skip
 
 
-def _json(about: dict[str, Any]) -> str:
-    """JSON for people too: a list of plain values is one line."""
-    text = json.dumps(about, indent=1, ensure_ascii=False)
-    return re.sub(r"\[[^\[\]{}]+\]", lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"
+def _json(metadata: dict[str, Any]) -> str:
+    """Format JSON for people too: a list of plain values is one line."""
+    text = json.dumps(metadata, indent=1, ensure_ascii=False)
+    return re.sub(r"\[[^\[\]{}]+\]", lambda match: re.sub(r"\s+", " ", match[0]), text) + "\n"
 
 
-def _said(values: Any) -> list[dict[str, Any]]:
-    """Names, types and shapes of a graph's inputs or outputs; free axes by their name."""
+def _describe_values(values: Any) -> list[dict[str, Any]]:
+    """Return names, types and shapes of a graph's inputs or outputs; free axes by their name."""
     return [
         {
             "name": value.name,
@@ -179,7 +182,7 @@ def _said(values: Any) -> list[dict[str, Any]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what exporters say of packages and steps that do not matter here."""
+    """Silence the exporters' warnings about packages and steps that do not matter here."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -194,7 +197,7 @@ def _quiet() -> Iterator[None]:
 
 
 class Sessions:
-    """The graphs of a folder in onnxruntime."""
+    """The graphs of a folder, loaded in onnxruntime."""
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         import onnxruntime
@@ -209,48 +212,49 @@ class Sessions:
             for path in folder.glob("*.onnx")
         }
 
-    def run(self, name: str, **given: Any) -> dict[str, Any]:
-        """One graph: outputs by name, for inputs by name (tensors or arrays)."""
+    def run(self, name: str, **inputs: Any) -> dict[str, Any]:
+        """Run one graph: outputs by name, for inputs by name (tensors or arrays)."""
         session = self.sessions[name]
-        fed = {key: np.asarray(value) for key, value in given.items()}
+        arrays = {key: np.asarray(value) for key, value in inputs.items()}
         names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, fed), strict=True))
+        return dict(zip(names, session.run(names, arrays), strict=True))
 
     def paint(
         self, query: Tensor, images: Tensor, targets: Tensor, kind: Tensor, palette: Tensor
     ) -> Tensor:
-        """Queries and examples to paintings: see `JointGraph`, `PromptGraph`."""
-        shown = {"images": images, "targets": targets, "kind": kind, "palette": palette}
+        """Paint queries by examples: see `JointGraph`, `PromptGraph`."""
+        inputs = {"images": images, "targets": targets, "kind": kind, "palette": palette}
         first = "joint" if "joint" in self.sessions else "prompt"
-        taken = {given.name for given in self.sessions[first].get_inputs()}
-        shown = {name: x for name, x in shown.items() if name in taken}
+        names = {node.name for node in self.sessions[first].get_inputs()}
+        inputs = {name: x for name, x in inputs.items() if name in names}
         if first == "joint":
-            found = self.run("joint", query=query, **shown)
+            outputs = self.run("joint", query=query, **inputs)
         else:
-            found = self.run("query", query=query, **self.run("prompt", **shown))
-        return torch.from_numpy(found["painting"])
+            outputs = self.run("query", query=query, **self.run("prompt", **inputs))
+        return torch.from_numpy(outputs["painting"])
 
 
 def compare(model: Model, folder: Path) -> dict[int, float]:
-    """The largest difference of paintings for each number in `CHECKED`, on random pictures.
+    """Return the largest difference of paintings by `EXAMPLE_COUNTS`, on random pictures.
 
     Raises:
-        InputError: one is larger than `LIMIT`.
+        InputError: a difference is larger than `LIMIT`.
     """
     sessions = Sessions(folder)
     rng = torch.Generator().manual_seed(0)
     side = model.config.image_size
     differences = {}
-    for count in CHECKED:
+    for count in EXAMPLE_COUNTS:
         query, images, targets = (
             torch.randn(number, 3, side, side, generator=rng) for number in (1, count, count)
         )
-        kind, colors = torch.tensor([count == CHECKED[0]]), torch.randn(count, 3, generator=rng)
+        kind = torch.tensor([count == EXAMPLE_COUNTS[0]])
+        colors = torch.randn(count, 3, generator=rng)
         with torch.inference_mode():
-            encoded = model.encode(images[None], targets[None], kind, colors=colors[None])
-            expected = model.paint(query, encoded)
-        found = sessions.paint(query, images, targets, kind, colors)
-        differences[count] = float((found - expected).abs().max())
+            prompt = model.encode(images[None], targets[None], kind, colors=colors[None])
+            reference = model.paint(query, prompt)
+        painting = sessions.paint(query, images, targets, kind, colors)
+        differences[count] = float((painting - reference).abs().max())
         if not differences[count] <= LIMIT:  # also where it is NaN
             raise InputError(
                 f"the graphs paint something else than the model: {differences[count]:.1e} apart "
@@ -259,10 +263,10 @@ def compare(model: Model, folder: Path) -> dict[int, float]:
     return differences
 
 
-def describe(
+def onnx_metadata(
     model: Model, name: str, graphs: dict[str, Any], differences: dict[int, float]
 ) -> dict[str, Any]:
-    """What a program needs that runs the graphs without this package."""
+    """Return what a program needs to run the graphs without this package."""
     config = model.config
     return {
         "format": FORMAT, "version": 1, "checkpoint": name,

@@ -1,4 +1,4 @@
-"""Pretrained backbones: their weights, read from the packages that carry them, folded."""
+"""Pretrained backbones: weights read from the packages that ship them, normalization folded in."""
 
 import importlib.util
 from pathlib import Path
@@ -21,10 +21,10 @@ TABLE = (
 
 
 def backbone_state(name: str) -> dict[str, Tensor]:
-    """Weights of a backbone, by the names of `Backbone`.
+    """Read the weights of a backbone, by the names of `Backbone`.
 
     Raises:
-        InputError: an unknown name, or its package is not there.
+        InputError: an unknown name, or its package is not installed.
     """
     if name not in VARIANTS:
         raise InputError(f"backbone {name!r}; accepted: {', '.join(VARIANTS)}")
@@ -40,48 +40,52 @@ def backbone_state(name: str) -> dict[str, Tensor]:
 
 
 def fold(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as the package's authors name them → ours, batch normalization folded in."""
-    ours = {}
+    """Rename the package's tensors and fold batch normalization into the convolutions."""
+    folded = {}
 
-    def put(convolution: str, norm: str, name: str) -> None:
+    def fold_one(convolution: str, norm: str, name: str) -> None:
         scale = state[f"{norm}.weight"] / (state[f"{norm}.running_var"] + EPS).sqrt()
-        ours[f"{name}.weight"] = state[f"{convolution}.weight"] * scale.view(-1, 1, 1, 1)
-        ours[f"{name}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
+        folded[f"{name}.weight"] = state[f"{convolution}.weight"] * scale.view(-1, 1, 1, 1)
+        folded[f"{name}.bias"] = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
 
-    put("_conv_stem", "_bn0", "stem")
+    fold_one("_conv_stem", "_bn0", "stem")
     number = 0
     while f"_blocks.{number}._project_conv.weight" in state:
-        here = f"_blocks.{number}."
+        block = f"_blocks.{number}."
         for convolution, norm, name in TABLE:
-            if f"{here}{convolution}.weight" in state:
-                put(here + convolution, here + norm, f"blocks.{number}.{name}")
+            if f"{block}{convolution}.weight" in state:
+                fold_one(block + convolution, block + norm, f"blocks.{number}.{name}")
         number += 1
-    return ours
+    return folded
 
 
 def graft(model: VotingModel, former: SegGPT) -> None:
-    """Take stem and copy path over from a model of tokens with the same widths.
+    """Copy stem and copy path from a token model with the same widths.
 
-    Its copy path brings colors of normalized RGB targets; labels in 0–1 stand for white on black.
+    Its copy path reads normalized RGB targets where ours reads labels in 0–1: ours computes what it
+    would on white ids on black.
+
+    Raises:
+        InputError: the token model has no stem or no copy path.
     """
-    before = former.encoder
-    if before.stem is None or before.copy_path is None:
+    encoder = former.encoder
+    if encoder.stem is None or encoder.copy_path is None:
         raise InputError("nothing to take over: the checkpoint has no stem or no copy path")
     model.stem.load_state_dict(
-        {k: v for k, v in before.stem.state_dict().items() if not k.startswith("proj.")}
+        {k: v for k, v in encoder.stem.state_dict().items() if not k.startswith("proj.")}
     )
-    path, ours = before.copy_path, model.copying
+    path, copying = encoder.copy_path, model.copying
     for name in ("fine", "coarse"):
-        getattr(ours, name).load_state_dict(getattr(path, name).state_dict())
+        getattr(copying, name).load_state_dict(getattr(path, name).state_dict())
     with torch.no_grad():
-        ours.scale.copy_(path.scale)
+        copying.scale.copy_(path.scale)
         mean, std = (torch.tensor(x) for x in (former.config.mean, former.config.std))
         weight = path.value.weight.unflatten(1, (3, -1))  # (n·(d - 3), 3, 16, 3, 3)
-        shown = (weight / std.view(1, 3, 1, 1, 1)).sum(1)
+        white = (weight / std.view(1, 3, 1, 1, 1)).sum(1)
         bias = path.value.bias - (weight * (mean / std).view(1, 3, 1, 1, 1)).sum((1, 2, 3, 4))
-        learned = ours.dim - 1
-        for head in range(ours.heads):
-            rows = slice(head * learned, head * learned + path.dim - 3)
+        features = copying.dim - 1
+        for head in range(copying.heads):
+            rows = slice(head * features, head * features + path.dim - 3)
             old = slice(head * (path.dim - 3), (head + 1) * (path.dim - 3))
-            ours.value.weight[rows] = shown[old]
-            ours.value.bias.data[rows] = bias[old]  # type: ignore[union-attr]
+            copying.value.weight[rows] = white[old]
+            copying.value.bias.data[rows] = bias[old]  # type: ignore[union-attr]
