@@ -99,7 +99,7 @@ def video(
     where it was. Exit code: 0 done, 2 the input was wrong.
     """
     from incontext.checkpoints.checkpoint import locate
-    from incontext.labels.coco import check_coding
+    from incontext.labels.coco import import_mask_coder
     from incontext.video.annotations import NewObjects
     from incontext.video.frames import open_frames
     from incontext.video.predictor import VideoPredictor
@@ -117,7 +117,7 @@ def video(
     shared_frames = sorted(complete_masks.keys() & object_masks.keys())
     if shared_frames:
         raise InputError(f"--labels and --add both name frame {shared_frames[0]}")
-    check_coding()
+    import_mask_coder()
     if overlay:
         import_av()
     frames = open_frames(source)

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from incontext.errors import InputError, first_line
 from incontext.images.image import read_image, resize_nearest
+from incontext.labels import encodings
 
 Ids = np.ndarray[Any, np.dtype[np.uint8]]
+IGNORE_INDEX = encodings.IGNORE_INDEX
 
-IGNORE_INDEX = 255  # label of pixels that do not count, neither as an object nor as background
 SET_TYPES = ("semantic", "regions", "video")
 MIN_OBJECT_PIXELS = 12  # a smaller object teaches nothing
 

@@ -11,11 +11,12 @@ import torch
 
 from incontext.evaluation.comparison import best_index
 from incontext.evaluation.confusion import Counts, confusion_counts
-from incontext.evaluation.labelled_set import IGNORE_INDEX, LabelledSet, occurrence
+from incontext.evaluation.labelled_set import LabelledSet, occurrence
 from incontext.inference.decoding import index_map, merge_passes
 from incontext.inference.id_table import assign_colorings
 from incontext.inference.predictor import CLASSES_PER_PASS, THIN_TO, Predictor
 from incontext.inference.prompt import Pass, Prompt
+from incontext.labels.encodings import IGNORE_INDEX
 
 BATCH = 8  # queries in one pass through the model
 SINGLES = 15  # single examples that each query of `plan_leave_one_out` is tried with

@@ -16,10 +16,9 @@ from incontext.errors import InputError
 from incontext.inference.example import Example
 from incontext.inference.id_table import check_names, check_palettes, collect_names, display_colors
 from incontext.labels.color_mask import Rgb
-from incontext.labels.encodings import UNKNOWN, Labels
+from incontext.labels.encodings import IGNORE_INDEX, UNKNOWN, Labels
 from incontext.labels.partial import shrink
 
-IGNORE_INDEX = 255  # unknown, in the index maps; 0 is the background, 1 … K stand for the ids
 MAX_IDS = IGNORE_INDEX - 1
 
 

@@ -13,7 +13,7 @@ from incontext.formats.output import check_not_source, link
 from incontext.formats.results import LabelledImage
 from incontext.inference.segmentation import label_image, write_image, write_text
 from incontext.labels.color_mask import Rgb
-from incontext.labels.encodings import IdMap, read_labels
+from incontext.labels.encodings import IGNORE_INDEX, IdMap, read_labels
 
 HEAD = "# label:color_rgb:parts:actions"
 IDS = "# ids:"  # a comment for other readers: the ids of the lines below
@@ -21,7 +21,6 @@ UNUSED = "unused-{}"  # name of a line that only keeps the numbers of the lines 
 MASKS, IMAGES = "SegmentationClass", "JPEGImages"
 LABEL_MAP = "labelmap.txt"
 IMAGE_LIST = "ImageSets/Segmentation/default.txt"
-IGNORE_INDEX = 255  # of the format: unknown, unless the label map names it
 
 
 def write(results: Iterable[LabelledImage], out: Path) -> Path:

@@ -1,21 +1,23 @@
 """COCO annotations: looked up in a file, checked, drawn as an id map.
 
-Decoding is faster-coco-eval's; what its C++ code would trust is checked before.
+faster-coco-eval decodes them; what its C++ code trusts blindly is checked before.
 """
 
 import json
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from incontext.errors import InputError
 
+Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
 
-def check_coding() -> Any:
-    """faster-coco-eval's mask functions.
+
+def import_mask_coder() -> Any:
+    """Return faster-coco-eval's mask functions.
 
     Raises:
         InputError: it is not installed.
@@ -30,33 +32,37 @@ def check_coding() -> Any:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is an integer, which True and False are not."""
+    """Return whether a value is an integer; True and False are not."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def annotations_of(path: Path, file_name: str | None, size: tuple[int, int]) -> list[Any]:
-    """The annotations of one picture in a COCO file."""
+    """Return the annotations of one image in a COCO file.
+
+    Raises:
+        InputError: not a COCO file, no image or several of this name, or another size.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if file_name is None:
         raise InputError(f"{path}: annotations are looked up by file name; pass the picture's path")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        pictures = [p for p in data["images"] if Path(p["file_name"]).name == file_name]
+        images = [i for i in data["images"] if Path(i["file_name"]).name == file_name]
         annotations = [
-            a for a in data["annotations"] if pictures and a["image_id"] == pictures[0]["id"]
+            a for a in data["annotations"] if images and a["image_id"] == images[0]["id"]
         ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         kind = type(error).__name__
         raise InputError(
             f"{path}: not a COCO file with images and annotations ({kind}: {error})"
         ) from None
-    if len(pictures) != 1:
-        raise InputError(f"{path}: {len(pictures)} pictures named {file_name!r}, expected 1")
-    drawn_on = (pictures[0].get("width", size[0]), pictures[0].get("height", size[1]))
-    if drawn_on != size:
+    if len(images) != 1:
+        raise InputError(f"{path}: {len(images)} pictures named {file_name!r}, expected 1")
+    noted_size = (images[0].get("width", size[0]), images[0].get("height", size[1]))
+    if noted_size != size:
         raise InputError(
-            f"{path}: {file_name} is {drawn_on[0]}×{drawn_on[1]} there, the picture is "
+            f"{path}: {file_name} is {noted_size[0]}×{noted_size[1]} there, the picture is "
             f"{size[0]}×{size[1]}; they must have the same size (a picture with EXIF rotation "
             "counts upright)"
         )
@@ -64,16 +70,15 @@ def annotations_of(path: Path, file_name: str | None, size: tuple[int, int]) -> 
 
 
 def draw(
-    source: dict[str, Any] | list[Any], size: tuple[int, int], most: int, crowd: int
+    source: dict[str, Any] | list[Any], size: tuple[int, int], max_id: int, crowd_id: int
 ) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Annotations → ids (H, W) int32: `category_id`, 1 where there is none.
+    """Draw annotations as ids (H, W) int32: `category_id`, 1 if there is none.
 
     A smaller object lies over a larger one.
 
     Args:
         size: (width, height).
-        most: the largest id.
-        crowd: what `iscrowd` becomes.
+        crowd_id: id of annotations with `iscrowd`.
 
     Raises:
         InputError: see `decode_rle`; the annotation's number is named.
@@ -81,16 +86,16 @@ def draw(
     annotations = [source] if isinstance(source, dict) else source
     if isinstance(source, dict) and "annotations" in source:
         raise InputError("a whole COCO file; pass its path, or the annotations of one picture")
-    pictures = {str(a["image_id"]) for a in annotations if isinstance(a, dict) and "image_id" in a}
-    if len(pictures) > 1:
-        raise InputError(f"COCO annotations of {len(pictures)} pictures; pass those of one")
-    return layered(_drawn(annotations, size, most, crowd), size)
+    images = {str(a["image_id"]) for a in annotations if isinstance(a, dict) and "image_id" in a}
+    if len(images) > 1:
+        raise InputError(f"COCO annotations of {len(images)} pictures; pass those of one")
+    return layered(_masks(annotations, size, max_id, crowd_id), size)
 
 
-def _drawn(
-    annotations: list[Any], size: tuple[int, int], most: int, crowd: int
-) -> Iterator[tuple[np.ndarray[Any, np.dtype[np.bool_]], int]]:
-    """Masks of annotations with their ids."""
+def _masks(
+    annotations: list[Any], size: tuple[int, int], max_id: int, crowd_id: int
+) -> Iterator[tuple[Mask, int]]:
+    """Yield masks of annotations with their ids."""
     for index, annotation in enumerate(annotations):
         if not isinstance(annotation, dict):
             raise InputError(f"COCO annotation {index} is a {type(annotation).__name__}, no dict")
@@ -99,22 +104,22 @@ def _drawn(
         except InputError as error:
             raise InputError(f"COCO annotation {index}: {error}") from None
         label = annotation.get("category_id", 1)
-        if not is_whole(label) or not 1 <= label <= most:
+        if not is_whole(label) or not 1 <= label <= max_id:
             raise InputError(
-                f"COCO annotation {index}: category_id {label!r}; accepted: integers 1 … {most}"
+                f"COCO annotation {index}: category_id {label!r}; accepted: integers 1 … {max_id}"
             )
-        yield mask, crowd if annotation.get("iscrowd") else label
+        yield mask, crowd_id if annotation.get("iscrowd") else label
 
 
 def layered(
-    drawn: Iterable[tuple[np.ndarray[Any, np.dtype[np.bool_]], int]], size: tuple[int, int]
+    masks: Iterable[tuple[Mask, int]], size: tuple[int, int]
 ) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Masks (H, W) with their ids → ids (H, W) int32, a smaller object over a larger one.
+    """Lay masks (H, W) with their ids over each other: ids (H, W) int32, small over large.
 
-    An id that is hidden altogether is warned of.
+    Warns of an id that is covered completely.
     """
     parts = []
-    for mask, label in drawn:  # only what is in its box is kept: there may be thousands
+    for mask, label in masks:  # only the box of each is kept: there may be thousands
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if len(rows):
             box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -128,36 +133,37 @@ def layered(
     return ids
 
 
-def decode_rle(rle: Any, size: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """COCO polygons or run-length encoding → (H, W) bool, by faster-coco-eval.
+def decode_rle(rle: Any, size: tuple[int, int]) -> Mask:
+    """Decode COCO polygons or run lengths to (H, W) bool, by faster-coco-eval.
 
     Raises:
         InputError: the package is missing, malformed data, another size than (width, height).
     """
-    coco = check_coding()
+    coder = import_mask_coder()
     width, height = size
     _check_segmentation(rle, size)
     try:
         if isinstance(rle, dict) and not isinstance(rle.get("counts"), list):
             counts = rle["counts"]
-            packed = counts.encode() if isinstance(counts, str) else counts
-            return _decode_compressed(packed, height, width)
-        encoded = coco.frPyObjects(rle, height, width)
-        merged = coco.merge(encoded) if isinstance(encoded, list) else encoded
-        return np.asarray(coco.decode(merged), bool)
+            counts = counts.encode() if isinstance(counts, str) else counts
+            return _decode_compressed(counts, height, width)
+        compressed = coder.frPyObjects(rle, height, width)
+        if isinstance(compressed, list):
+            compressed = coder.merge(compressed)
+        return np.asarray(coder.decode(compressed), bool)
     except InputError:
         raise
     except Exception as error:  # the extension raises what its C++ code happens to raise
         raise InputError(f"malformed segmentation ({type(error).__name__}: {error})") from None
 
 
-def encode_rle(mask: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, Any]:
-    """(H, W) bool → {"size": [H, W], "counts": text}, which `decode_rle` reads.
+def encode_rle(mask: Mask) -> dict[str, Any]:
+    """Encode (H, W) bool as {"size": [H, W], "counts": text}, which `decode_rle` reads.
 
     Raises:
         InputError: the package is missing.
     """
-    rle = check_coding().encode(np.asfortranarray(mask.astype(np.uint8)))
+    rle = import_mask_coder().encode(np.asfortranarray(mask.astype(np.uint8)))
     counts = rle["counts"]
     return {
         "size": [int(n) for n in rle["size"]],
@@ -171,9 +177,11 @@ def _check_segmentation(rle: Any, size: tuple[int, int]) -> None:
     if isinstance(rle, dict):
         if "counts" not in rle:
             raise InputError("neither segmentation nor counts in it; accepted: polygons or RLE")
-        wanted = rle.get("size")
-        if not isinstance(wanted, (list, tuple)) or list(wanted) != [height, width]:
-            raise InputError(f"RLE of size {wanted} (height, width); expected [{height}, {width}]")
+        rle_size = rle.get("size")
+        if not isinstance(rle_size, (list, tuple)) or list(rle_size) != [height, width]:
+            raise InputError(
+                f"RLE of size {rle_size} (height, width); expected [{height}, {width}]"
+            )
         runs = rle["counts"]
         if isinstance(runs, list) and (
             not all(is_whole(n) and n >= 0 for n in runs) or sum(runs) != width * height
@@ -199,11 +207,10 @@ def _is_polygon(points: Any, size: tuple[int, int]) -> bool:
     )
 
 
-def _decode_compressed(packed: bytes, height: int, width: int) -> np.ndarray[Any, Any]:
-    """Compressed counts → mask; the runs are summed first, since the C++ decoder trusts them."""
-    coco = check_coding()
+def _decode_compressed(counts: bytes, height: int, width: int) -> Mask:
+    """Decode compressed counts; the runs are summed first, since the C++ decoder trusts them."""
     total, value, shift, runs = 0, 0, 0, list[int]()
-    for byte in packed:
+    for byte in counts:
         code = byte - 48
         if not 0 <= code < 64:
             raise InputError(f"RLE counts hold the byte {byte}, outside 48 … 111")
@@ -219,4 +226,5 @@ def _decode_compressed(packed: bytes, height: int, width: int) -> np.ndarray[Any
         raise InputError("RLE counts end within a run")
     if total != height * width or min(runs, default=0) < 0:
         raise InputError(f"RLE runs cover {total} pixels; expected {height * width}")
-    return np.asarray(coco.decode({"size": [height, width], "counts": packed}), bool)
+    rle = {"size": [height, width], "counts": counts}
+    return np.asarray(import_mask_coder().decode(rle), bool)

@@ -1,4 +1,4 @@
-"""Color masks: RGB pictures whose colors stand for ids."""
+"""Color masks: RGB images whose colors stand for ids."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -11,18 +11,18 @@ from incontext.labels.coco import is_whole
 Rgb: TypeAlias = tuple[int, int, int]
 
 MAX_ID = 65_535
-MAX_COLORS = 64  # a color mask with more is taken for an antialiased or lossy one
+MAX_COLORS = 64  # a color mask with more is probably antialiased or lossy
 
 
 def is_gray(values: np.ndarray[Any, Any]) -> bool:
-    """Whether the three channels of (H, W, 3) are equal everywhere."""
+    """Return whether the three channels of (H, W, 3) are equal everywhere."""
     return bool((values == values[..., :1]).all())
 
 
 def ids_of_colors(
     values: np.ndarray[Any, Any], colors: dict[int, Rgb] | None, ignore: int | str | None
 ) -> tuple[np.ndarray[Any, np.dtype[np.int32]], dict[int, Rgb]]:
-    """A color mask (H, W, 3) uint8 → ids (H, W), and the color of each id.
+    """Convert a color mask (H, W, 3) uint8 to ids (H, W), and return the color of each id.
 
     Without a table every color that occurs is an id, in ascending (r, g, b); black is background.
 
@@ -37,34 +37,34 @@ def ids_of_colors(
             "as its argmax over the channels, or colors in 0–255"
         )
     codes = (values.astype(np.int32) * (1 << 16, 1 << 8, 1)).sum(-1)
-    found, counts = np.unique(codes, return_counts=True)
+    present, counts = np.unique(codes, return_counts=True)
     if colors is None:
         if is_gray(values) and not set(np.unique(values)) <= {0, 255}:
             raise InputError(
                 "a gray picture stored as RGB can hold ids, colors or a soft mask; pass one "
                 "channel for ids, colors={id: (r, g, b)}, or threshold=128"
             )
-        if len(found) > MAX_COLORS:
+        if len(present) > MAX_COLORS:
             raise InputError(
-                f"{len(found)} different colors: an antialiased or lossy mask? pass "
+                f"{len(present)} different colors: an antialiased or lossy mask? pass "
                 "colors={id: (r, g, b)} after storing it with exact colors"
             )
-        shown = [int(c) for c in found if c != 0]
-        table = {index: _rgb(code) for index, code in enumerate(shown, 1)}
+        table = {index: _rgb(code) for index, code in enumerate(present[present != 0], 1)}
     else:
         table = check_colors(colors)
     lookup = {_code(rgb): index for index, rgb in table.items()}
     lookup.setdefault(0, 0)
-    strange = [(int(n), int(c)) for c, n in zip(found, counts, strict=True) if c not in lookup]
-    if strange:
-        named = ", ".join(f"{_rgb(c)} on {n} pixels" for n, c in sorted(strange, reverse=True)[:4])
-        raise InputError(f"{len(strange)} colors that colors={{…}} does not name: {named}")
-    ids = np.array([lookup[int(c)] for c in found], np.int32)[np.searchsorted(found, codes)]
+    pairs = zip(counts, present, strict=True)
+    unknown = sorted(((int(n), int(c)) for n, c in pairs if c not in lookup), reverse=True)
+    if unknown:
+        text = ", ".join(f"{_rgb(c)} on {n} pixels" for n, c in unknown[:4])
+        raise InputError(f"{len(unknown)} colors that colors={{…}} does not name: {text}")
+    ids = np.array([lookup[int(c)] for c in present], np.int32)[np.searchsorted(present, codes)]
     return ids, table
 
 
 def check_colors(colors: dict[int, Rgb]) -> dict[int, Rgb]:
-    """A table of colors with plain integers.
+    """Return a table of colors with plain integers.
 
     Raises:
         InputError: an id or a channel out of range, one color for two ids.

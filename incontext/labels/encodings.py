@@ -1,6 +1,6 @@
 """Label encodings: every usual way to store a mask, read as one integer map.
 
-The rule of the house: what can mean two things is refused, and the choices are named.
+Ambiguous masks are rejected; the error lists the possible readings and the option for each.
 """
 
 import warnings
@@ -22,17 +22,22 @@ LabelsLike: TypeAlias = (
     "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor | dict[str, Any] | list[Any]"
 )
 
-MANY_IDS = 64  # more in one mask draw a warning
-UNKNOWN = -1  # in an id map: ignored, neither background nor any id
+MANY_IDS = 64  # more in one mask raise a warning
+# Pixels that do not count, neither as background nor as any id: in id maps, which are int32, and in
+# uint8 label maps, as files and training have them.
+UNKNOWN = -1
+IGNORE_INDEX = 255
 
 
 @dataclass(frozen=True)
 class Labels:
     """An integer map of the caller's ids.
 
-    `ids` (H, W) int32: 0 = background, 1 … 65 535, -1 = unknown. `colors` are those the source
-    gave (palette or color mask). `discovered` says that ids stand for colors found in a
-    color mask without a table: they hold within this map only until `match_colors` aligns several.
+    Attributes:
+        ids: (H, W) int32; 0 = background, 1 … 65 535, -1 = unknown.
+        colors: those of the source (palette or color mask).
+        discovered: ids stand for the colors of a color mask without a table; they hold within this
+            map only, until `match_colors` aligns several.
     """
 
     ids: IdMap
@@ -41,7 +46,7 @@ class Labels:
 
     @property
     def present(self) -> list[int]:
-        """Ids that occur, ascending; background and unknown left out."""
+        """Ids that occur, ascending, without background and unknown."""
         return [int(i) for i in np.unique(self.ids) if i > 0]
 
 
@@ -59,27 +64,27 @@ def read_labels(
     - bool, or mode 1: True is id 1.
     - Integers (any dtype; modes L, P, I;16, I): {0, 1} and ids as they are; {0, 255} alone is a
       binary mask, id 1. A map in which 255 stands beside ids other than 0 needs `ignore`. Of a
-      palette picture the indices count; a palette of other grays than the indices is refused.
+      palette image the indices count; a palette of other grays than the indices is refused.
     - RGB: each color an id, black is background unless `colors` gives it an id; `colors` maps ids
       to colors, without it the colors that occur are taken (see `match_colors`).
-    - COCO: an annotation, a list of them, or the path of a COCO .json (with the picture's
-      `file_name`): polygons, compressed or plain RLE; ids are `category_id`, 1 where there is
-      none; a smaller object lies over a larger one; iscrowd is ignored (-1).
+    - COCO: an annotation, a list of them, or the path of a COCO .json (with the image's
+      `file_name`): polygons, compressed or plain RLE; ids are `category_id`, 1 if there is none; a
+      smaller object lies over a larger one; iscrowd is ignored (-1).
 
     Args:
         size: (width, height) that the labels must have.
         ignore: value that means "unknown"; "none": 255 is an id like any other.
-        threshold: for soft masks (antialiased, JPEG, float): at or above it is id 1.
+        threshold: for soft masks (antialiased, JPEG, float): values at or above it are id 1.
 
     Raises:
         InputError: damaged, ambiguous, of another size, ids outside 0 … 65 535.
     """
     ignore, threshold = _check_options(ignore, threshold)
     annotated = isinstance(source, (dict, list)) or _is_json(source)
-    given = {"colors": colors, "ignore": ignore, "threshold": threshold}
-    if annotated and any(value is not None for value in given.values()):
-        wrong = ", ".join(name for name, value in given.items() if value is not None)
-        raise InputError(f"{wrong} given, but COCO annotations say themselves what they mean")
+    options = {"colors": colors, "ignore": ignore, "threshold": threshold}
+    if annotated and any(value is not None for value in options.values()):
+        names = ", ".join(name for name, value in options.items() if value is not None)
+        raise InputError(f"{names} given, but COCO annotations say themselves what they mean")
     if isinstance(source, (dict, list)):
         labels = Labels(coco.draw(source, size, MAX_ID, UNKNOWN))
     elif isinstance(source, (str, Path)) and annotated:
@@ -103,7 +108,7 @@ def _from_pixels(
     ignore: int | str | None,
     threshold: float | None,
 ) -> Labels:
-    """Labels of a file, picture or array; a problem names the file."""
+    """Read labels of a file, image or array; a problem names the file."""
     name, values, palette = _values(source, size, threshold)
     try:
         if values.ndim == 3 and threshold is not None:
@@ -125,7 +130,7 @@ def _is_json(source: Any) -> bool:
 
 
 def _check_options(ignore: Any, threshold: Any) -> tuple[int | str | None, float | None]:
-    """Both with plain types."""
+    """Return both with plain types."""
     if isinstance(ignore, (int, np.integer)):
         ignore = int(ignore)
     elif ignore is not None and not (isinstance(ignore, str) and ignore == "none"):
@@ -140,7 +145,7 @@ def _check_options(ignore: Any, threshold: Any) -> tuple[int | str | None, float
 def _values(
     source: Any, size: tuple[int, int], threshold: float | None
 ) -> tuple[str, np.ndarray[Any, Any], dict[int, Rgb]]:
-    """Name for messages, (H, W) or (H, W, 3) values, palette."""
+    """Return a name for messages, (H, W) or (H, W, 3) values, and the palette."""
     name = "labels"
     if isinstance(source, (str, Path)):
         name, source = str(source), open_file(source)
@@ -177,17 +182,17 @@ def _values(
 
 
 def _squeeze(array: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """(1, H, W) and (H, W, 1) to (H, W); (3, H, W) uint8 to (H, W, 3)."""
-    # Channels come first only where that alone fits the picture: (1, 9, 3) is a row of nine colors
-    # under a picture of 9×1, and ids under one of 3×9.
-    wanted, given = (size[1], size[0]), array.shape
-    if array.ndim == 3 and array.shape[:2] != wanted and array.shape[1:] == wanted:
+    """Reshape (1, H, W) and (H, W, 1) to (H, W), (3, H, W) uint8 to (H, W, 3)."""
+    # Channels come first only if nothing else fits the image: (1, 9, 3) is a row of nine colors
+    # under an image of 9×1, and ids under one of 3×9.
+    size_yx, shape = (size[1], size[0]), array.shape
+    if array.ndim == 3 and shape[:2] != size_yx and shape[1:] == size_yx:
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[-1] != 3):
         raise InputError(
-            f"labels of shape {given}; accepted: (H, W) ids, (H, W, 3) colors, with the "
+            f"labels of shape {shape}; accepted: (H, W) ids, (H, W, 3) colors, with the "
             f"height {size[1]} and width {size[0]} of their picture"
         )
     if array.ndim == 3 and array.dtype != np.uint8:
@@ -196,7 +201,7 @@ def _squeeze(array: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[A
 
 
 def _one_channel(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A gray picture stored as RGB (H, W, 3), for a threshold."""
+    """Return one channel of a gray image stored as RGB (H, W, 3), for a threshold."""
     if not is_gray(values):
         raise InputError("threshold reads one channel, and this mask has colors; store it gray")
     return values[..., 0]
@@ -208,6 +213,7 @@ def _from_ids(
     ignore: int | str | None,
     threshold: float | None,
 ) -> Labels:
+    """Read one channel (H, W) as ids, or as a soft mask with a threshold."""
     if values.dtype == bool:
         return Labels(values.astype(np.int32), palette)
     floating = values.dtype.kind == "f"
@@ -222,55 +228,73 @@ def _from_ids(
         return Labels(ids)
     if floating and (values != np.round(values)).any():
         raise InputError("float labels that are not whole numbers; pass threshold=0.5, say")
-    found = [int(v) for v in np.unique(values)]
-    if ignore is None and found in ([0, 255], [255]) and not palette:
+    present = [int(v) for v in np.unique(values)]
+    if ignore is None and present in ([0, 255], [255]) and not palette:
         return Labels((values != 0).astype(np.int32))
-    if ignore is None and 255 in found:
-        beside = [str(v) for v in found if v not in (0, 255)]
-        others = ", ".join(beside[:8]) + (" …" if len(beside) > 8 else "") or "a palette"
-        raise InputError(
-            f"255 beside {others} can mean 'ignore', an id, or the inside of a soft mask; pass "
-            "ignore=255, ignore='none' or threshold=128 (--ignore 255, --ignore none, "
-            "--threshold 128)"
-        )
-    kept = [v for v in found if v != ignore]
-    if kept and (kept[0] < 0 or kept[-1] > MAX_ID):
-        wrong = kept[0] if kept[0] < 0 else kept[-1]
-        raise InputError(f"id {wrong} is outside 0 … {MAX_ID}; pass ignore={wrong} if it is none")
-    if len(kept) > MANY_IDS:
-        warnings.warn(
-            f"{len(kept)} different ids: is this a photograph? a mask comes after its picture",
-            stacklevel=2,
-        )
-    _check_gray_palette(kept, palette)
-    if 0 in kept and palette.get(0, (0, 0, 0)) != (0, 0, 0):
-        black = next((i for i in kept if palette.get(i) == (0, 0, 0)), None)
-        if black is not None:  # GIF and optimizing writers number the colors anew
-            raise InputError(
-                f"the palette gives 0, the background, the color {palette[0]} and black to id "
-                f"{black}; store it as RGB, or with the background at index 0"
-            )
+    if ignore is None and 255 in present:
+        _refuse_255(present)
+    present = [v for v in present if v != ignore]
+    _check_ids(present)
+    _check_gray_palette(present, palette)
+    _check_background(present, palette)
     # Wide enough for any integer dtype that passed; uint64 values fit after the check above.
     unknown = values == ignore if isinstance(ignore, int) else np.zeros(values.shape, bool)
     ids = np.where(unknown, 0, values).astype(np.int32)
     ids[unknown] = UNKNOWN
-    return Labels(ids, {i: c for i, c in palette.items() if i in kept})
+    return Labels(ids, {i: c for i, c in palette.items() if i in present})
 
 
-def _check_gray_palette(found: list[int], palette: dict[int, Rgb]) -> None:
+def _refuse_255(present: list[int]) -> None:
+    """Raise InputError: a mask with 255 among other values has several readings."""
+    values = [str(v) for v in present if v not in (0, 255)]
+    text = ", ".join(values[:8]) + (" …" if len(values) > 8 else "") or "a palette"
+    raise InputError(
+        f"255 beside {text} can mean 'ignore', an id, or the inside of a soft mask; pass "
+        "ignore=255, ignore='none' or threshold=128 (--ignore 255, --ignore none, --threshold 128)"
+    )
+
+
+def _check_ids(present: list[int]) -> None:
+    """Refuse ids out of range; warn of very many."""
+    if present and (present[0] < 0 or present[-1] > MAX_ID):
+        wrong = present[0] if present[0] < 0 else present[-1]
+        raise InputError(f"id {wrong} is outside 0 … {MAX_ID}; pass ignore={wrong} if it is none")
+    if len(present) > MANY_IDS:
+        warnings.warn(
+            f"{len(present)} different ids: is this a photograph? a mask comes after its picture",
+            stacklevel=3,
+        )
+
+
+def _check_gray_palette(present: list[int], palette: dict[int, Rgb]) -> None:
     """Refuse a palette of grays other than the indices: GIF renumbers the grays it is given."""
-    grays = [palette[i][0] for i in found if i in palette and len(set(palette[i])) == 1]
-    if len(set(grays)) < len(found):  # colors, or grays that were never meant to tell ids apart
+    grays = [palette[i][0] for i in present if i in palette and len(set(palette[i])) == 1]
+    if len(set(grays)) < len(present):  # colors, or grays that were never meant to tell ids apart
         return
     binary = [g // 255 for g in grays] if set(grays) <= {0, 255} else grays
-    if found not in (grays, binary):
+    if present not in (grays, binary):
         raise InputError(
-            f"a palette of grays: ids can be the indices {found[:8]} or the grays {grays[:8]}; "
+            f"a palette of grays: ids can be the indices {present[:8]} or the grays {grays[:8]}; "
             "store it as gray or with a colored palette"
         )
 
 
-def match_colors(maps: list[Labels]) -> list[Labels]:
+def _check_background(present: list[int], palette: dict[int, Rgb]) -> None:
+    """Refuse a palette in which black is an id and index 0 is not: writers may have renumbered it.
+
+    GIF and optimizing PNG writers do so.
+    """
+    if 0 not in present or palette.get(0, (0, 0, 0)) == (0, 0, 0):
+        return
+    black = next((i for i in present if palette.get(i) == (0, 0, 0)), None)
+    if black is not None:
+        raise InputError(
+            f"the palette gives 0, the background, the color {palette[0]} and black to id "
+            f"{black}; store it as RGB, or with the background at index 0"
+        )
+
+
+def match_colors(label_maps: list[Labels]) -> list[Labels]:
     """Give the same color the same id in several color masks whose colors were discovered.
 
     Ids follow the colors in ascending (r, g, b) over all maps.
@@ -278,19 +302,19 @@ def match_colors(maps: list[Labels]) -> list[Labels]:
     Raises:
         InputError: discovered colors and plain ids in one prompt: which is which is unknown.
     """
-    if not any(m.discovered for m in maps):
-        return maps
-    if not all(m.discovered for m in maps):
+    if not any(m.discovered for m in label_maps):
+        return label_maps
+    if not all(m.discovered for m in label_maps):
         raise InputError(
             "some examples have color masks, others ids: pass colors={id: (r, g, b)} to the "
             "color masks"
         )
-    order = sorted({rgb for m in maps for rgb in m.colors.values()})
-    matched = []
-    for m in maps:
+    order = sorted({rgb for m in label_maps for rgb in m.colors.values()})
+    result = []
+    for m in label_maps:
         table = np.zeros(max(m.colors, default=0) + 1, np.int32)
         for index, rgb in m.colors.items():
             table[index] = order.index(rgb) + 1
         ids = np.where(m.ids < 0, m.ids, table[np.maximum(m.ids, 0)]).astype(np.int32)
-        matched.append(Labels(ids, {order.index(c) + 1: c for c in m.colors.values()}, True))
-    return matched
+        result.append(Labels(ids, {order.index(c) + 1: c for c in m.colors.values()}, True))
+    return result

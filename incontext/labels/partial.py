@@ -1,8 +1,8 @@
-"""Partial labels: what is unknown, what is known to be no object, and how a model is shown them.
+"""Partial labels: unknown and negative pixels, and labels at a model's size.
 
-Unknown pixels are neither background nor any id: no patch of a target that shows nothing else is
-seen by the model. Negative ones ("not this") are background that was looked at. They are painted
-like any background: a color of their own makes the bundled checkpoint paint worse.
+Unknown pixels are neither background nor any id: the model does not see patches of a target that
+show nothing else. Negative ones ("not this") are background that was looked at. They are painted
+like any background: with a color of their own the bundled checkpoint paints worse.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ UNLABELLED = ("background", "unknown")  # what pixels of value 0 can mean
 
 
 def mark(labels: Labels, unlabelled: str, negative: int | Sequence[int] | None) -> Labels:
-    """Labels with 0 as unknown, if so wanted, and one or more ids as negative.
+    """Return labels with 0 as unknown, if `unlabelled` says so, and negative ids as background.
 
     Raises:
-        InputError: another word, a number that is no id, or an id in a color mask that has none.
+        InputError: another word, a number that is not an id, or an id of a color mask without ids.
     """
     if unlabelled not in UNLABELLED:
         raise InputError(f"unlabelled={unlabelled!r}; accepted: {', '.join(UNLABELLED)}")
@@ -30,48 +30,47 @@ def mark(labels: Labels, unlabelled: str, negative: int | Sequence[int] | None) 
     ids = labels.ids.copy()
     if unlabelled == "unknown":
         ids[ids == 0] = UNKNOWN
-    several = [negative] if isinstance(negative, int) else list(negative or [])
-    for one in several:
-        if isinstance(one, bool) or not 1 <= one <= MAX_ID:
-            raise InputError(f"negative={one!r}; accepted: an id, 1 … {MAX_ID}")
+    negative_ids = [negative] if isinstance(negative, int) else list(negative or [])
+    for index in negative_ids:
+        if isinstance(index, bool) or not 1 <= index <= MAX_ID:
+            raise InputError(f"negative={index!r}; accepted: an id, 1 … {MAX_ID}")
         if labels.discovered:
             raise InputError(
                 "negative names an id, and this color mask has none: pass colors={id: (r, g, b)}"
             )
-        ids[labels.ids == one] = 0
-    colors = {i: c for i, c in labels.colors.items() if i not in several}
+        ids[labels.ids == index] = 0
+    colors = {i: c for i, c in labels.colors.items() if i not in negative_ids}
     return Labels(ids, colors, labels.discovered)
 
 
 def shrink(ids: IdMap, size: int) -> IdMap:
-    """An id map (H, W) at a model's size, (size, size): the nearest pixels.
+    """Resize an id map (H, W) to a model's size, (size, size): the nearest pixels.
 
-    Known labels are not lost between unknown ones: where the nearest pixel is unknown, another of
-    its surroundings counts, so that thin strokes survive.
+    Where the nearest pixel is unknown, a known one of its surroundings counts, so that thin strokes
+    between unknown pixels survive.
     """
     small = resize_nearest(ids, (size, size))
     if not (ids == UNKNOWN).any():
         return small
     rows, columns = np.nonzero(ids != UNKNOWN)
-    there = rows * size // ids.shape[0], columns * size // ids.shape[1]
-    found = np.full((size, size), UNKNOWN, np.int32)
-    found[there] = ids[rows, columns]
-    return np.where(small == UNKNOWN, found, small)
+    known_ids = np.full((size, size), UNKNOWN, np.int32)
+    known_ids[rows * size // ids.shape[0], columns * size // ids.shape[1]] = ids[rows, columns]
+    return np.where(small == UNKNOWN, known_ids, small)
 
 
 def fill(ids: IdMap, patch: int) -> IdMap:
-    """Unknown pixels of an id map (S, S) get the label that most known ones of their patch have.
+    """Fill unknown pixels of an id map (S, S) with the most frequent known label of their patch.
 
-    A model reads one target for a patch, so what it shows is better not torn. Patches without any
-    known pixel stay unknown.
+    A model reads one target for a patch, so a patch should not be torn. Patches without any known
+    pixel stay unknown.
     """
-    filled = np.ascontiguousarray(ids).copy()
+    result = np.ascontiguousarray(ids).copy()
     side = len(ids) // patch
-    blocks = filled.reshape(side, patch, side, patch).swapaxes(1, 2)  # a view
-    known = blocks != UNKNOWN
-    mixed = known.any((2, 3)) & ~known.all((2, 3))
+    blocks = result.reshape(side, patch, side, patch).swapaxes(1, 2)  # a view
+    valid_mask = blocks != UNKNOWN
+    mixed = valid_mask.any((2, 3)) & ~valid_mask.all((2, 3))
     for row, column in zip(*np.nonzero(mixed), strict=True):
-        block, inside = blocks[row, column], known[row, column]
-        values, counts = np.unique(block[inside], return_counts=True)
-        block[~inside] = values[counts.argmax()]
-    return filled
+        block, valid = blocks[row, column], valid_mask[row, column]
+        values, counts = np.unique(block[valid], return_counts=True)
+        block[~valid] = values[counts.argmax()]
+    return result

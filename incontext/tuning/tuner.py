@@ -15,12 +15,13 @@ from incontext.data.views import color_jitter, random_crop, render
 from incontext.errors import InputError
 from incontext.evaluation.confusion import Counts, miou
 from incontext.evaluation.episodes import evaluate
-from incontext.evaluation.labelled_set import IGNORE_INDEX, LabelledSet, occurrence
+from incontext.evaluation.labelled_set import LabelledSet, occurrence
 from incontext.images.image import Normalizer
 from incontext.inference.id_table import assign_colorings
 from incontext.inference.predictor import CLASSES_PER_PASS, Predictor
 from incontext.inference.prompt import Pass, Prompt
 from incontext.labels.coloring import Coloring
+from incontext.labels.encodings import IGNORE_INDEX
 from incontext.model import SegGPT, VotingModel
 from incontext.training.objective import compute_prompt_loss
 from incontext.tuning.parameters import SPACES, PromptParameters
