@@ -75,6 +75,7 @@ def test_dice_by_hand():
     assert meter.miou() == pytest.approx(100 / 3)
 
 
+@pytest.mark.slow
 def test_small_unet_learns_from_three_pictures():
     rng = np.random.default_rng(1)
     pairs = [picture(rng) for _ in range(4)]

@@ -442,6 +442,7 @@ def test_domains():
         Setting("x", trained_on="VOC,PASCAL")
 
 
+@pytest.mark.slow
 def test_processes_share_the_episodes(tmp_path, tiny_checkpoint):
     data = any_folder(tmp_path / "data")
     run(FEW_SHOT["folder"], data, Setting(str(tiny_checkpoint)), [0], [1], 6, tmp_path / "one")

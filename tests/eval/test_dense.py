@@ -56,6 +56,7 @@ def ade(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_ade20k_by_hand(ade):
     """Answered with the training picture's classes: wall 12 of 16 rows, sky 8 of 12."""
     [shown], [asked] = ade20k.read(ade)

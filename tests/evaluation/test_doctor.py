@@ -70,6 +70,7 @@ def diagnosis():
 
 
 @ONCE
+@pytest.mark.slow
 def test_a_bad_mask_is_named(diagnosis):
     assert [e.source for e in diagnosis.harmful] == ["example 5"]
     assert diagnosis.harmful[0].why == "mask"

@@ -151,6 +151,7 @@ def test_prompt_is_encoded_once(tiny, monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_chunk_changes_nothing(predictor):
     examples = [Example(*scene((64, 64), [((30, 10 + 8 * i), 9, RED)])) for i in range(5)]
     query, _ = scene((64, 64), [((30, 30), 12, RED)])
@@ -175,6 +176,7 @@ def test_inputs_of_every_type_agree(tiny, tmp_path):
         assert np.array_equal(tiny.predict(same, prompt).labels, expected)
 
 
+@pytest.mark.slow
 def test_tiles(predictor):
     """Small discs on a large picture: tiles with cropped examples find them, without seams."""
     picture, labels = scene((128, 128), [((64, 64), 30, RED)])
@@ -233,6 +235,7 @@ def test_cropped_example():
     assert (part.labels.ids > 0).sum() == (labels > 0).sum()
 
 
+@pytest.mark.slow
 def test_presence_and_masks_agree(predictor):
     """An id has pixels only where it is present; a small object in a large picture is."""
     picture, labels = scene((128, 128), [((64, 64), 30, RED)])
@@ -307,6 +310,7 @@ def test_any_half_size():
 
 
 @pytest.mark.parametrize("which", ["tiny", "predictor"])
+@pytest.mark.slow
 def test_nearest_is_a_prompt_of_those_alone(which, request):
     """Both attention modes: a query sees its nearest examples as if there were no others."""
     predictor = request.getfixturevalue(which)
@@ -336,6 +340,7 @@ def test_spilled_examples_change_nothing(tiny, tmp_path):
         assert np.array_equal(one.paintings[0], other.paintings[0])
 
 
+@pytest.mark.slow
 def test_thinned_prompts(predictor):
     """As many tokens as four examples have, whatever their number; the answer hardly changes."""
     examples = [Example(*scene((120, 160), [((60, 30 + 5 * i), 25, RED)])) for i in range(12)]

@@ -44,6 +44,7 @@ def _picture():
 
 
 @pytest.mark.parametrize("options", [{}, {"nearest": 2}, {"half": True}, {"classes_per_pass": 1}])
+@pytest.mark.slow
 def test_file_round_trip(predictor, tmp_path, options):
     prompt = predictor.prompt(examples(5), names={3: "left"}, **options)
     again = predictor.load_prompt(prompt.save(tmp_path / "deep/p.safetensors"))

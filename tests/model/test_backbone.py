@@ -109,6 +109,7 @@ def test_unknown_names_are_answered_with_the_known_ones():
         backbone_state("resnet")
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named(tmp_path):
     """In a process that finds all that is installed here but the weights."""
     for entry in SITE.iterdir():

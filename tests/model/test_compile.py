@@ -11,6 +11,7 @@ from incontext.model import SIZES, SegGPT
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile on CPU needs a C++ compiler")
+@pytest.mark.slow
 def test_compiled_equals_plain():
     model = SegGPT(replace(SIZES["tiny"], depth=2, merge_after=0, taps=(1,)))
     query, image, target = torch.randn(3, 1, 3, 32, 32)

@@ -74,6 +74,7 @@ def test_official_canvas_and_loss(model, tensors, case):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_from_picture_files(shared):
     """Files through the Predictor: resizing, normalization, ensemble, painting in 0–255."""
     folder = shared / "parity/e2e"

@@ -70,6 +70,7 @@ def test_split_refuses():
         split(empty, 3, 0, Path("a/set"))
 
 
+@pytest.mark.slow
 def test_it_helps(small, squares, tmp_path):
     """Bright squares: better on those held out after a few steps, and the log says so."""
     options = {"size": 32, "steps": 12, "learning_rate": 2e-2, "train_images": 6, "episodes": 6}
@@ -107,6 +108,7 @@ def test_low_rank_from_the_official_shape(tiny_checkpoint, squares, tmp_path):
     assert outcome.weights == tmp_path / "run/model.safetensors"
 
 
+@pytest.mark.slow
 def test_resumes(small, squares, tmp_path):
     """A finished run is not trained again; a longer one goes on where it stopped."""
     options = {"size": 32, "rank": 1, "episodes": 2}
@@ -132,6 +134,7 @@ def test_resumes(small, squares, tmp_path):
         finetune([squares], tmp_path, small, steps=2, **options | {"rank": None})
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_low_rank_equals_uninterrupted(squares, tmp_path):
     data = load_set(squares, 32)
     recipe = Recipe(steps=4, pictures=6, examples=(1, 2), sizes=(32,), warmup=2)
@@ -174,6 +177,7 @@ def test_refuses(small, squares, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_command(small, squares, tmp_path, incontext):
     out = tmp_path / "run"
     command = ("finetune", squares, "--out", out, "--checkpoint", small, "--threads", 1)

@@ -66,6 +66,7 @@ def labelled_set(folder: Path, count: int = 8) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     whole = trainer(tmp_path / "whole")
     whole.run()
@@ -82,6 +83,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     same(whole.ema, resumed.ema)
 
 
+@pytest.mark.slow
 def test_killed_process_resumes(tmp_path):
     """A real process, killed with no warning somewhere between two saves."""
     script = (
@@ -138,6 +140,7 @@ def in_two_processes(*paths: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_loss_of_one(tmp_path):
     """torchrun with two processes, the same global batch; here in one piece and in two."""
     source = labelled_set(tmp_path / "set")
@@ -203,6 +206,7 @@ def test_until_and_log(tmp_path):
     assert Image.open(tmp_path / "run/paintings.png").size == (5 * 32, 32)
 
 
+@pytest.mark.slow
 def test_it_learns():
     """A batch seen again and again is learned."""
     torch.manual_seed(0)
@@ -221,6 +225,7 @@ def test_it_learns():
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_command_trains_and_logs(tmp_path, incontext):
     description = {
         "model": "tiny", "cache": 40, "config": {"depth": 4, "taps": [2, 3]},
@@ -275,6 +280,7 @@ def test_a_run_from_a_file_says_what_is_odd(tmp_path):
         train_from_file(path, [source], tmp_path / "run4")
 
 
+@pytest.mark.slow
 def test_a_voting_model_trains_and_resumes(tmp_path):
     """From a file: frozen parts stay as they are, and resumed runs are the same."""
     small = {

@@ -73,6 +73,7 @@ def test_only_the_prompt_is_learned(predictor, space):
 
 
 @pytest.mark.parametrize("space", ["tokens", "pixels"])
+@pytest.mark.slow
 def test_the_loss_falls(predictor, space):
     """On the very same queries and colorings, before and after."""
     pool = pool_of(6)
@@ -88,6 +89,7 @@ def test_the_loss_falls(predictor, space):
     assert all(np.less(after, before))
 
 
+@pytest.mark.slow
 def test_votes_are_tuned_to_one_kind_of_disc():
     """Of discs in three colors one color counts; the bundled checkpoint at a small size."""
     bundled = load("incontext-votes")
@@ -121,6 +123,7 @@ def test_a_tuned_prompt_of_votes_is_small():
     assert prompt.nbytes < min(1.26 * example.nbytes, 2e6)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
     pool = pool_of(8)
     whole = tune(predictor, pool, settings=QUICK)
@@ -153,6 +156,7 @@ def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
         tune(predictor, pool, tmp_path, settings=QUICK)
 
 
+@pytest.mark.slow
 def test_noise_is_not_learned(predictor):
     """Labels that nothing in the pictures tells: the verdict says so and names what to use."""
     rng = np.random.default_rng(0)
@@ -166,6 +170,7 @@ def test_noise_is_not_learned(predictor):
 
 
 @pytest.mark.parametrize("count", [2, 3, 9])
+@pytest.mark.slow
 def test_few_pictures_are_cross_validated(predictor, count):
     """Each is judged once by a prompt that did not learn from it, and all are learned from."""
     pool = pool_of(count)
@@ -177,6 +182,7 @@ def test_few_pictures_are_cross_validated(predictor, count):
     assert len(outcome.dataset) == count
 
 
+@pytest.mark.slow
 def test_few_pictures_with_ids_of_their_own(predictor):
     """Folds that show different ids are judged under the same names."""
     rng = np.random.default_rng(0)

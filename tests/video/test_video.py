@@ -332,6 +332,7 @@ def test_prompts_of_other_checkpoints(video):
         VideoPredictor(other, kind="other")
 
 
+@pytest.mark.slow
 def test_three_objects_keep_their_ids():
     """Drawn ones, with the bundled checkpoint: one leaves, is not seen, and returns."""
     from eval.core.clips import draw_clip

@@ -145,6 +145,7 @@ def run(arguments: list[object], **options) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.slow
 def test_stopped_runs_go_on(arguments, tmp_path, incontext, how):
     """Killed without warning, and interrupted: what is finished is not done again."""
     arguments[1] = film(tmp_path / "clip.mp4", 24)
@@ -178,6 +179,7 @@ def test_stopped_runs_go_on(arguments, tmp_path, incontext, how):
     assert results(out)["frames"] == results(tmp_path / "fresh")["frames"]
 
 
+@pytest.mark.slow
 def test_full_disk(arguments, tmp_path, incontext):
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
