@@ -1,4 +1,4 @@
-"""Pictures: open, orient, resize, normalize, restore. The only home of mean and std arithmetic."""
+"""Images: open, orient, resize, normalize, restore. The only home of mean and std arithmetic."""
 
 import threading
 import warnings
@@ -18,23 +18,11 @@ from incontext.images import raster
 ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor"
 
 MAX_PIXELS = 200_000_000
-# What folders are searched for; a file named outright is tried whatever it is called.
-SUFFIXES = frozenset(
-    [
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-    ]
-)
+# What folders are searched for; a file given by its path is read whatever its suffix.
+SUFFIXES = frozenset((
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
+    ".webp",
+))  # fmt: skip
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and all else that Pillow reads
 
 
@@ -43,7 +31,7 @@ _pillow_limit = threading.Lock()
 
 @contextmanager
 def _unlimited() -> Iterator[None]:
-    """Lift Pillow's own limit (179 megapixels) while a header is read; ours is checked after."""
+    """Lift Pillow's limit (179 megapixels) while a header is read; `MAX_PIXELS` is checked then."""
     with _pillow_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -53,10 +41,10 @@ def _unlimited() -> Iterator[None]:
 
 
 def open_file(path: str | Path) -> Image.Image:
-    """Open and decode an image file, first frame, as stored: not oriented, mode untouched.
+    """Open and decode an image file: its first frame as stored, in its mode and orientation.
 
     Raises:
-        InputError: no such file, not a picture, damaged, or more than `MAX_PIXELS` pixels.
+        InputError: no such file, not an image, damaged, or more than `MAX_PIXELS` pixels.
     """
     path = Path(path)
     if not path.is_file():
@@ -89,10 +77,10 @@ def open_file(path: str | Path) -> Image.Image:
 
 
 def decode(image: Image.Image, name: str) -> None:
-    """Decode a picture that was opened but not read yet.
+    """Decode an image that was opened but not read yet.
 
     Raises:
-        InputError: damaged or closed; `name` begins the text.
+        InputError: damaged or closed; the message begins with `name`.
     """
     try:
         image.load()
@@ -105,27 +93,27 @@ def _damage(error: Exception) -> str:
 
 
 def read_image(source: ImageLike) -> Image.Image:
-    """Any picture as an upright RGB picture.
+    """Read any image as an upright RGB image.
 
     Args:
-        source: a path; a PIL picture of any mode; an array (H, W), (H, W, 1), (H, W, 3) or
+        source: a path; a PIL image of any mode; an array (H, W), (H, W, 1), (H, W, 3) or
             (H, W, 4), or a tensor of these shapes or with channels first; uint8, bool, uint16, or
             float in 0–1.
 
-    EXIF orientation is applied to files and PIL pictures. Transparency is laid over white. Pictures
+    EXIF orientation is applied to files and PIL images. Transparency is laid over white. Images
     with more than 8 bits are stretched so that their lowest and highest value become 0 and 255.
-    TIFF files of several bands, or of deep values with a georeference or nodata, are shown by the
-    rule of `incontext.images.raster.read`, which needs rasterio.
+    TIFF files of several bands, or of deep values with a georeference or nodata, are converted by
+    `incontext.images.raster.read`, which needs rasterio.
 
     Raises:
-        InputError: everything else.
+        InputError: any other source, or an image that cannot be read.
     """
     name = str(source) if isinstance(source, (str, Path)) else "picture"
     if isinstance(source, (str, Path)):
         path = Path(source)
         deep = path.is_file() and raster.is_raster(path)
         image = raster.read(path, MAX_PIXELS) if deep else open_file(path)
-        raster.doubt_alpha(image, name)
+        raster.warn_of_alpha(image, name)
     elif isinstance(source, Image.Image):
         image = source
         decode(image, name)
@@ -152,12 +140,12 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     rgb = image.convert("RGB") if image.mode != "RGB" else image.copy()
-    rgb.info = {}  # metadata of the source would say wrong things about what is made of this one
+    rgb.info = {}  # metadata of the source is wrong for what is made of this image
     return rgb
 
 
 def _from_array(source: Any) -> Image.Image:
-    """Array or tensor → PIL; shapes and dtypes of `read_image`."""
+    """Convert an array or a tensor to PIL; shapes and dtypes as in `read_image`."""
     array = to_numpy(source)
     if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
@@ -184,10 +172,10 @@ def _from_array(source: Any) -> Image.Image:
 
 
 def to_numpy(source: Any) -> np.ndarray[Any, Any]:
-    """Array or tensor as a numpy array.
+    """Convert an array or a tensor to a numpy array.
 
     Raises:
-        InputError: neither of the two, or a tensor that numpy cannot hold.
+        InputError: neither of the two, or a tensor that numpy cannot represent.
     """
     if isinstance(source, Tensor):
         try:
@@ -203,7 +191,7 @@ def to_numpy(source: Any) -> np.ndarray[Any, Any]:
 
 
 def _stretch(array: np.ndarray[Any, Any]) -> Image.Image:
-    """(H, W) numbers → 8-bit gray, lowest 0 and highest 255; a constant picture is mid-gray."""
+    """Stretch numbers (H, W) to 8-bit gray, lowest 0, highest 255; a constant is mid-gray."""
     values = array.astype(np.float64)  # float32 overflows where a float picture spans its range
     if not np.isfinite(values).all():
         raise InputError("the picture holds NaN or infinite values")
@@ -237,12 +225,12 @@ class Normalizer:
         """Return the RGB of a normalized painting, (…, 3, H, W); not clipped to 0–1."""
         return painting * self.std + self.mean
 
-    def image(self, picture: Image.Image, size: int) -> Tensor:
-        """Resize an RGB picture bicubically and normalize it, (3, size, size).
+    def image(self, image: Image.Image, size: int) -> Tensor:
+        """Resize an RGB image bicubically and normalize it, (3, size, size).
 
         As the official `run_inference_image` does.
         """
-        small = picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=None)
+        small = image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=None)
         return self.array(np.asarray(small))
 
     def array(self, rgb: np.ndarray[Any, Any]) -> Tensor:
@@ -256,7 +244,7 @@ class Normalizer:
 
 
 def resize_nearest(array: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """(H, W, …) → (height, width, …), each pixel the source pixel under its center.
+    """Resize (H, W, …) to (height, width, …): each pixel is the source pixel under its center.
 
     Works for any dtype; equals Pillow's NEAREST.
     """
@@ -265,7 +253,7 @@ def resize_nearest(array: np.ndarray[Any, Any], size: tuple[int, int]) -> np.nda
 
 
 def _centers(source: int, target: int) -> np.ndarray[Any, Any]:
-    """For each target position the source position under its center."""
+    """Return for each target position the source position under its center."""
     steps = np.full(target, source / target)
     steps[0] /= 2
     # A running sum, as Pillow has it: where a center lies on a border, its rounding decides.

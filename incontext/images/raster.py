@@ -1,7 +1,7 @@
-"""Raster: TIFF pictures that are more than 8-bit gray or RGB, through rasterio, as 8-bit RGB.
+"""Raster: TIFF images that are more than 8-bit gray or RGB, through rasterio, as 8-bit RGB.
 
-Satellite and aerial pictures have many bands, deep values, and pixels without data. What Pillow
-makes of them depends on how they are stored, so what is shown follows a rule of its own here.
+Satellite and aerial images have many bands, deep values, and pixels without data. What Pillow makes
+of them depends on how they are stored, so they are converted by a rule of our own: see `read`.
 """
 
 import warnings
@@ -14,20 +14,23 @@ from PIL import Image, TiffImagePlugin
 from incontext.errors import InputError, first_line
 
 Values = np.ndarray[Any, Any]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 BIG = b"MM\0+"  # Pillow cannot open it
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", BIG)  # TIFF and BigTIFF, in both byte orders
 GEO = (33550, 33922, 34264, 34735)  # scale, tie points, transformation, keys
 NODATA = 42113
-SHARES = (1, 99)  # percentiles of the valid values that become 0 and 255
-COUNTED = 1_000_000  # pixels, evenly spread, that percentiles are taken of
-WHITE = 255  # pixels without data, as what is transparent elsewhere
+PERCENTILES = (1, 99)  # of the valid values, that become 0 and 255
+SAMPLE_PIXELS = 1_000_000  # evenly spread, that percentiles are taken of
+WHITE = 255  # of pixels without data, as of transparent ones in other images
 
 
 def is_raster(path: Path) -> bool:
-    """Whether a file is a TIFF that `read` is for: several bands that are not 8-bit RGB, deep
-    values with a georeference or a nodata value, or a compression or a start that Pillow does not
-    know."""
+    """Return whether a file is a TIFF that `read` is for.
+
+    That is one with several bands that are not 8-bit RGB, with deep values and a georeference or a
+    nodata value, or with a compression or a header that Pillow does not support.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -38,7 +41,7 @@ def is_raster(path: Path) -> bool:
             tags = TiffImagePlugin.ImageFileDirectory_v2(head[:16] if head[2] == 43 else head[:8])
             file.seek(tags.next or 0)
             tags.load(file)
-    except Exception:  # what is damaged is Pillow's to name
+    except Exception:  # Pillow reports what is damaged
         return False
     if tags.get(259, 1) not in TiffImagePlugin.COMPRESSION_INFO:
         return True
@@ -52,10 +55,10 @@ def is_raster(path: Path) -> bool:
     return not (bands == 1 or colors or (gray_alpha and tags.get(284, 1) == 1))
 
 
-def doubt_alpha(image: Image.Image, name: str) -> None:
-    """Warn where the alpha of a georeferenced picture looks like a band of a spectrum.
+def warn_of_alpha(image: Image.Image, name: str) -> None:
+    """Warn if the alpha of a georeferenced image looks like a band of a spectrum.
 
-    GDAL marks the fourth of four 8-bit bands as alpha unless told otherwise.
+    GDAL marks the fourth of four 8-bit bands as alpha by default.
     """
     tags = getattr(image, "tag_v2", {})
     if image.mode != "RGBA" or not any(tag in tags for tag in GEO):
@@ -69,17 +72,17 @@ def doubt_alpha(image: Image.Image, name: str) -> None:
         )
 
 
-def read(path: Path, most: int) -> Image.Image:
-    """The picture as RGB, not oriented yet.
+def read(path: Path, max_pixels: int) -> Image.Image:
+    """Read a TIFF as RGB, not oriented yet.
 
     Bands: those that the file calls red, green and blue; else the first three; of one or two the
-    first, as gray. Values: 8-bit ones are shown as they are; of others the 1st and the 99th
-    percentile, over all shown bands together and valid values alone, become 0 and 255 (the lowest
-    and highest, where those two are the same); a constant picture is mid-gray. Pixels without
-    data (nodata, NaN, mask, alpha 0) are white.
+    first, as gray. Values: 8-bit ones stay as they are; of others the 1st and the 99th percentile,
+    over these bands together and valid values only, become 0 and 255 (the lowest and highest, if
+    those two are the same); a constant image is mid-gray. Pixels without data (nodata, NaN, mask,
+    alpha 0) are white.
 
     Args:
-        most: pixels; more are refused before they are read.
+        max_pixels: larger images are refused before they are read.
 
     Raises:
         InputError: rasterio is missing, a damaged file, too many pixels, complex numbers.
@@ -96,12 +99,12 @@ def read(path: Path, most: int) -> Image.Image:
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             source = rasterio.open(path, driver="GTiff")  # no other of GDAL's many formats
         with source:
-            if source.width * source.height > most:
+            if source.width * source.height > max_pixels:
                 raise InputError(
-                    f"{path}: {source.width}×{source.height} is more than {most // 10**6} "
+                    f"{path}: {source.width}×{source.height} is more than {max_pixels // 10**6} "
                     "megapixels; cut it into parts first"
                 )
-            rgb = _shown(path, source)
+            rgb = _to_rgb(path, source)
             orientation = int(source.tags().get("TIFFTAG_ORIENTATION", 1))
     except InputError:
         raise
@@ -110,56 +113,57 @@ def read(path: Path, most: int) -> Image.Image:
             f"{path}: damaged picture ({type(error).__name__}: {first_line(error)})"
         ) from None
     image = Image.fromarray(rgb)
-    image.getexif()[0x0112] = orientation  # turned upright with all other pictures
+    image.getexif()[0x0112] = orientation  # turned upright like all other images
     return image
 
 
-def _shown(path: Path, source: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(H, W, 3)."""
-    bands, clear = _bands(source)
+def _to_rgb(path: Path, source: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return an open raster as RGB, (H, W, 3)."""
+    bands, alpha = _select_bands(source)
     if any(np.issubdtype(np.dtype(source.dtypes[band - 1]), np.complexfloating) for band in bands):
         raise InputError(f"{path}: complex numbers; accepted: integers or real numbers")
     values = source.read(bands)
     eight = values.dtype == np.uint8
     if eight:
-        known = np.ones(values.shape, bool)
-        if clear:
-            known &= source.read(clear) > 0
+        valid_mask = np.ones(values.shape, bool)
+        if alpha:
+            valid_mask &= source.read(alpha) > 0
     else:
-        known = source.read_masks(bands) > 0
-        known &= np.isfinite(values)
-    if not known.any():
+        valid_mask = source.read_masks(bands) > 0
+        valid_mask &= np.isfinite(values)
+    if not valid_mask.any():
         warnings.warn(f"{path}: no pixel holds data; it is shown white", stacklevel=4)
         values = np.zeros(values.shape, np.uint8)
     elif not eight:
-        values = _scaled(values, known)
-    values[:, ~known.any(0)] = WHITE
+        values = _stretch(values, valid_mask)
+    values[:, ~valid_mask.any(0)] = WHITE
     return np.ascontiguousarray(np.moveaxis(np.broadcast_to(values, (3, *values.shape[1:])), 0, -1))
 
 
-def _bands(source: Any) -> tuple[list[int], int | None]:
-    """Numbers of the bands that are shown, one or three, and that of alpha."""
-    said = [kind.name for kind in source.colorinterp]
-    clear = said.index("alpha") + 1 if "alpha" in said else None
-    if all(name in said for name in ("red", "green", "blue")):
-        return [said.index(name) + 1 for name in ("red", "green", "blue")], clear
-    rest = [number for number in range(1, source.count + 1) if number != clear]
-    return rest[:3] if len(rest) >= 3 else rest[:1], clear
+def _select_bands(source: Any) -> tuple[list[int], int | None]:
+    """Return the numbers of the bands to show, one or three, and that of alpha."""
+    names = [interpretation.name for interpretation in source.colorinterp]
+    alpha = names.index("alpha") + 1 if "alpha" in names else None
+    if all(name in names for name in ("red", "green", "blue")):
+        return [names.index(name) + 1 for name in ("red", "green", "blue")], alpha
+    numbers = [number for number in range(1, source.count + 1) if number != alpha]
+    return numbers[:3] if len(numbers) >= 3 else numbers[:1], alpha
 
 
-def _scaled(values: Values, known: np.ndarray[Any, np.dtype[np.bool_]]) -> Values:
-    """(B, H, W) numbers → uint8, one range for all bands so that colors keep their hue."""
-    # Percentiles of an even part, since sorting all of a large picture takes longer than the rest.
-    every = max(1, values[0].size // COUNTED)
-    counted = values.reshape(len(values), -1)[:, ::every][known.reshape(len(known), -1)[:, ::every]]
+def _stretch(values: Values, valid_mask: Mask) -> Values:
+    """Stretch numbers (B, H, W) to uint8, one range for all bands so that colors keep their hue."""
+    # Percentiles of a sample, since sorting all of a large image takes longer than everything else.
+    step = max(1, values[0].size // SAMPLE_PIXELS)
+    flat, flat_mask = (x.reshape(len(values), -1)[:, ::step] for x in (values, valid_mask))
+    sample = flat[flat_mask]
     low = high = 0.0
-    if counted.size:
-        low, high = (float(v) for v in np.percentile(counted.astype(np.float64), SHARES))
+    if sample.size:
+        low, high = (float(v) for v in np.percentile(sample.astype(np.float64), PERCENTILES))
     if low == high:
-        valid = values[known]
+        valid = values[valid_mask]
         low, high = float(valid.min()), float(valid.max())
-    made = np.full(values.shape, 128, np.uint8)
+    result = np.full(values.shape, 128, np.uint8)
     for band in range(len(values) if low < high else 0):  # one at a time: these are floats
-        share = (np.where(known[band], values[band], low).astype(np.float64) - low) / (high - low)
-        made[band] = np.round(share.clip(0, 1) * 255)
-    return made
+        level = np.where(valid_mask[band], values[band], low).astype(np.float64)
+        result[band] = np.round(((level - low) / (high - low)).clip(0, 1) * 255)
+    return result

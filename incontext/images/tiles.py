@@ -1,4 +1,4 @@
-"""Large pictures at full detail: overlapping tiles, blended; and upsampling by rows."""
+"""Large images at full detail: overlapping tiles, blended; and upsampling by rows."""
 
 import math
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from incontext.errors import InputError
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
-def starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Where tiles begin along one axis: evenly spread, neighbors share `overlap` or more."""
+def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
+    """Return where tiles begin along one axis, evenly spread; neighbors share `overlap` or more."""
     if length <= tile:
         return [0]
     count = 1 + -(-(length - tile) // max(1, int(tile * (1 - overlap))))
@@ -24,7 +24,7 @@ def starts(length: int, tile: int, overlap: float) -> list[int]:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Square tiles (smaller where the picture is) over a picture of width × height."""
+    """Square tiles (or smaller, as the image is) over an image of width × height."""
 
     width: int
     height: int
@@ -37,14 +37,14 @@ class Tiling:
 
     def __len__(self) -> int:
         sides = (self.height, self.width)
-        return math.prod(len(starts(side, self.tile, self.overlap)) for side in sides)
+        return math.prod(len(tile_starts(side, self.tile, self.overlap)) for side in sides)
 
     def boxes(self) -> list[Box]:
-        """All tiles, row by row."""
+        """Return all tiles, row by row."""
         return [
             (x, y, min(x + self.tile, self.width), min(y + self.tile, self.height))
-            for y in starts(self.height, self.tile, self.overlap)
-            for x in starts(self.width, self.tile, self.overlap)
+            for y in tile_starts(self.height, self.tile, self.overlap)
+            for x in tile_starts(self.width, self.tile, self.overlap)
         ]
 
 
@@ -58,27 +58,27 @@ class Blend:
     def add(self, box: Box, rows: slice, values: Tensor) -> None:
         """Add some rows of a tile, counted from its top: values (channels, rows, width)."""
         left, top, right, bottom = box
-        ramp = _ramp(bottom - top)[rows, None] * _ramp(right - left)[None]
-        there = slice(top + rows.start, top + rows.stop)
-        self.total[:, there, left:right] += values * ramp
-        self.weight[there, left:right] += ramp
+        weight = _ramp(bottom - top)[rows, None] * _ramp(right - left)[None]
+        target_rows = slice(top + rows.start, top + rows.stop)
+        self.total[:, target_rows, left:right] += values * weight
+        self.weight[target_rows, left:right] += weight
 
     def result(self) -> Tensor:
-        """(channels, height, width); the totals are used up."""
+        """Return the mean, (channels, height, width); to be called once, in place of the total."""
         return self.total.div_(self.weight)
 
 
 def _ramp(length: int) -> Tensor:
-    """Raised cosine over a tile, above 0 at its ends."""
+    """Return a raised cosine over a tile, above 0 at its ends."""
     at = (torch.arange(length) + 0.5) / length
     return 0.5 - 0.5 * torch.cos(2 * np.pi * at) + 1e-3
 
 
 def upsample_rows(values: Tensor, size: tuple[int, int], budget: int = 2**24) -> Iterator[Any]:
-    """Bilinear (half-pixel centers, as `F.interpolate`) to (height, width), a band at a time.
+    """Upsample bilinearly (half-pixel centers, as `F.interpolate`) to (height, width) by bands.
 
     Yields (slice of rows, values (channels, rows, width)); a band has at most about `budget`
-    elements, so that huge pictures never hold all their beliefs at once.
+    elements, so that the probabilities of huge images are never in memory all at once.
     """
     height, width = size
     if tuple(values.shape[1:]) == size:
@@ -94,7 +94,7 @@ def upsample_rows(values: Tensor, size: tuple[int, int], budget: int = 2**24) ->
 
 
 def _neighbors(source: int, target: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each target position the two source positions around it and the second one's share."""
-    at = ((torch.arange(target) + 0.5) * (source / target) - 0.5).clamp(0, source - 1)
-    low = at.floor().long()
-    return low, (low + 1).clamp(max=source - 1), (at - low).float()
+    """Return the two source positions around each target position, and the second one's weight."""
+    position = ((torch.arange(target) + 0.5) * (source / target) - 0.5).clamp(0, source - 1)
+    low = position.floor().long()
+    return low, (low + 1).clamp(max=source - 1), (position - low).float()
