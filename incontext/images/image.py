@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -148,7 +149,7 @@ def _from_array(source: Any) -> Image.Image:
     """Convert an array or a tensor to PIL; shapes and dtypes as in `read_image`."""
     array = to_numpy(source)
     if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
-        array = np.moveaxis(array, 0, -1)
+        array = rearrange(array, "c h w -> h w c")
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
@@ -236,7 +237,8 @@ class Normalizer:
     def array(self, rgb: np.ndarray[Any, Any]) -> Tensor:
         """Normalize RGB in 0–255, (H, W, 3) → (3, H, W)."""
         # Division before subtraction, both in float32: the official order of rounding.
-        return self(torch.from_numpy(np.array(rgb, dtype=np.float32)).permute(2, 0, 1) / 255.0)
+        values = torch.from_numpy(np.array(rgb, dtype=np.float32))
+        return self(rearrange(values, "h w c -> c h w") / 255.0)
 
     def restore(self, painting: Tensor) -> Tensor:
         """Return the RGB of a normalized painting in 0–255, float32, clipped, (…, 3, H, W)."""

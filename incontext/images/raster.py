@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from einops import rearrange
 from PIL import Image, TiffImagePlugin
 
 from incontext.errors import InputError, first_line
@@ -137,7 +138,8 @@ def _to_rgb(path: Path, source: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
     elif not eight:
         values = _stretch(values, valid_mask)
     values[:, ~valid_mask.any(0)] = WHITE
-    return np.ascontiguousarray(np.moveaxis(np.broadcast_to(values, (3, *values.shape[1:])), 0, -1))
+    rgb = np.broadcast_to(values, (3, *values.shape[1:]))
+    return np.ascontiguousarray(rearrange(rgb, "c h w -> h w c"))
 
 
 def _select_bands(source: Any) -> tuple[list[int], int | None]:

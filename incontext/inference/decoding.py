@@ -5,6 +5,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -38,7 +39,7 @@ def merge_passes(prompt: Prompt, paintings: Sequence[Tensor]) -> Tensor:
 
 def presence(probabilities: Tensor) -> Tensor:
     """Return how sure the model is that each id is in the image: (K + 1, H, W) → (K,) in 0–1."""
-    flat = probabilities[1:].flatten(1)
+    flat = rearrange(probabilities[1:], "k h w -> k (h w)")
     top = max(1, round(PRESENCE_SHARE * flat.shape[1]))
     return flat.topk(top, 1).values.mean(1)
 
@@ -123,4 +124,4 @@ def decode_tiles(
 
 def _to_pixels(painting: Tensor) -> Pixels:
     """Convert (3, H, W) in 0–255 to (H, W, 3) uint8."""
-    return painting.round().to(torch.uint8).permute(1, 2, 0).numpy()
+    return rearrange(painting.round().to(torch.uint8), "c h w -> h w c").numpy()

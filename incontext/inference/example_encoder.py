@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
@@ -63,7 +64,7 @@ class ExampleEncoder:
         semantic = torch.tensor([kind == "semantic"], device=self.device)
         colors = self.normalizer.array(np.array([coloring.colors], np.uint8))
         return self.model.encode_batches(
-            batches, semantic, colors=self._to_device(colors.permute(1, 2, 0)),
+            batches, semantic, colors=self._to_device(rearrange(colors, "c 1 k -> 1 k c")),
             chunk=chunk, storage=storage, precompute_targets=precompute_targets,
             keep_ratio=keep_ratio, start=start,
         )  # fmt: skip

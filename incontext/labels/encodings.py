@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from einops import rearrange
 from PIL import ExifTags, Image
 from torch import Tensor
 
@@ -187,7 +188,7 @@ def _squeeze(array: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[A
     # under an image of 9×1, and ids under one of 3×9.
     size_yx, shape = (size[1], size[0]), array.shape
     if array.ndim == 3 and shape[:2] != size_yx and shape[1:] == size_yx:
-        array = np.moveaxis(array, 0, -1)
+        array = rearrange(array, "c h w -> h w c")
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[-1] != 3):
