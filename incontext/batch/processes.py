@@ -70,7 +70,10 @@ def _distribute(
 
 
 class _WorkerProcess:
-    """A process with a worker in it, and its chunk; its first answer is to no chunk."""
+    """A process with a worker in it, and its chunk.
+
+    What it sends first is that it is ready: an empty list.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job, self.chunk, self.false_starts = job, list[InputImage](), 0

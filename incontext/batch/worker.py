@@ -47,7 +47,7 @@ class Job:
 
 
 class Worker:
-    """Has a predictor and a journal, segments the images that it is given.
+    """A predictor with a journal that segments the images it is given.
 
     A worker that replaces a killed one finds in the journals what that finished. What it had begun
     is done again, each image by itself, so that one that kills its worker is known in the end.

@@ -12,7 +12,7 @@ from incontext.formats.results import LabelledImage, read_results
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is written.
+    """A format that results are exported to.
 
     Attributes:
         write: results, file or folder → what was written.

@@ -21,7 +21,7 @@ from incontext.labels.partial import mark
 
 @dataclass(frozen=True)
 class Reader:
-    """How a format is read, and told from others."""
+    """A format that labelled data is read from, and how it is recognised."""
 
     read: Callable[[Path, Path | None], Iterator[AnnotatedImage]]
     recognises: Callable[[Path], bool]

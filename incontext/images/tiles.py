@@ -24,7 +24,7 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
 
 @dataclass(frozen=True)
 class Tiling:
-    """Square tiles (or smaller, as the image is) over an image of width × height."""
+    """Overlapping square tiles over an image of width × height; smaller ones if the image is."""
 
     width: int
     height: int

@@ -23,7 +23,7 @@ from incontext.model.encoded_prompt import EncodedPrompt, ExampleBatch
 
 
 class ExampleEncoder:
-    """Has a model, encodes examples under a coloring and indexes them for retrieval.
+    """A model with what it needs to encode examples and to index them for retrieval.
 
     Args:
         device, dtype: where the model is and what it computes with.

@@ -39,7 +39,7 @@ THIN_TO = 4
 
 
 class Predictor:
-    """Has a model, takes images, returns label maps in the caller's size and ids.
+    """A model that takes images and returns label maps in the caller's size and ids.
 
     Args:
         model: any of `incontext.model`; it is changed in place.

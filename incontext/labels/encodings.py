@@ -3,7 +3,6 @@
 Ambiguous masks are rejected; the error lists the possible readings and the option for each.
 """
 
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,13 +16,13 @@ from incontext.errors import InputError
 from incontext.images.image import decode, open_file, to_numpy
 from incontext.labels import coco
 from incontext.labels.color_mask import MAX_ID, Rgb, ids_of_colors, is_gray
+from incontext.labels.id_mask import ids_of_values
 
 IdMap: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
 LabelsLike: TypeAlias = (
     "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor | dict[str, Any] | list[Any]"
 )
 
-MANY_IDS = 64  # more in one mask raise a warning
 # Pixels that do not count, neither as background nor as any id: in id maps, which are int32, and in
 # uint8 label maps, as files and training have them.
 UNKNOWN = -1
@@ -120,7 +119,7 @@ def _from_pixels(
         elif colors is not None:
             raise InputError("colors were given, but these labels are read as one channel")
         else:
-            labels = _from_ids(values, palette, ignore, threshold)
+            labels = Labels(*ids_of_values(values, palette, ignore, threshold, UNKNOWN))
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     return labels
@@ -206,93 +205,6 @@ def _one_channel(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if not is_gray(values):
         raise InputError("threshold reads one channel, and this mask has colors; store it gray")
     return values[..., 0]
-
-
-def _from_ids(
-    values: np.ndarray[Any, Any],
-    palette: dict[int, Rgb],
-    ignore: int | str | None,
-    threshold: float | None,
-) -> Labels:
-    """Read one channel (H, W) as ids, or as a soft mask with a threshold."""
-    if values.dtype == bool:
-        return Labels(values.astype(np.int32), palette)
-    floating = values.dtype.kind == "f"
-    if values.dtype.kind not in "fiu":
-        raise InputError(f"labels of dtype {values.dtype}; accepted: bool, integers, whole floats")
-    if floating and not np.isfinite(values).all():
-        raise InputError("float labels with NaN or infinite values; accepted: finite numbers")
-    if threshold is not None:
-        ids = (values >= threshold).astype(np.int32)
-        if isinstance(ignore, int):
-            ids[values == ignore] = UNKNOWN
-        return Labels(ids)
-    if floating and (values != np.round(values)).any():
-        raise InputError("float labels that are not whole numbers; pass threshold=0.5, say")
-    present = [int(v) for v in np.unique(values)]
-    if ignore is None and present in ([0, 255], [255]) and not palette:
-        return Labels((values != 0).astype(np.int32))
-    if ignore is None and 255 in present:
-        _refuse_255(present)
-    present = [v for v in present if v != ignore]
-    _check_ids(present)
-    _check_gray_palette(present, palette)
-    _check_background(present, palette)
-    # Wide enough for any integer dtype that passed; uint64 values fit after the check above.
-    unknown = values == ignore if isinstance(ignore, int) else np.zeros(values.shape, bool)
-    ids = np.where(unknown, 0, values).astype(np.int32)
-    ids[unknown] = UNKNOWN
-    return Labels(ids, {i: c for i, c in palette.items() if i in present})
-
-
-def _refuse_255(present: list[int]) -> None:
-    """Raise InputError: a mask with 255 among other values has several readings."""
-    values = [str(v) for v in present if v not in (0, 255)]
-    text = ", ".join(values[:8]) + (" …" if len(values) > 8 else "") or "a palette"
-    raise InputError(
-        f"255 beside {text} can mean 'ignore', an id, or the inside of a soft mask; pass "
-        "ignore=255, ignore='none' or threshold=128 (--ignore 255, --ignore none, --threshold 128)"
-    )
-
-
-def _check_ids(present: list[int]) -> None:
-    """Refuse ids out of range; warn of very many."""
-    if present and (present[0] < 0 or present[-1] > MAX_ID):
-        wrong = present[0] if present[0] < 0 else present[-1]
-        raise InputError(f"id {wrong} is outside 0 … {MAX_ID}; pass ignore={wrong} if it is none")
-    if len(present) > MANY_IDS:
-        warnings.warn(
-            f"{len(present)} different ids: is this a photograph? a mask comes after its picture",
-            stacklevel=3,
-        )
-
-
-def _check_gray_palette(present: list[int], palette: dict[int, Rgb]) -> None:
-    """Refuse a palette of grays other than the indices: GIF renumbers the grays it is given."""
-    grays = [palette[i][0] for i in present if i in palette and len(set(palette[i])) == 1]
-    if len(set(grays)) < len(present):  # colors, or grays that were never meant to tell ids apart
-        return
-    binary = [g // 255 for g in grays] if set(grays) <= {0, 255} else grays
-    if present not in (grays, binary):
-        raise InputError(
-            f"a palette of grays: ids can be the indices {present[:8]} or the grays {grays[:8]}; "
-            "store it as gray or with a colored palette"
-        )
-
-
-def _check_background(present: list[int], palette: dict[int, Rgb]) -> None:
-    """Refuse a palette in which black is an id and index 0 is not: writers may have renumbered it.
-
-    GIF and optimizing PNG writers do so.
-    """
-    if 0 not in present or palette.get(0, (0, 0, 0)) == (0, 0, 0):
-        return
-    black = next((i for i in present if palette.get(i) == (0, 0, 0)), None)
-    if black is not None:
-        raise InputError(
-            f"the palette gives 0, the background, the color {palette[0]} and black to id "
-            f"{black}; store it as RGB, or with the background at index 0"
-        )
 
 
 def match_colors(label_maps: list[Labels]) -> list[Labels]:
