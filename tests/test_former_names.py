@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import incontext
 from incontext.errors import former_attributes, former_parameters
@@ -41,3 +42,25 @@ def test_pool_is_a_labelled_set():
     assert dataset.known() == dataset.showing() == [0]
     assert dataset.picture(0).size == (8, 8)
     assert dataset.named({1: "cell"}).names == {1: "cell"}
+
+
+def test_examples_prompts_and_results(tiny_checkpoint):
+    example = incontext.Example(np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.uint8))
+    with pytest.warns(DeprecationWarning, match="of is now called from_labels"):
+        again = incontext.Example.of(example.image, example.labels)
+    predictor = incontext.Predictor.from_pretrained(tiny_checkpoint)
+    prompt = predictor.prompt([example, again], nearest=1)
+    for former, name in (("gallery", "example_index"), ("made", "provenance")):
+        with pytest.warns(DeprecationWarning, match=f"{former} is now called {name}"):
+            assert getattr(prompt, former) is getattr(prompt, name)
+    with pytest.warns(DeprecationWarning, match="encoded is now called encoded_prompt"):
+        assert prompt.passes[0].encoded is prompt.passes[0].encoded_prompt
+    result = predictor.predict(example.image, prompt)
+    with pytest.warns(DeprecationWarning, match="picture is now called image"):
+        assert result.picture is result.image
+    with pytest.warns(DeprecationWarning, match="shown is now called example_indices"):
+        predictor.paint([example.image], prompt, shown=torch.tensor([[0]]))
+    with pytest.warns(DeprecationWarning, match="settle is now called precompute_targets"):
+        predictor.encode([example], prompt.passes[0].coloring, settle=False)
+    with pytest.warns(DeprecationWarning, match="of is now called color"):
+        assert incontext.Palette(((1, 2, 3),)).of(1) == (1, 2, 3)
