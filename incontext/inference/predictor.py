@@ -142,17 +142,15 @@ class Predictor:
         names = check_names({**example_names, **(names or {})}, ids)
         colorings = assign_colorings(ids, classes_per_pass, coloring)
         count = min(nearest or len(examples), len(examples))  # that a query sees
-        passes = []
-        for pass_coloring in colorings:
-            encoded_prompt = self.encoder.encode(
-                examples, pass_coloring, kind=kind, chunk=chunk,
-                keep_ratio=1.0 if thin_to is None else min(1.0, thin_to / count),
-                storage=storage.empty(), precompute_targets=count == len(examples),
-            )  # fmt: skip
-            if half:
-                encoded_prompt = encoded_prompt.to(torch.float16)
-            passes.append(Pass(pass_coloring, encoded_prompt))
         select = count < len(examples)
+        passes = [
+            self._encode_pass(
+                examples, pass_coloring, half, kind=kind, chunk=chunk,
+                keep_ratio=1.0 if thin_to is None else min(1.0, thin_to / count),
+                storage=storage.empty(), precompute_targets=not select,
+            )
+            for pass_coloring in colorings
+        ]  # fmt: skip
         colors = display_colors([e.labels for e in examples], ids)
         return Prompt(
             tuple(ids), colors, names, kind, len(examples), tuple(passes), self.checkpoint,
@@ -160,6 +158,12 @@ class Predictor:
             {"by": "prompt", "nearest": nearest, "crop": crop},
             draw_thumbnail(examples, colors) if thumbnail else None,
         )  # fmt: skip
+
+    def _encode_pass(
+        self, examples: Sequence[Example], coloring: Coloring, half: bool, **options: Any
+    ) -> Pass:
+        encoded_prompt = self.encoder.encode(examples, coloring, **options)
+        return Pass(coloring, encoded_prompt.to(torch.float16) if half else encoded_prompt)
 
     @former_parameters(
         maps="label_maps", share="keep_ratio", parts="storage", settle="precompute_targets"
@@ -184,8 +188,8 @@ class Predictor:
     def check_prompt(self, prompt: Prompt, where: str = "") -> None:
         """Raise InputError unless the prompt was made with this checkpoint."""
         if prompt.checkpoint != self.checkpoint:
-            names = (f"{name}, " if name else "" for name in (prompt.model_name, self.name))
-            prompt_model, model = names
+            prompt_model = f"{prompt.model_name}, " if prompt.model_name else ""
+            model = f"{self.name}, " if self.name else ""
             raise InputError(
                 f"{where}the prompt was made with another checkpoint ({prompt_model}fingerprint "
                 f"{prompt.checkpoint}); this is {model}{self.checkpoint}, to which its tokens mean "
