@@ -200,13 +200,13 @@ def check_prompt_file(path: Path, ctx: typer.Context) -> None:
     """Check the file of `--prompt`.
 
     Raises:
-        InputError: it is no file, or an option that the file decides was given with it.
+        InputError: there is no such file, or an option was given that the file decides.
     """
     for option in fields(PromptOptions):
         if from_command_line(ctx, option.name):
             raise InputError(
-                f"--{option.name.replace('_', '-')} beside --prompt: the file was made with what "
-                "is to count; give it to `incontext prompt`, or segment with --example"
+                f"--{option.name.replace('_', '-')} with --prompt: the file decides it already; "
+                "give it to `incontext prompt`, or segment with --example"
             )
     if not path.is_file():
         raise InputError(f"--prompt {path}: no such file; `incontext prompt` makes one")

@@ -38,8 +38,8 @@ def export(
         return _onnx(checkpoint, out)
     if from_command_line(ctx, "checkpoint"):
         raise InputError(
-            f"--checkpoint beside {results}: results are exported as they are; accepted: the word "
-            "onnx, which exports the checkpoint"
+            f"--checkpoint with {results}: results need no checkpoint; to export the checkpoint "
+            "itself, give the word onnx in place of the folder"
         )
     from incontext.formats import FORMATS
     from incontext.formats import export as write_export

@@ -34,7 +34,9 @@ def prompt(
     check_count("--chunk", chunk)
     files = example_options.files()
     if not files:
-        raise InputError("what to encode: --example IMAGE MASK (repeated), or --examples-from PATH")
+        raise InputError(
+            "nothing to encode: give --example IMAGE MASK (repeated), or --examples-from PATH"
+        )
     examples = files.read()
     predictor = model.open(locate(model.checkpoint), model.dtype)
     encoded_prompt = files.encode(

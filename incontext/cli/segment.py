@@ -76,7 +76,7 @@ def segment(
     files = example_options.files()
     if not files and not prompt:
         raise InputError(
-            "what to look for: --examples-from PATH, --example IMAGE MASK (repeated), or "
+            "nothing to look for: give --examples-from PATH, --example IMAGE MASK (repeated), or "
             "--prompt FILE"
         )
     if prompt:

@@ -112,7 +112,7 @@ def video(
         raise InputError(f"--rate {rate}; accepted: 0.1 … 1000 frames a second")
     files = replace(masks.files(), kind=tracking.kind)
     if not labels and not add and not prompt and not files:
-        raise InputError("what to look for: --labels MASK, or --prompt FILE, or --example")
+        raise InputError("nothing to look for: give --labels MASK, --prompt FILE or --example")
     complete_masks, object_masks = parse_frames(labels), parse_frames(add, "--add")
     shared_frames = sorted(complete_masks.keys() & object_masks.keys())
     if shared_frames:
@@ -152,7 +152,7 @@ def parse_frames(texts: list[str] | None, option: str = "--labels") -> dict[int,
     """Parse ["first.png", "40=later.png"] as {0: first.png, 40: later.png}.
 
     Raises:
-        InputError: two masks of one frame, or a frame that is no number.
+        InputError: two masks for one frame, or a frame that is not a number.
     """
     paths: dict[int, Path] = {}
     for text in texts or []:
@@ -206,9 +206,7 @@ def _check_not_among_results(run: "VideoRun", paths: Iterable[Path]) -> None:
     """Raise InputError where a mask is a file that the run will replace."""
     for path in paths:
         if path.resolve().is_relative_to(run.folder.resolve()):
-            raise InputError(
-                f"{path} lies among the results, which are written anew; copy it first"
-            )
+            raise InputError(f"{path} lies among the results, which are overwritten; copy it first")
 
 
 def _finish_again(run: "VideoRun", frames: "Frames", rate: float | None, overlay: bool) -> None:

@@ -55,9 +55,9 @@ def test_refused(incontext, make_prompt, tiny_checkpoint, tmp_path):
     for options, message in [
         ([tiny_checkpoint, "--prompt", tmp_path / "q"], "q: no such file"),
         ([tiny_checkpoint, "--prompt", image], "not a prompt file, or a damaged one"),
-        ([tiny_checkpoint, "--prompt", file, *pairs], "--example beside --prompt"),
-        ([tiny_checkpoint, "--prompt", file, "--kind", "semantic"], "--kind beside --prompt"),
-        ([tiny_checkpoint, "--prompt", file, "--nearest", 0], "--nearest beside --prompt"),
+        ([tiny_checkpoint, "--prompt", file, *pairs], "--example with --prompt"),
+        ([tiny_checkpoint, "--prompt", file, "--kind", "semantic"], "--kind with --prompt"),
+        ([tiny_checkpoint, "--prompt", file, "--nearest", 0], "--nearest with --prompt"),
         (["incontext-small", "--prompt", file], "another checkpoint"),
     ]:
         answer = incontext(*common, *options)

@@ -113,4 +113,4 @@ def test_partly_labelled_examples(incontext, folder, tmp_path):
         answer = incontext("segment", "--prompt", tmp_path / "p.safetensors", "--out",
                            tmp_path / "res", option, value, picture)  # fmt: skip
         assert answer.code == 2
-        assert f"{option} beside --prompt" in answer.err
+        assert f"{option} with --prompt" in answer.err

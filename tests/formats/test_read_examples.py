@@ -497,7 +497,7 @@ def test_command_takes_them(results, tmp_path, tiny_checkpoint, incontext):
     [
         (["--images", "x"], "--images and --format belong to --examples-from"),
         (["--examples-from", "gone"], "gone: no such file or folder"),
-        (["--examples-from", "x", "--prompt", "p.safetensors"], "--examples-from beside --prompt"),
+        (["--examples-from", "x", "--prompt", "p.safetensors"], "--examples-from with --prompt"),
     ],
 )  # fmt: skip
 def test_command_says_what_is_wrong(tmp_path, incontext, arguments, text):

@@ -212,7 +212,7 @@ def test_cut_off_film(incontext, arguments, tmp_path):
         ({3: "nowhere.png"}, "nowhere.png: no such file"),
         ({2: "--rule", 3: "theirs"}, "accepted: ours, official"),
         ({2: "--direction", 3: "up"}, "accepted: auto, forward, backward, both"),
-        ({2: "--kind", 3: "any"}, "what to look for"),
+        ({2: "--kind", 3: "any"}, "nothing to look for"),
         ({2: "--rate", 3: 0}, "frames a second"),
         ({3: "9=m.png"}, "no frame 9"),
     ],
