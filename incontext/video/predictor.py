@@ -25,7 +25,7 @@ __getattr__ = partial(former_attributes(Added="NewObjects"), sys.modules[__name_
 
 
 class VideoPredictor:
-    """Has a `Predictor`, takes frames, and segments each into the ids of the labels given.
+    """Segments frames with a `Predictor` into the ids of the labels given for some of them.
 
     Args:
         policy: which predicted frames are remembered, see `incontext.video.policies`.

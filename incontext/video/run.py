@@ -48,7 +48,8 @@ class Summary:
 
 
 class VideoRun:
-    """OUT/Annotations/CLIP/FRAME.png in DAVIS layout, OUT/results.json, OUT/overlay.mp4.
+    """A run that writes OUT/Annotations/CLIP/FRAME.png in DAVIS layout, OUT/results.json and
+    OUT/overlay.mp4.
 
     Each file appears whole or not at all. What a run needs to continue lies in OUT/.run until it
     is complete: a line for every finished frame, and the memory after one of the last.

@@ -11,7 +11,7 @@ from incontext.web.reporting import raise_if_stopped, user_error
 
 
 class QueueFull(gr.Error):
-    """As many jobs wait already as may."""
+    """The error of a visitor who finds the queue full."""
 
 
 class Jobs:

@@ -30,9 +30,9 @@ from incontext.web.page.painting import (  # noqa: E402
     BRUSHES,
     label_picture,
     paintable,
+    parse_brush_names,
     parse_names,
     read_editor,
-    read_names,
     write_editor,
 )
 from incontext.web.page.picking import Sam, grow_box, grow_click  # noqa: E402
@@ -113,8 +113,8 @@ def test_large_examples_are_made_small():
 
 
 def test_names():
-    assert read_names("cell, , dirt", [1, 2, 3]) == {1: "cell", 2: "blue", 3: "dirt"}
-    assert read_names("", [8]) == {8: "pink"}
+    assert parse_brush_names("cell, , dirt", [1, 2, 3]) == {1: "cell", 2: "blue", 3: "dirt"}
+    assert parse_brush_names("", [8]) == {8: "pink"}
     assert parse_names("cell,, dirt", [3, 7, 9]) == {3: "cell", 9: "dirt"}
     assert parse_names(" ", [3]) == {}
     with pytest.raises(InputError, match="2 names for 1 ids"):

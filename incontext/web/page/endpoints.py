@@ -21,7 +21,7 @@ SNIPPET = """
 from gradio_client import Client, handle_file
 
 client = Client("http://127.0.0.1:7860")
-masks, said = client.predict(
+masks, report = client.predict(
     examples=[handle_file("photo.jpg")],
     masks=[handle_file("mask.png")],
     pictures=[handle_file("a.jpg"), handle_file("b.jpg")],

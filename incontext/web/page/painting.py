@@ -87,7 +87,7 @@ def paintable(ids: Array) -> Array:
     return np.where(ids > 0, ids, 0).astype(np.uint8)
 
 
-def read_names(text: str, ids: list[int]) -> dict[int, str]:
+def parse_brush_names(text: str, ids: list[int]) -> dict[int, str]:
     """Parse "cell, dirt" → {1: "cell", 2: "dirt"}, for the ids given; colors name the others."""
     names = dict(enumerate(_split_names(text), 1))
     return {i: names.get(i) or NAMES[i] for i in ids}

@@ -32,7 +32,7 @@ def new_editor(label: str, elem_id: str, empty: str = "") -> gr.ImageEditor:
 
 
 class ExamplePanel:
-    """Where an example is painted or picked."""
+    """The panel where an example is painted or picked."""
 
     def __init__(self) -> None:
         with gr.Column(min_width=320):
@@ -74,7 +74,7 @@ class ExamplePanel:
 
 
 class ResultPanel:
-    """Where images are dropped and results looked at."""
+    """The panel where images are dropped and results looked at."""
 
     def __init__(self) -> None:
         with gr.Column(min_width=320):
@@ -122,7 +122,7 @@ class ResultPanel:
 
 
 class ClipPanel:
-    """Where a clip is uploaded, scrubbed through and painted on."""
+    """The panel where a clip is uploaded, scrubbed through and painted on."""
 
     def __init__(self) -> None:
         with gr.Column(min_width=320):
@@ -148,7 +148,7 @@ class ClipPanel:
 
 
 class MoviePanel:
-    """Where frames appear as they are segmented, then the whole video."""
+    """The panel where frames appear as they are segmented, then the whole video."""
 
     def __init__(self) -> None:
         with gr.Column(min_width=320):

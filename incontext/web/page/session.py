@@ -14,7 +14,7 @@ from PIL import Image
 
 from incontext import Example, InputError, Segmentation
 from incontext.web.limits import MAX_IMAGES, new_folder
-from incontext.web.page.painting import label_picture, read_names
+from incontext.web.page.painting import label_picture, parse_brush_names
 
 Array = np.ndarray[Any, Any]
 SIDE = 1024  # pixels: examples are kept no larger, models see them smaller still
@@ -45,7 +45,7 @@ class DraftExample:
         return cls(picture, ids, partly)
 
     def example(self) -> Example:
-        """Return it as the library's Example."""
+        """Return it as an `Example` of the library."""
         unlabelled = "unknown" if self.partly else "background"
         return Example(self.picture, label_picture(self.ids), unlabelled=unlabelled)
 
@@ -153,7 +153,7 @@ class Session:
     def names(self, text: str) -> dict[int, str]:
         """Return names for the ids that the examples show."""
         ids = sorted({int(i) for example in self.examples for i in np.unique(example.ids) if i})
-        return read_names(text, ids)
+        return parse_brush_names(text, ids)
 
     def new_clip(self) -> Path:
         """Create a folder for a clip; a job may still write into that of the clip before."""

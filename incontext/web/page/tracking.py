@@ -19,7 +19,7 @@ from incontext import (
     write_overlay,
 )
 from incontext.web.limits import MAX_FRAME_PIXELS, MAX_FRAMES
-from incontext.web.page.painting import COLORS, label_picture, read_names
+from incontext.web.page.painting import COLORS, label_picture, parse_brush_names
 from incontext.web.page.session import keep, pack
 
 Array = np.ndarray[Any, Any]
@@ -145,7 +145,7 @@ class Clip:
         present = {int(i) for ids in self.painted.values() for i in np.unique(ids) if i}
         labels = {frame: label_picture(ids) for frame, ids in sorted(self.painted.items())}
         # Ids that a prompt brings have names of their own.
-        id_names = {} if prompt and not names else read_names(names, sorted(present))
+        id_names = {} if prompt and not names else parse_brush_names(names, sorted(present))
         video = VideoPredictor(predictor, kind=kind)
         for start, direction in self._plan((predictor.name, kind, names, prompt)):
             track = video.track(

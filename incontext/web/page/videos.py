@@ -81,7 +81,7 @@ class Videos:
         self, value: Any, editor_index: float, kind: str, names: str, prompt: str | None,
         checkpoint: str, session: Session | None, request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
-        """ImageResult the frames, showing each as it comes."""
+        """Segment the frames, showing each as it comes."""
         session = Session.resume(session)
         clip, skip = _clip(session), gr.skip()
         with self.jobs.run(request, "long") as stop:
