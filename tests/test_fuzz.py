@@ -36,19 +36,19 @@ def integer_maps(draw: st.DrawFn) -> np.ndarray:
     limits = np.iinfo(dtype)
     values = sorted({v for v in SPECIAL if limits.min <= v <= limits.max} | {int(limits.max)})
     shape = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
-    few = draw(st.lists(st.sampled_from(values), min_size=1, max_size=4))
-    return draw(npst.arrays(dtype, shape, elements=st.sampled_from(few)))
+    choices = draw(st.lists(st.sampled_from(values), min_size=1, max_size=4))
+    return draw(npst.arrays(dtype, shape, elements=st.sampled_from(choices)))
 
 
-def naive(values: np.ndarray, ignore: int | str | None) -> list[list[int]] | None:
+def naive_ids(values: np.ndarray, ignore: int | str | None) -> list[list[int]] | None:
     """The definition, pixel by pixel; None where the map must be refused."""
     rows = [[int(v) for v in row] for row in values]
-    found = {v for row in rows for v in row}
-    if ignore is None and found <= {0, 255} and 255 in found:
+    present = {v for row in rows for v in row}
+    if ignore is None and present <= {0, 255} and 255 in present:
         return [[1 if v == 255 else 0 for v in row] for row in rows]
-    if ignore is None and 255 in found:
+    if ignore is None and 255 in present:
         return None
-    if any(not 0 <= v <= MAX_ID for v in found if v != ignore):
+    if any(not 0 <= v <= MAX_ID for v in present if v != ignore):
         return None
     return [[UNKNOWN if v == ignore else v for v in row] for row in rows]
 
@@ -60,13 +60,13 @@ def naive(values: np.ndarray, ignore: int | str | None) -> list[list[int]] | Non
 def test_integer_maps(values, ignore, form):
     size = values.shape[::-1]
     source = [values, values[None], values[..., None], np.asfortranarray(values)][form]
-    expected = naive(values, ignore)
+    ids = naive_ids(values, ignore)
     try:
         labels = read_labels(source, size, ignore=ignore)
     except InputError:
-        assert expected is None
+        assert ids is None
     else:
-        assert labels.ids.tolist() == expected
+        assert labels.ids.tolist() == ids
 
 
 @FUZZ
@@ -81,13 +81,13 @@ def test_integer_files(values, ignore):
         return
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, kind)
-    expected = naive(values, ignore)
+    ids = naive_ids(values, ignore)
     try:
         labels = read_labels(Image.open(buffer), values.shape[::-1], ignore=ignore)
     except InputError:
-        assert expected is None
+        assert ids is None
     else:
-        assert labels.ids.tolist() == expected
+        assert labels.ids.tolist() == ids
 
 
 ANY_DTYPE = st.one_of(
@@ -130,7 +130,7 @@ def test_any_tensor(dtype, shape):
             read(tensor)
 
 
-def encoded(kind: str) -> bytes:
+def encode_image(kind: str) -> bytes:
     """A small valid file with several colors, and metadata where the format has it."""
     noise = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
     image, exif = Image.fromarray(noise), Image.Exif()
@@ -162,7 +162,7 @@ def label_file(kind: str) -> bytes:
 
 
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP")
-FILES = {kind: encoded(kind) for kind in FORMATS}
+FILES = {kind: encode_image(kind) for kind in FORMATS}
 FILES |= {kind: label_file(kind) for kind in ("palette", "deep", "bits")}
 
 
@@ -213,7 +213,7 @@ def test_damaged_files(path, content):
     content=st.one_of(
         st.binary(max_size=300),
         st.builds(
-            lambda kind, rest: FILES[kind][:24] + rest, st.sampled_from(FORMATS), st.binary()
+            lambda kind, tail: FILES[kind][:24] + tail, st.sampled_from(FORMATS), st.binary()
         ),
     )
 )
@@ -268,8 +268,8 @@ def test_any_runs(counts):
         labels = read_labels(rle, (5, 4))
     except InputError:
         return
-    packed = coco.frPyObjects(rle, 4, 5) if isinstance(counts, list) else rle
-    assert np.array_equal(labels.ids, coco.decode(packed))
+    encoded_rle = coco.frPyObjects(rle, 4, 5) if isinstance(counts, list) else rle
+    assert np.array_equal(labels.ids, coco.decode(encoded_rle))
 
 
 @FUZZ
@@ -279,5 +279,5 @@ def test_any_polygons(polygons):
         labels = read_labels({"segmentation": polygons}, (5, 4))
     except InputError:
         return
-    expected = coco.decode(coco.merge(coco.frPyObjects(polygons, 4, 5)))
-    assert np.array_equal(labels.ids, expected)
+    mask = coco.decode(coco.merge(coco.frPyObjects(polygons, 4, 5)))
+    assert np.array_equal(labels.ids, mask)
