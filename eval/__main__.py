@@ -13,7 +13,7 @@ from incontext.errors import InputError
 from incontext.inference.predictor import THIN_TO
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-study = {"rich_help_panel": "Studies of a checkpoint"}
+STUDIES = "Studies of a checkpoint"  # panel of --help
 
 
 @app.callback()
@@ -21,7 +21,7 @@ def describe_program() -> None:
     """Evaluate a checkpoint."""
 
 
-@app.command("bench", **study)
+@app.command("bench", rich_help_panel=STUDIES)
 def bench(
     data: Sets,
     checkpoint: Checkpoint = DEFAULT,
@@ -66,7 +66,7 @@ def bench(
         thin_to or None, paired)  # fmt: skip
 
 
-@app.command("passes", **study)
+@app.command("passes", rich_help_panel=STUDIES)
 def classes_per_pass(
     data: Annotated[Path, typer.Option(help="A set of many classes, NAME.tar.")],
     checkpoint: Checkpoint = DEFAULT,
@@ -81,7 +81,7 @@ def classes_per_pass(
     run(data, checkpoint, numbers(limits, "--limits"), episodes)
 
 
-@app.command("absent", **study)
+@app.command("absent", rich_help_panel=STUDIES)
 def absence(
     data: Sets,
     checkpoint: Checkpoint = DEFAULT,
@@ -96,7 +96,7 @@ def absence(
     run(data, checkpoint, sets.split(","), episodes)
 
 
-@app.command("matters", **study)
+@app.command("matters", rich_help_panel=STUDIES)
 def ablate_prompt(
     data: Sets,
     checkpoint: Checkpoint = DEFAULT,
@@ -112,7 +112,7 @@ def ablate_prompt(
     run(data, checkpoint, words(sets), episodes)
 
 
-@app.command("nearest", **study)
+@app.command("nearest", rich_help_panel=STUDIES)
 def nearest(
     data: Sets,
     checkpoint: Checkpoint = DEFAULT,
@@ -129,7 +129,7 @@ def nearest(
     run(data, checkpoint, words(sets), k, pool, queries)
 
 
-@app.command("tuned", **study)
+@app.command("tuned", rich_help_panel=STUDIES)
 def tuned_prompts(
     data: Sets,
     out: Annotated[Path, typer.Option(help="Folder for the prompts and figures.json.")],
@@ -155,7 +155,7 @@ def tuned_prompts(
     run(data, checkpoint, words(only), out, state, Settings(space=space, steps=steps))
 
 
-@app.command("doctor", **study)
+@app.command("doctor", rich_help_panel=STUDIES)
 def doctor(
     data: Sets,
     checkpoint: Checkpoint = DEFAULT,
@@ -173,7 +173,7 @@ def doctor(
     run(data, checkpoint, words(sets), planted, predicted)
 
 
-@app.command("video", **study)
+@app.command("video", rich_help_panel=STUDIES)
 def video(
     clips: Annotated[int, typer.Option(help="Number of drawn clips, one for each seed.")] = 50,
     frames: Annotated[int, typer.Option(help="Number of frames of a drawn clip.")] = 20,
@@ -216,7 +216,7 @@ def video(
     run(sources, checkpoint, numbers(keep, "--keep"), rules.split(","), "instance", out)
 
 
-@app.command("follow", **study)
+@app.command("follow", rich_help_panel=STUDIES)
 def follow(
     seed: Annotated[int, typer.Option(help="Seed of the drawn clip.")] = 7,
     frames: Annotated[int, typer.Option(help="Number of frames.")] = 200,
@@ -234,7 +234,7 @@ def follow(
     print_story(seed, frames, objects, checkpoint, keep)
 
 
-@app.command("look", **study)
+@app.command("look", rich_help_panel=STUDIES)
 def contact_sheet(
     data: Sets,
     out: Annotated[Path, typer.Option(help="Image file to write.")],
@@ -249,7 +249,7 @@ def contact_sheet(
     run(data, checkpoint, count, examples, out, seed)
 
 
-@app.command("trials", **study)
+@app.command("trials", rich_help_panel=STUDIES)
 def trials(
     train: Annotated[Path, typer.Option(help="Folder of training sets.")],
     validation: Annotated[Path, typer.Option(help="Folder of validation sets.")],

@@ -17,8 +17,9 @@ def erase_mask(predictor: Predictor, prompt: Prompt, example: Example) -> Prompt
     """Return the prompt of one example with its mask erased: the target is all background."""
     [part] = prompt.passes
     blank = Labels(np.zeros_like(example.labels.ids))
-    encoded = predictor.encode([Example.from_labels(example.image, blank)], part.coloring, kind=prompt.kind)
-    return replace(prompt, passes=(replace(part, encoded_prompt=encoded),))
+    blank_example = Example.from_labels(example.image, blank)
+    encoded_prompt = predictor.encode([blank_example], part.coloring, kind=prompt.kind)
+    return replace(prompt, passes=(replace(part, encoded_prompt=encoded_prompt),))
 
 
 def run(folder: Path, checkpoint: str, sets: Sequence[str], episodes: int) -> None:

@@ -22,11 +22,11 @@ from incontext.inference.retrieval import ExampleIndex
 class RandomExamples(ExampleIndex):
     """As many examples as the nearest, but at random; the same ones for every batch."""
 
-    def search(self, asked: torch.Tensor) -> list[torch.Tensor]:
+    def search(self, queries: torch.Tensor) -> list[torch.Tensor]:
         """See `ExampleIndex.search`."""
         rng = torch.Generator().manual_seed(0)
         count = len(self.features)
-        rows = [torch.randperm(count, generator=rng)[: self.nearest].sort().values for _ in asked]
+        rows = [torch.randperm(count, generator=rng)[: self.nearest].sort().values for _ in queries]
         return [torch.stack(rows)] * len(self.shows)
 
 

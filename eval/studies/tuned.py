@@ -118,7 +118,9 @@ def tune_set(
                      "tuned": figures["tuned"], "gain": str(gain), "pictures": len(test_numbers)},
             "command": f"{COMMAND} --only {data.name}",
         }  # fmt: skip
-        prompt = replace(outcome.tuned_prompt, provenance={**outcome.tuned_prompt.provenance, **provenance})
+        prompt = replace(
+            outcome.tuned_prompt, provenance={**outcome.tuned_prompt.provenance, **provenance}
+        )
         file = prompt.save(out / f"{data.name}.safetensors")
         figures["megabytes"] = round(file.stat().st_size / 1e6, 1)
     return figures
