@@ -46,8 +46,9 @@ def bench(
         int,
         typer.Option(help="Number of examples whose tokens are kept in full; 0 keeps all.", min=0),
     ] = THIN_TO,
-    paired: Annotated[
-        bool, typer.Option(help="Ask the same queries whatever the number of examples.")
+    same_queries: Annotated[
+        bool,
+        typer.Option("--paired", help="Segment the same queries for every number of examples."),
     ] = False,
     threads: Threads = 2,
 ) -> None:
@@ -63,7 +64,7 @@ def bench(
     torch.set_num_threads(threads)
     counts = numbers(examples, "--examples")
     run(data, checkpoint, counts, episodes, out, words(only), words(methods), dtype,
-        thin_to or None, paired)  # fmt: skip
+        thin_to or None, same_queries)  # fmt: skip
 
 
 @app.command("passes", rich_help_panel=STUDIES)

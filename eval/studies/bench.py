@@ -71,16 +71,18 @@ def with_baseline(baseline: Callable[..., Any]) -> Method:
 
 
 def score(
-    data: ImageSet, method: Method, examples: int, episodes: int, drawn: int = 0
+    data: ImageSet, method: Method, examples: int, episodes: int, draw_count: int = 0
 ) -> list[list[int]]:
     """Return a method's rows of `FewShotIoU` on one set, one an episode.
 
-    With another number of examples other queries are drawn, some harder than others. `drawn`, at
-    least `examples`, draws as many and shows the first of them: the same queries for any number.
+    Args:
+        draw_count: draw this number of examples, `examples` or more, and use the first of them.
+            The queries depend on what is drawn, and some are harder than others; with the same
+            `draw_count` they are the same for every number of examples. 0: as many as are used.
     """
     meter = FewShotIoU()
-    for whole in binary_episodes(data.images_by_class, drawn or examples, episodes):
-        episode = BinaryEpisode(whole.index, [*whole.images[:examples], whole.images[-1]])
+    for plan in binary_episodes(data.images_by_class, draw_count or examples, episodes):
+        episode = BinaryEpisode(plan.index, [*plan.images[:examples], plan.images[-1]])
         truth, ignore_mask = data.truth(episode.images[-1], episode.index)
         meter.add(episode.index, method(data, episode), truth, ignore_mask)
     return meter.rows
@@ -153,11 +155,12 @@ def run(
     methods: Sequence[str] = (),
     dtype: str = "float32",
     thin_to: int | None = THIN_TO,
-    paired: bool = False,
+    same_queries: bool = False,
 ) -> Results:
     """Score the checkpoint and the baselines on every set of images in a folder.
 
-    `paired` asks the same queries whatever the number of examples.
+    Args:
+        same_queries: segment the same queries for every number of examples.
 
     Raises:
         InputError: no set there, an unknown method or dtype, results of another run in `out`.
@@ -176,15 +179,15 @@ def run(
     if set(methods) - set(accepted):
         raise InputError(f"methods {', '.join(methods)}; accepted: {', '.join(accepted)}")
     run_settings = _run_settings(checkpoint, dtype, thin_to, episodes, counts)
-    if paired:
+    if same_queries:
         run_settings["paired"] = True
     results = Results(out, {**run_settings, "data": str(folder.resolve())})
     for path in tqdm(paths, unit="set", disable=None):
         data = ImageSet.read(path)
         for name, count in ((n, c) for n in methods for c in counts):
             if name in episode_methods:
-                drawn = max(counts) if paired else count
-                rows = partial(score, data, episode_methods[name], count, episodes, drawn)
+                draw_count = max(counts) if same_queries else count
+                rows = partial(score, data, episode_methods[name], count, episodes, draw_count)
                 results.score("episodes", data, name, count, rows)
             elif name != "tuned" or count == max(counts):
                 rows = partial(same_images.score, predictor, data, name, count, max(counts))

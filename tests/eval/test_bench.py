@@ -145,17 +145,17 @@ def test_tuned_and_trained_answer_for_the_same_queries(data, tiny_checkpoint):
 def test_paired_episodes_ask_the_same_queries(data):
     """Whatever the number of examples; fewer examples are the first of more."""
     images = ImageSet.read(data / "squares.tar")
-    asked: dict[int, list[list[int]]] = {}
+    images_by_count: dict[int, list[list[int]]] = {}
 
     def watch(count):
         def method(_, episode):
-            asked.setdefault(count, []).append(episode.images)
+            images_by_count.setdefault(count, []).append(episode.images)
             return np.zeros((SIDE, SIDE), bool)
 
         return method
 
     for count in (1, 3):
-        bench.score(images, watch(count), count, 6, drawn=3)
-    assert [one[-1] for one in asked[1]] == [three[-1] for three in asked[3]]
-    assert [one[0] for one in asked[1]] == [three[0] for three in asked[3]]
-    assert [len(one) for one in asked[1]] == [2] * 6
+        bench.score(images, watch(count), count, 6, draw_count=3)
+    assert [one[-1] for one in images_by_count[1]] == [three[-1] for three in images_by_count[3]]
+    assert [one[0] for one in images_by_count[1]] == [three[0] for three in images_by_count[3]]
+    assert [len(one) for one in images_by_count[1]] == [2] * 6
