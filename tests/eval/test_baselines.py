@@ -6,7 +6,7 @@ import torch
 from eval.studies.baselines import copy_mask, features, nearest_neighbor
 
 
-def drawn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw_pair(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     mask = np.zeros((24, 24), bool)
     top, left = rng.integers(0, 14, 2)
     mask[top : top + 8, left : left + 8] = True
@@ -16,12 +16,14 @@ def drawn(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def test_nearest_neighbor_equals_all_distances():
     rng = np.random.default_rng(0)
-    query, truth = drawn(rng)
-    examples = [drawn(rng) for _ in range(3)]
-    known = torch.cat([features(picture) for picture, _ in examples])
+    query, truth = draw_pair(rng)
+    examples = [draw_pair(rng) for _ in range(3)]
+    example_features = torch.cat([features(picture) for picture, _ in examples])
     labels = np.concatenate([mask.ravel() for _, mask in examples])
     naive = labels[
-        torch.cdist(features(query), known, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+        torch.cdist(
+            features(query), example_features, compute_mode="donot_use_mm_for_euclid_dist"
+        ).argmin(1)
     ]
     answer = nearest_neighbor(query, examples)
     assert np.array_equal(answer, naive.reshape(24, 24))

@@ -44,8 +44,8 @@ def data(tmp_path):
                 buffer.seek(0)
                 tar.addfile(info, buffer)
             items.append({"id": str(number), "size": [SIDE, SIDE], "classes": [1, 2]})
-    about = {"kind": "semantic", "title": "", "classes": {"1": "left", "2": "right"}}
-    (tmp_path / "squares.json").write_text(json.dumps({**about, "items": items}))
+    metadata = {"kind": "semantic", "title": "", "classes": {"1": "left", "2": "right"}}
+    (tmp_path / "squares.json").write_text(json.dumps({**metadata, "items": items}))
     return tmp_path
 
 
@@ -79,13 +79,13 @@ def test_dice_by_hand():
 def test_small_unet_learns_from_three_pictures():
     rng = np.random.default_rng(1)
     pairs = [picture(rng) for _ in range(4)]
-    shown = [(image, (ids > 0).astype(np.int16)) for image, ids in pairs]
-    net = unet.fit(shown[:3], steps=40)
-    found, truth = unet.segment(net, shown[3][0]), shown[3][1] == 1
-    assert found.shape == truth.shape
-    assert (found & truth).sum() / (found | truth).sum() > 0.8
-    again = unet.fit(shown[:3], steps=2)
-    for a, b in zip(again.parameters(), unet.fit(shown[:3], steps=2).parameters(), strict=True):
+    examples = [(image, (ids > 0).astype(np.int16)) for image, ids in pairs]
+    net = unet.fit(examples[:3], steps=40)
+    predicted, truth = unet.segment(net, examples[3][0]), examples[3][1] == 1
+    assert predicted.shape == truth.shape
+    assert (predicted & truth).sum() / (predicted | truth).sum() > 0.8
+    net, same_net = (unet.fit(examples[:3], steps=2) for _ in range(2))
+    for a, b in zip(net.parameters(), same_net.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -100,9 +100,9 @@ def test_unknown_pixels_teach_nothing():
 
 def test_draws_keep_queries_apart(data):
     squares = ImageSet.read(data / "squares.tar")
-    found = same_images.draw_classes(squares, 4)
-    assert [draw.index for draw in found] == [1]
-    for draw in found:
+    draws = same_images.draw_classes(squares, 4)
+    assert [draw.index for draw in draws] == [1]
+    for draw in draws:
         assert len(draw.examples) == 4
         assert len(draw.queries) == 5
         assert not set(draw.examples) & set(draw.queries)

@@ -18,11 +18,11 @@ from incontext.video.annotations import NewObjects
 
 
 def test_drawn_clips_repeat_and_tell_their_stories():
-    one, again = clips.draw_clip(3, 12), clips.draw_clip(3, 12)
-    for a, b in zip(one.frames, again.frames, strict=True):
+    clip, same_clip = clips.draw_clip(3, 12), clips.draw_clip(3, 12)
+    for a, b in zip(clip.frames, same_clip.frames, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert one.truth is not None
-    assert one.truth[0].max() >= 1
+    assert clip.truth is not None
+    assert clip.truth[0].max() >= 1
     areas = [(clips.draw_clip(7, 12).truth[t] == 1).sum() for t in range(12)]
     assert areas[0] > 0
     assert min(areas) == 0  # it leaves …
@@ -69,8 +69,8 @@ def test_davis(davis):
     meter = JandF()
     meter.add(clip.truth, np.stack([clip.truth[0]] * 4))
     assert meter.means()["J"] == pytest.approx((49 / 79 + 36 / 92) / 2)
-    one = VIDEOS["davis-2016"].clips(davis, "val")["bear"]()
-    assert set(np.unique(one.truth)) == {0, 1}
+    binary_clip = VIDEOS["davis-2016"].clips(davis, "val")["bear"]()
+    assert set(np.unique(binary_clip.truth)) == {0, 1}
     with pytest.raises(InputError, match="ImageSets"):
         VIDEOS["davis-2017"].clips(davis / "nowhere", "val")
 
@@ -80,20 +80,20 @@ def test_davis_is_scored(davis, tiny_checkpoint, tmp_path, capsys):
     out = tmp_path / "o"
     setting = Setting(str(tiny_checkpoint))
     dataset(VIDEOS["davis-2017"], davis, "", setting, 0, "ours", out)
-    found = json.loads((out / "davis-2017.json").read_text())["rows"][0]
+    row = json.loads((out / "davis-2017.json").read_text())["rows"][0]
     clip = VIDEOS["davis-2017"].clips(davis, "val")["bear"]()
     maps = predict_clip(
         VideoPredictor.from_pretrained(tiny_checkpoint, policy=POLICIES["ours"](0)), clip
     )
-    wanted = []
+    ious = []
     for truth, ours in zip(clip.truth[1:3], maps[1:3], strict=True):
         union = ((truth == 2) | (ours == 2)).sum()
-        wanted.append(((truth == 2) & (ours == 2)).sum() / union)
-    assert abs(found["figures"]["J"] - 100 * np.mean(wanted)) < 1e-9
+        ious.append(((truth == 2) & (ours == 2)).sum() / union)
+    assert abs(row["figures"]["J"] - 100 * np.mean(ious)) < 1e-9
     assert "| SegGPT | 75.6 |" in capsys.readouterr().out
     # Again from the journal; the official model's own settings without any said.
     dataset(VIDEOS["davis-2017"], davis, "", setting, 0, "ours", out)
-    assert json.loads((out / "davis-2017.json").read_text())["rows"][0] == found
+    assert json.loads((out / "davis-2017.json").read_text())["rows"][0] == row
     dataset(VIDEOS["davis-2017"], davis, "", setting, None, "", tmp_path / "p")
     assert "official rule, 8 frames remembered" in capsys.readouterr().out
     dataset(VIDEOS["davis-2017"], davis, "", setting, 1, "ours", tmp_path / "w", masks=True)

@@ -8,7 +8,7 @@ from eval.core.metrics import FewShotIoU, JandF, outline, statistics
 
 
 def test_few_shot_protocol(shared):
-    expected = json.loads((shared / "parity/metrics.json").read_text())["few_shot"]
+    reference = json.loads((shared / "parity/metrics.json").read_text())["few_shot"]
     maps = np.load(shared / "parity/metrics.npz")
     meter = FewShotIoU()
     for truth, prediction, ignore, index in zip(
@@ -16,10 +16,10 @@ def test_few_shot_protocol(shared):
         strict=True,
     ):
         meter.add(int(index), prediction == 1, truth == 1, ignore == 1)
-    assert abs(meter.miou() - expected["mIoU"]) <= 1e-9
-    assert abs(meter.fb_iou() - expected["FB-IoU"]) <= 1e-9
+    assert abs(meter.miou() - reference["mIoU"]) <= 1e-9
+    assert abs(meter.fb_iou() - reference["FB-IoU"]) <= 1e-9
     for index, value in meter.per_class().items():
-        assert abs(value - expected["per_class_IoU"][str(index)]) <= 1e-9
+        assert abs(value - reference["per_class_IoU"][str(index)]) <= 1e-9
 
 
 def test_by_hand():
@@ -34,18 +34,19 @@ def test_by_hand():
 
 
 def test_davis_2017(shared):
-    expected = json.loads((shared / "parity/metrics.json").read_text())["davis2017_semi_supervised"]
+    reference = json.loads((shared / "parity/metrics.json").read_text())
+    reference = reference["davis2017_semi_supervised"]
     maps = np.load(shared / "parity/metrics.npz")
     meter = JandF()
     meter.add(maps["davis_truth"], maps["davis_prediction"])
-    assert len(meter.objects) == len(expected["per_object"])
-    for ours, theirs in zip(meter.objects, expected["per_object"], strict=True):
+    assert len(meter.objects) == len(reference["per_object"])
+    for scores, official in zip(meter.objects, reference["per_object"], strict=True):
         for name in ("J", "F"):
-            np.testing.assert_allclose(ours[name], theirs[f"{name}_frames"], rtol=0, atol=1e-9)
-            np.testing.assert_allclose(statistics(ours[name]), theirs[name], rtol=0, atol=1e-9)
+            np.testing.assert_allclose(scores[name], official[f"{name}_frames"], rtol=0, atol=1e-9)
+            np.testing.assert_allclose(statistics(scores[name]), official[name], rtol=0, atol=1e-9)
     means = meter.means()
-    for ours, theirs in (("J", "J_mean"), ("F", "F_mean"), ("J&F", "J&F")):
-        assert abs(means[ours] - expected[theirs]) <= 1e-9
+    for name, official_name in (("J", "J_mean"), ("F", "F_mean"), ("J&F", "J&F")):
+        assert abs(means[name] - reference[official_name]) <= 1e-9
 
 
 def test_empty_masks_by_hand():
