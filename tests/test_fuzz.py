@@ -102,6 +102,7 @@ ANY_DTYPE = st.one_of(
     st.sampled_from([None, 0.5, 128]), st.sampled_from([None, "none", 255]),
     st.sampled_from([None, {1: (0, 0, 0)}, {1: (255, 255, 255)}]),
 )  # fmt: skip
+@pytest.mark.slow
 def test_any_array(array, threshold, ignore, colors):
     try:
         image = read_image(array)

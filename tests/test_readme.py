@@ -46,6 +46,7 @@ def run(code: str, folder: Path) -> list[str]:
     return process.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_python_snippet_runs(pictures):
     [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(run(code, pictures)) == 2
@@ -61,6 +62,7 @@ def clip(folder: Path, frames: int) -> None:
     Image.open(folder / "mask.png").save(folder / "first.png")
 
 
+@pytest.mark.slow
 def test_video_snippet_runs(pictures):
     clip(pictures, 9)  # the last one that it names is the ninth
     text = (ROOT / "docs/video.md").read_text(encoding="utf-8")
@@ -81,6 +83,7 @@ def command(pictures, incontext, monkeypatch):
     return run_line
 
 
+@pytest.mark.slow
 def test_video_command_runs(pictures, command):
     clip(pictures, 3)
     [line] = re.findall(r"^incontext (video .*)$", README, re.MULTILINE)
@@ -89,6 +92,7 @@ def test_video_command_runs(pictures, command):
     assert len(list((pictures / "results/Annotations/clip").glob("*.png"))) == 3
 
 
+@pytest.mark.slow
 def test_commands_run(pictures, command):
     lines = re.findall(r"^incontext (\w+ .*)$", README, re.MULTILINE)
     names = [line.split()[0] for line in lines]
@@ -147,6 +151,7 @@ def test_every_room_has_a_row():
         assert f"\n| `{room}/` |" in text
 
 
+@pytest.mark.slow
 def test_demo_segments_photographs(tmp_path):
     """`make demo`'s command, on real photographs: better than chance by far."""
     pytest.importorskip("skimage")

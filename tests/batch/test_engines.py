@@ -68,6 +68,7 @@ def started(arguments: list[str], out: Path, *more: object) -> "subprocess.Popen
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_processes(incontext, arguments, plain, tmp_path):
     out = tmp_path / "out"
     answer = incontext(*arguments, "--out", out, "--engine", "processes", "--workers", 2)
@@ -113,6 +114,7 @@ def test_all_workers_have_a_place_on_a_gpu(count, share):
     assert worker_resources(count, [16, 16], 4)[1] == {"num_gpus": share}
 
 
+@pytest.mark.slow
 def test_shards_at_once_and_one_killed(incontext, arguments, plain, tmp_path):
     out = tmp_path / "out"
     jobs = [started(arguments, out, "--shard", f"{index}/2") for index in range(2)]
@@ -173,6 +175,7 @@ def test_worker_in_place_of_a_killed_one(pictures, job, tmp_path):
     assert len(found) > 4
 
 
+@pytest.mark.slow
 def test_process_that_is_killed(pictures, job, tmp_path):
     """Its pictures are done by the one in its place, and nobody's twice."""
     made, manifest = job
@@ -201,6 +204,7 @@ def _holds_journal(pid: int) -> bool:
     return any(str(file.readlink()).endswith(".jsonl") for file in files)
 
 
+@pytest.mark.slow
 def test_worker_that_cannot_start(pictures, job, tmp_path):
     made, manifest = job
     found = find_images([pictures / "in"], tmp_path)

@@ -289,6 +289,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_writer_that_is_killed(tmp_path):
     """All lines but the last are whole; its file was locked; no draft stays."""
     command = [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parent)]
