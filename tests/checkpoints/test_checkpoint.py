@@ -58,6 +58,7 @@ def test_official_file_becomes_transformers_and_back(shared, tmp_path):
         assert tensor.shape == after[name].shape
 
 
+@pytest.mark.slow
 def test_transformers_reads_what_we_write(model, tmp_path):
     transformers = pytest.importorskip("transformers")
     save(model, tmp_path, layout="transformers")
@@ -187,6 +188,7 @@ def elsewhere(*repos: str, **environment: str) -> list[str]:
 
 
 @pytest.mark.parametrize("setting", ["HF_HUB_OFFLINE=1", "HF_ENDPOINT=http://127.0.0.1:9"])
+@pytest.mark.slow
 def test_hub_without_network(tiny_checkpoint, tmp_path, setting):
     """What is cached loads; of the rest one sentence says what to put where; no upload."""
     cached = tmp_path / "hub/models--me--tiny"
@@ -234,6 +236,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 def test_hub_that_answers(tiny_checkpoint, tmp_path):
     """What it has is downloaded, and what it lacks is said."""
     Hub.folder = tiny_checkpoint

@@ -30,6 +30,7 @@ def segment_arguments(tmp_path: Path, checkpoint: Path) -> list[object]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_bad_file_among_good_ones(tiny_checkpoint, tmp_path):
     photo(tmp_path / "in/good.png")
     (tmp_path / "in/bad.png").write_text("no picture")

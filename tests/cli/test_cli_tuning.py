@@ -29,6 +29,7 @@ def folder(tmp_path):
     return tmp_path / "set"
 
 
+@pytest.mark.slow
 def test_tune_then_segment(incontext, folder, tmp_path, tiny_checkpoint):
     """A file, a curve, a verdict; the prompt is used and described; a second run adds nothing."""
     pytest.importorskip("matplotlib")
@@ -74,6 +75,7 @@ def test_tune_refuses(incontext, folder, tmp_path):
         assert not out.exists()
 
 
+@pytest.mark.slow
 def test_doctor(incontext, folder, tmp_path, tiny_checkpoint):
     """Pairs and folders together, a page, an exit code."""
     pairs = []

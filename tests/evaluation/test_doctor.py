@@ -79,6 +79,7 @@ def test_a_bad_mask_is_named(diagnosis):
 
 
 @ONCE
+@pytest.mark.slow
 def test_the_report_says_it(diagnosis, tmp_path):
     text = "\n".join(report_lines(diagnosis))
     assert "example 5 hurts: its mask looks wrong" in text
