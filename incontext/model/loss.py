@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from torch import Tensor
 
 
@@ -21,11 +22,10 @@ def painting_loss(
     Returns:
         Scalar; 0 (with gradient 0) when no pixel counts.
     """
-    scale = (target.shape[-2] // hidden.shape[-2], target.shape[-1] // hidden.shape[-1])
     # Sums over a picture overflow float16.
     painting, target = painting.float(), target.float()
-    pixels = hidden.to(painting.dtype).repeat_interleave(scale[0], 1)
-    pixels = pixels.repeat_interleave(scale[1], 2)[:, None]
+    rows, columns = (t // h for t, h in zip(target.shape[-2:], hidden.shape[-2:], strict=True))
+    pixels = repeat(hidden, "b h w -> b 1 (h r) (w c)", r=rows, c=columns).to(painting.dtype)
     weight = (pixels * valid).expand_as(painting)
     loss = F.smooth_l1_loss(painting, target, reduction="none", beta=beta)
     return (loss * weight).sum() / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)

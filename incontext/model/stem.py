@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
 from incontext.model.attention import Group, grouped_attention
@@ -60,7 +61,7 @@ class Stem(nn.Module):
         """(M, 3, height, width) → tokens (M, h, w, C) and `skips`."""
         assert self.proj is not None
         skips = self.skips(images)
-        return self.proj(skips[-1]).permute(0, 2, 3, 1), skips
+        return rearrange(self.proj(skips[-1]), "m c h w -> m h w c"), skips
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,11 @@ class Matches:
         even = len({cells for _, _, cells in shapes}) == 1
         weights: list[Tensor | None] = [m.weight for m in parts]
         if not even:
-            weights = [None if w is None else w.flatten(1)[:, None] for w in weights]
+            weights = [None if w is None else rearrange(w, "p e k -> p 1 (e k)") for w in weights]
             shapes = [(prompts, 1, count * cells) for prompts, count, cells in shapes]
         dtype = parts[-1].keys.dtype
         keys, values = (
-            torch.cat([x.to(dtype) if even else x.to(dtype).flatten(2, 3)[:, :, None]
+            torch.cat([x.to(dtype) if even else rearrange(x.to(dtype), "p n e k d -> p n 1 (e k) d")
                        for x in tensors], 2 if even else 3)
             for tensors in ([m.keys for m in parts], [m.values for m in parts])
         )  # fmt: skip
@@ -137,20 +138,22 @@ class CopyPath(nn.Module):
         """Skips of M pictures → unit vectors (M, n, H·W, d)."""
         fine = self.fine(skips[1])
         coarse = F.interpolate(self.coarse(skips[-1]), size=fine.shape[-2:], mode="bilinear")
-        features = (fine + coarse).flatten(2).unflatten(1, (self.heads, self.dim))
+        features = rearrange(fine + coarse, "m (n d) h w -> m n (h w) d", n=self.heads)
         # The fused kernels want the channels of a head next to each other in memory.
-        return F.normalize(features.transpose(2, 3), dim=-1).contiguous()
+        return F.normalize(features, dim=-1).contiguous()
 
     def cache_examples(self, skips: list[Tensor], targets: Tensor) -> Matches:
         """Skips of P·N pictures, targets (P, N, 3, …) → keys and values that queries match."""
-        count = targets.shape[:2]
-        cells = F.pixel_unshuffle(targets.flatten(0, 1), COPY_STRIDE)  # (P·N, 3·16, H, W)
-        color = cells.unflatten(1, (3, -1)).mean(2).flatten(2)  # (P·N, 3, H·W)
-        features = self.value(cells).flatten(2).unflatten(1, (self.heads, -1))
-        color = color[:, None].expand(-1, self.heads, -1, -1)
-        values = torch.cat([color.to(features.dtype), features], 2).transpose(2, 3).contiguous()
-        keys = self._features(skips)
-        return Matches(*(x.unflatten(0, count).transpose(1, 2) for x in (keys, values)))
+        cells = F.pixel_unshuffle(rearrange(targets, "p e c h w -> (p e) c h w"), COPY_STRIDE)
+        features = rearrange(self.value(cells), "m (n d) h w -> m n (h w) d", n=self.heads)
+        color = reduce(cells, "m (c s) h w -> m (h w) c", "mean", c=3)
+        color = repeat(color.to(features.dtype), "m l c -> m n l c", n=self.heads)
+        values = torch.cat([color, features], -1)
+        keys, values = (
+            rearrange(x, "(p e) n l d -> p n e l d", p=targets.shape[0])
+            for x in (self._features(skips), values)
+        )
+        return Matches(keys, values)
 
     def forward(self, skips: list[Tensor], matches: Matches) -> Tensor:
         """Skips of B query pictures → copied values (B, n·d, H, W), colors first in each head."""
@@ -160,14 +163,16 @@ class CopyPath(nn.Module):
         autocast = torch.is_autocast_enabled(query.device.type)
         dtype = matches.values.dtype if autocast else query.dtype
         keys, values = (
-            x.flatten(2, 3).expand(query.shape[0], -1, -1, -1).to(dtype)
+            rearrange(x.to(dtype), "p n e k d -> p n (e k) d").expand(query.shape[0], -1, -1, -1)
             for x in (matches.keys, matches.values)
         )
-        weight = None if matches.weight is None else matches.weight.flatten(1)[:, None, None]
+        weight = matches.weight
+        if weight is not None:
+            weight = rearrange(weight, "p e k -> p 1 1 (e k)")
         copied = grouped_attention(query.to(dtype), [Group(keys, values, weight)], scale=1.0)
-        height, width = skips[1].shape[-2:]
-        return copied.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
+        return rearrange(copied, "b n (h w) d -> b (n d) h w", w=skips[1].shape[-1])
 
     def colors(self, copied: Tensor) -> Tensor:
         """Average the copied color over the heads: (B, n·d, H, W) → (B, 3, H, W)."""
-        return copied.unflatten(1, (self.heads, self.dim))[:, :, :3].mean(1)
+        heads = rearrange(copied, "b (n d) h w -> b n d h w", n=self.heads)
+        return heads[:, :, :3].mean(1)

@@ -6,6 +6,7 @@ half, C channels.
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from incontext.model.layers import ChannelNorm
@@ -42,9 +43,9 @@ class PixelDecoder(nn.Module):
             # The 3×3 convolution reads one more row on each side, as far as there is one.
             above = min(1, top)
             band = self.conv(x[:, :, top - above : bottom + 1])[:, :, above : above + bottom - top]
-            band = F.gelu(self.norm(band)).permute(0, 2, 3, 1)
+            band = rearrange(F.gelu(self.norm(band)), "b c h w -> b h w c")
             bands.append(F.linear(band, self.head.weight[:, :, 0, 0], self.head.bias))
-        return torch.cat(bands, 1).permute(0, 3, 1, 2)
+        return rearrange(torch.cat(bands, 1), "b h w c -> b c h w")
 
     def _pixels(self, tokens: Tensor) -> Tensor:
         """Turn tokens (B, h, w, taps·C) into pixels (B, dim, h·patch, w·patch), channels last.
@@ -55,9 +56,7 @@ class PixelDecoder(nn.Module):
         patch = self.patch_size
         weights, biases = (x.chunk(patch) for x in (self.embed.weight, self.embed.bias))
         rows = [F.linear(tokens, w, b) for w, b in zip(weights, biases, strict=True)]
-        # (B, h, patch, w, patch·dim)
-        x = torch.stack(rows, 2).flatten(1, 2).unflatten(3, (patch, -1)).flatten(2, 3)
-        return x.permute(0, 3, 1, 2)
+        return rearrange(torch.stack(rows, 2), "b h p w (q c) -> b c (h p) (w q)", q=patch)
 
 
 class SkipDecoder(nn.Module):
@@ -93,7 +92,7 @@ class SkipDecoder(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         """→ painting (B, 3, h·patch, w·patch)."""
-        x = self.embed(torch.cat(features.taps, -1)).permute(0, 3, 1, 2)
+        x = rearrange(self.embed(torch.cat(features.taps, -1)), "b h w c -> b c h w")
         skips = [*reversed(features.skips), features.image]
         for index, (stage, skip) in enumerate(zip(self.stages, skips, strict=True)):
             if index:

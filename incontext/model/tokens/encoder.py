@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from incontext.model.chunks import MemoryChunks, TensorChunks
@@ -98,7 +99,7 @@ class Encoder(nn.Module):
             q, *kv = split_heads(block.project(tokens))
             context = block.attn.attend_rows(q, torch.stack(kv), (2 * rows, columns), half, half)
             tokens = block.finish(tokens, join_heads(context.out, columns))
-        flat = tokens.flatten(1, 2).float()
+        flat = rearrange(tokens, "m h w c -> m (h w) c").float()
         return torch.cat([flat.mean(1), flat.std(1)], 1)
 
     def _select(
@@ -130,8 +131,8 @@ class Encoder(nn.Module):
         self, batch: ExampleBatch, hidden: Tensor | None, grid: tuple[int, int]
     ) -> Tensor:
         """Embed the targets of examples (P, S, h, w, C); patches without a label are hidden too."""
-        targets = batch.targets
-        tokens = self.embed(targets.flatten(0, 1)).unflatten(0, targets.shape[:2])
+        tokens = self.embed(rearrange(batch.targets, "p s c h w -> (p s) c h w"))
+        tokens = rearrange(tokens, "(p s) h w c -> p s h w c", p=batch.targets.shape[0])
         tokens = self._hide(tokens, None if hidden is None else hidden[:, None])
         return self._hide(tokens, None if batch.valid is None else ~any_pixel(batch.valid, grid))
 
@@ -144,8 +145,9 @@ class Encoder(nn.Module):
         start: int,
     ) -> tuple[Tensor, Tensor, TokenSelection | None, Matches | None]:
         """Return the tokens of both streams (P, S, h, w, C), which of them to keep, and matches."""
-        embedding = self.embed_images(batch.images.flatten(0, 1))
-        image = embedding.tokens.unflatten(0, batch.images.shape[:2])
+        images = batch.images
+        embedding = self.embed_images(rearrange(images, "p s c h w -> (p s) c h w"))
+        image = rearrange(embedding.tokens, "(p s) h w c -> p s h w c", p=images.shape[0])
         grid = _pair(image.shape[-3:-1])
         target = self._embed_targets(batch, hidden, grid)
         matches = None
@@ -239,7 +241,8 @@ class Encoder(nn.Module):
         if self.copy_path and prompt.matches:
             copied = self.copy_path(query.skips, prompt.matches)
             colors = self.copy_path.colors(copied)
-            target_tokens = target_tokens + self.copy_path.guess(copied).permute(0, 2, 3, 1)
+            guess = self.copy_path.guess(copied)
+            target_tokens = target_tokens + rearrange(guess, "b c h w -> b h w c")
         semantic = prompt.semantic.expand(target_tokens.shape[0])
         image = self._place(query.tokens, self.segment_image, semantic, below=True)  # (B, h, w, C)
         target_tokens = self._place(target_tokens, self.segment_target, semantic, below=True)
@@ -269,8 +272,9 @@ def stretch(table: Tensor, rows: int, columns: int) -> Tensor:
     `get_abs_pos`)."""
     if table.shape[:2] == (rows, columns):
         return table
-    wide = F.interpolate(table.permute(2, 0, 1)[None].float(), size=(rows, columns), mode="bicubic")
-    return wide[0].permute(1, 2, 0).to(table.dtype)
+    wide = rearrange(table.float(), "h w c -> 1 c h w")
+    wide = F.interpolate(wide, size=(rows, columns), mode="bicubic")
+    return rearrange(wide.to(table.dtype), "1 c h w -> h w c")
 
 
 def _blank(targets: Tensor, hidden: Tensor | None) -> Tensor:
@@ -278,5 +282,5 @@ def _blank(targets: Tensor, hidden: Tensor | None) -> Tensor:
     if hidden is None:
         return targets
     scale = targets.shape[-1] // hidden.shape[-1]
-    pixels = hidden.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    return targets.masked_fill(pixels[:, None, None], 0.0)
+    pixels = repeat(hidden, "p h w -> p 1 1 (h a) (w b)", a=scale, b=scale)
+    return targets.masked_fill(pixels, 0.0)

@@ -7,6 +7,7 @@ channels, n heads, L = h·w tokens of a half, d channels of a head; s examples o
 from collections.abc import Callable, Sequence
 
 import torch
+from einops import rearrange, reduce
 from torch import Tensor
 
 from incontext.model.attention import can_merge
@@ -92,11 +93,13 @@ class JointAttention:
         for tokens in iter_chunks(self.examples):
             for piece in self._pieces(tokens, query):
                 size = piece.shape[1]
-                kv = split_heads(block.project_key_value(piece.flatten(0, 1)))
+                examples = rearrange(piece, "b s h w c -> (b s) h w c")
+                kv = split_heads(block.project_key_value(examples))
                 q = _repeat_each(qkv[0], size)
                 to_examples = block.attn.attend_rows(q, kv, grid, lower, upper)
                 context = join_heads(to_itself.repeat(size).merge(to_examples).out, columns)
-                total, count = total + context.unflatten(0, (-1, size)).sum(1), count + size
+                total = total + reduce(context, "(b s) h w c -> b h w c", "sum", s=size)
+                count += size
                 if seam is None and self.rows_above:
                     seam = self._compute_seam(block, piece[:, 0], kv[:, ::size], qkv[1:])
         if seam is not None:
@@ -141,6 +144,7 @@ class JointAttention:
         query_qkv = block.project(query)  # (B, h, w, 3, n, d)
 
         def attend(piece: Tensor) -> tuple[Tensor, Tensor]:
+            # No einops: traced, both B and s are free, and neither may be passed as a number.
             size = piece.shape[1]
             qkv = block.project(piece.flatten(0, 1))  # (B·s, h, w, 3, n, d)
             canvas = torch.cat([qkv, _repeat_each(query_qkv, size)], 1)
@@ -161,16 +165,18 @@ class JointAttention:
 
         def attend(piece: Tensor) -> tuple[Tensor, Tensor]:
             size = piece.shape[1]
-            qkv = split_heads(block.project(piece.flatten(0, 1)))  # (3, B·s, n, L, d)
+            examples = rearrange(piece, "b s h w c -> (b s) h w c")
+            qkv = split_heads(block.project(examples))  # (3, B·s, n, L, d)
             q = _repeat_each(query_qkv[0], size)
             to_examples = block.attn.attend_rows(q, qkv[1:], grid, lower, upper)
             below = to_itself.repeat(size).merge(to_examples)
             kv = torch.cat([qkv[1:], query_qkv[1:].repeat_interleave(size, 1)], 3)
             above = block.attn.attend_rows(qkv[0], kv, grid, upper, slice(0, 2 * rows))
-            return (
-                join_heads(above.out, columns).unflatten(0, (-1, size)),
-                join_heads(below.out, columns).unflatten(0, (-1, size)),
+            contexts = (join_heads(half.out, columns) for half in (above, below))
+            upper_context, lower_context = (
+                rearrange(x, "(b s) h w c -> b s h w c", s=size) for x in contexts
             )
+            return upper_context, lower_context
 
         return attend
 

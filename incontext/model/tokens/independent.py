@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from incontext.model.attention import Group, grouped_attention
@@ -36,7 +37,7 @@ class IndependentAttention:
             weight: (P, N, K), log of the number of tokens that a kept one stands for.
         """
         self.memory = iter(memory)
-        self.weight = None if weight is None else weight.flatten(1)[:, None, None]
+        self.weight = None if weight is None else rearrange(weight, "p e k -> p 1 1 (e k)")
 
     def step(self, block: Block, query: Tensor) -> Tensor:
         """Run one block: query (B, h, w, C) → the same shape."""
@@ -44,7 +45,9 @@ class IndependentAttention:
         memory = next(self.memory)
         offset = -math.log(memory.shape[3])
         qkv = split_heads(block.project(query))  # (3, B, n, L, d)
-        k, v = memory.flatten(3, 4).expand(queries, -1, -1, -1, -1).to(qkv.dtype).unbind(1)
+        k, v = rearrange(memory.to(qkv.dtype), "p s n e k d -> s p n (e k) d").expand(
+            -1, queries, -1, -1, -1
+        )
         groups = [Group(qkv[1], qkv[2]), Group(k, v, self.weight, offset)]
         return block.finish(query, join_heads(grouped_attention(qkv[0], groups), columns))
 
@@ -83,9 +86,8 @@ class KeyValueCache:
         batches: list[dict[str, list[Tensor]]] = []
         weights = []
         for images, targets, selection in tokens:
-            shape = images.shape[:2]
             weights += [] if selection is None else [selection.weight]
-            image, target = images.flatten(0, 1), targets.flatten(0, 1)
+            image, target = (rearrange(x, "p e h w c -> (p e) h w c") for x in (images, targets))
             memory: dict[str, list[Tensor]] = {name: [] for name in STREAMS}
             for block in blocks[: merge_after + 1]:
                 image = _run_block(block, image, memory["image"])
@@ -94,7 +96,9 @@ class KeyValueCache:
             for block in blocks[merge_after + 1 :]:
                 image = _run_block(block, image, memory["merged"])
             for name, stream in memory.items():
-                kv = [x.unflatten(0, shape).movedim(1, 3) for x in stream]
+                kv = [
+                    rearrange(x, "(p e) s n l d -> p s n e l d", p=images.shape[0]) for x in stream
+                ]
                 memory[name] = kv if selection is None else [selection.gather(x) for x in kv]
             batches.append(memory)
         if not batches:
@@ -149,8 +153,8 @@ class KeyValueCache:
 
     def flatten(self, log_count: float | Tensor) -> "KeyValueCache":
         """Make all tokens those of one example, which stands for exp(`log_count`) examples."""
-        weight = self._weights().flatten(1)[:, None] - log_count
-        return self._map(lambda x: x.flatten(3, 4).unsqueeze(3), weight)
+        weight = rearrange(self._weights(), "p e k -> p 1 (e k)") - log_count
+        return self._map(lambda x: rearrange(x, "p s n e k d -> p s n 1 (e k) d"), weight)
 
     def _weights(self) -> Tensor:
         """Return the weights (P, N, K), zeros where all tokens are kept."""
@@ -161,7 +165,9 @@ class KeyValueCache:
     def select(self, numbers: Tensor) -> "KeyValueCache":
         """Pick other examples for each query: `numbers` (B, k) of the N; P must be 1."""
         weight = None if self.weight is None else self.weight[0][numbers]
-        return self._map(lambda x: x[0, :, :, numbers].movedim(2, 0), weight)
+        return self._map(
+            lambda x: rearrange(x[0, :, :, numbers], "s n b e k d -> b s n e k d"), weight
+        )
 
     @property
     def nbytes(self) -> int:
@@ -205,5 +211,5 @@ def _run_block(block: Block, tokens: Tensor, memory: list[Tensor]) -> Tensor:
     Appends its keys and values (M, 2, n, L, d) to `memory`.
     """
     qkv = block.project(tokens)
-    memory.append(split_heads(qkv)[1:].transpose(0, 1).contiguous())
+    memory.append(rearrange(split_heads(qkv)[1:], "s m n l d -> m s n l d").contiguous())
     return block.finish(tokens, block.attn.attend(qkv))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from incontext.model.chunks import (
@@ -116,8 +117,8 @@ class TokenCache:
         image, target = self.image.empty(), self.target.empty()
         for source, destination in ((self.image, image), (self.target, target)):
             examples = gather_examples(source, numbers.flatten())
-            examples = examples.unflatten(0, numbers.shape)  # (B, k, 1, h, w, C)
-            for nth in examples.unbind(1):  # the nth example of every query
+            examples = rearrange(examples, "(b k) 1 h w c -> k b 1 h w c", b=numbers.shape[0])
+            for nth in examples:  # the nth example of every query
                 destination.append(nth)
         return TokenCache(image, target)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from incontext.model.thinning import NO_WEIGHT, TokenSelection, select_tokens
@@ -21,12 +22,13 @@ class Cells:
 
     def prune(self, selection: TokenSelection) -> "Cells":
         """Keep the selected cells only."""
-        labels = selection.gather(self.labels.transpose(2, 3)).transpose(2, 3)
-        return Cells(labels, selection.weight)
+        labels = selection.gather(rearrange(self.labels, "p e k t -> p e t k"))
+        return Cells(rearrange(labels, "p e t k -> p e k t"), selection.weight)
 
     def flatten(self) -> tuple[Tensor, Tensor]:
         """Return labels (P, K, N·T) and weight (P, N·T) of all examples in one row."""
-        return self.labels.transpose(1, 2).flatten(2), self.weight.flatten(1)
+        labels = rearrange(self.labels, "p e k t -> p k (e t)")
+        return labels, rearrange(self.weight, "p e t -> p (e t)")
 
 
 def pool_labels(labels: Tensor, valid: Tensor, grid: tuple[int, int]) -> Cells:
@@ -34,17 +36,19 @@ def pool_labels(labels: Tensor, valid: Tensor, grid: tuple[int, int]) -> Cells:
 
     The share of an id is taken among the valid pixels of a cell; a cell without any does not vote.
     """
-    valid_share = F.adaptive_avg_pool2d(valid.to(labels.dtype), grid)  # (P, N, h, w)
-    masked = labels * valid[:, :, None]
-    pooled = F.adaptive_avg_pool2d(masked.flatten(0, 1), grid).unflatten(0, labels.shape[:2])
+    valid_share = F.adaptive_avg_pool2d(valid.to(labels.dtype), grid)
+    valid_share = rearrange(valid_share, "p e h w -> p e (h w)")
+    masked = rearrange(labels * valid[:, :, None], "p e k h w -> (p e) k h w")
+    pooled = F.adaptive_avg_pool2d(masked, grid)
+    pooled = rearrange(pooled, "(p e) k h w -> p e k (h w)", p=labels.shape[0])
     pooled = pooled / valid_share[:, :, None].clamp(min=1e-6)
     weight = torch.where(valid_share > 0, valid_share.clamp(min=1e-6).log(), NO_WEIGHT)
-    return Cells(pooled.flatten(3), weight.flatten(2))
+    return Cells(pooled, weight)
 
 
 def unit_vectors(features: Tensor) -> Tensor:
     """Normalize the features of every cell: (M, c, h, w) → (M, h·w, c) of length 1."""
-    return F.normalize(features.flatten(2).transpose(1, 2), dim=-1)
+    return F.normalize(rearrange(features, "m c h w -> m (h w) c"), dim=-1)
 
 
 def select_cells(
@@ -57,14 +61,18 @@ def select_cells(
     """
     if keep_ratio >= 1:
         return None
-    marked = cells.labels.amax(2).unflatten(2, grid) > 0
-    valid = (cells.weight > NO_WEIGHT / 2).unflatten(2, grid)
+    marked, valid = (
+        rearrange(x, "p e (h w) -> p e h w", w=grid[1])
+        for x in (cells.labels.amax(2) > 0, cells.weight > NO_WEIGHT / 2)
+    )
     if differ:
         return select_tokens(marked, keep_ratio, start, valid)
     # As if each example were the first of its prompt.
-    selection = select_tokens(
-        marked.flatten(0, 1)[:, None], keep_ratio, 0, valid.flatten(0, 1)[:, None]
-    )
+    marked_each, valid_each = (rearrange(x, "p e h w -> (p e) 1 h w") for x in (marked, valid))
+    selection = select_tokens(marked_each, keep_ratio, 0, valid_each)
     assert selection is not None
-    indices, weight = (x.view(*marked.shape[:2], -1) for x in (selection.indices, selection.weight))
+    indices, weight = (
+        rearrange(x, "(p e) 1 t -> p e t", p=marked.shape[0])
+        for x in (selection.indices, selection.weight)
+    )
     return TokenSelection(indices, weight)

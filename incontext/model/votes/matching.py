@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from incontext.model.attention import Group, grouped_attention
@@ -39,12 +40,14 @@ class Matching(nn.Module):
         votes, and its largest cosine.
         """
         labels, weight = cells.flatten()
-        keys = keys.transpose(1, 2).flatten(2, 3).to(query.dtype)
+        keys = rearrange(keys, "p e n t d -> p n (e t) d").to(query.dtype)
         cosine = query @ keys.transpose(2, 3)  # (B, n, Q, N·T)
         votes = (cosine * self.scale.exp() + weight[:, None, None].to(query.dtype)).softmax(-1)
         shares = votes @ labels.to(query.dtype).transpose(1, 2)[:, None]  # (B, n, Q, K)
-        best = cosine.amax(-1)[:, None].expand(-1, shares.shape[-1], -1, -1)
-        return torch.cat([shares.permute(0, 3, 1, 2), best], 2)
+        shares = rearrange(shares, "b n q k -> b k n q")
+        # No einops: K is free in graphs and cannot be passed as a number.
+        best = cosine.amax(-1)[:, None].expand(-1, shares.shape[1], -1, -1)
+        return torch.cat([shares, best], 2)
 
 
 class Copying(nn.Module):
@@ -70,19 +73,21 @@ class Copying(nn.Module):
     def values(self, labels: Tensor) -> Tensor:
         """Labels of ids (M, H, W) in 0–1 → (M, n, H/4·W/4, d)."""
         cells = F.pixel_unshuffle(labels[:, None], FINE)
-        features = self.value(cells).flatten(2).unflatten(1, (self.heads, -1))
-        share = cells.mean(1).flatten(1)[:, None, None].expand(-1, self.heads, -1, -1)
-        return torch.cat([share, features], 2).transpose(2, 3)
+        features = rearrange(self.value(cells), "m (n d) h w -> m n (h w) d", n=self.heads)
+        share = repeat(cells.mean(1), "m h w -> m n (h w) 1", n=self.heads)
+        return torch.cat([share, features], -1)
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor, weight: Tensor) -> Tensor:
         """Query (J, n, Q, d), keys and values (J, N, n, T, d), weight (J, N, T) → (J, n·d, Q)."""
-        keys, values = (x.transpose(1, 2).flatten(2, 3).to(query.dtype) for x in (keys, values))
-        group = Group(keys, values, weight.flatten(1)[:, None, None])
+        keys, values = (
+            rearrange(x, "j e n t d -> j n (e t) d").to(query.dtype) for x in (keys, values)
+        )
+        group = Group(keys, values, rearrange(weight, "j e t -> j 1 1 (e t)"))
         copied = grouped_attention(query * self.scale.exp(), [group], scale=1.0)
-        return copied.transpose(2, 3).flatten(1, 2)
+        return rearrange(copied, "j n q d -> j (n d) q")
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
     """(M, n·d, h, w) → unit vectors (M, n, h·w, d), the channels of a head next to each other."""
-    x = x.flatten(2).unflatten(1, (heads, -1)).transpose(2, 3)
+    x = rearrange(x, "m (n d) h w -> m n (h w) d", n=heads)
     return F.normalize(x, dim=-1).contiguous()

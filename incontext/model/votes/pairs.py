@@ -9,7 +9,8 @@ from torch import Tensor
 class Pairs:
     """All pairs of a query and an id, or the requested ones; ordered by query, then by id.
 
-    All pairs are reached by shapes alone, without an index, so that K and B stay free in graphs.
+    All pairs are reached by shapes alone, without an index, so that K and B stay free in graphs
+    (and without einops, which would need one of them as a number).
 
     Args:
         queries, ids: B and K.

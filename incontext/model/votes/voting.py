@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from incontext.model.chunks import TensorChunks
@@ -75,16 +76,16 @@ class VotingModel(nn.Module):
             the ids that the other views show.
         """
         episodes, views = images.shape[:2]
-        features = self.extract_features(images.flatten(0, 1))
+        features = self.extract_features(rearrange(images, "b v c h w -> (b v) c h w"))
         voters = self.build_voters(
-            features, labels.flatten(0, 1)[:, None], valid.flatten(0, 1)[:, None],
-            TRAINING_SHARE,
+            features, rearrange(labels, "b v k h w -> (b v) 1 k h w"),
+            rearrange(valid, "b v h w -> (b v) 1 h w"), TRAINING_SHARE,
         )  # fmt: skip
         number = torch.arange(episodes * views, device=images.device).view(episodes, views)
         other_views = torch.stack(
             [number[:, [v for v in range(views) if v != query]] for query in range(views)], 1
         ).flatten(0, 1)  # (B·V, V - 1)
-        requested = ids_of_other_views(labels).flatten(0, 1)
+        requested = rearrange(ids_of_other_views(labels), "b v k -> (b v) k")
         return self.vote(features, voters.regroup(other_views), requested)
 
     @property
@@ -153,7 +154,7 @@ class VotingModel(nn.Module):
         valid = batch.valid
         if valid is None:
             valid = torch.ones_like(labels[:, :, 0], dtype=torch.bool)
-        features = self.extract_features(batch.images.flatten(0, 1))
+        features = self.extract_features(rearrange(batch.images, "p s c h w -> (p s) c h w"))
         return self.build_voters(features, labels, valid, keep_ratio, start)
 
     def embed_images(self, images: Tensor) -> ImageFeatures:
@@ -246,11 +247,11 @@ class VotingModel(nn.Module):
             keep_ratio: share of the cells to keep, see `thinning.select_tokens`.
             start: number of the first example.
         """
-        examples = labels.shape[:2]
+        prompts = labels.shape[0]
         grids = [features.grids[self.levels.index(level)] for level in range(len(STRIDES))]
         cells = [pool_labels(labels, valid, grid) for grid in grids]
-        blocks = [x.unflatten(0, examples) for x in features.blocks]
-        match_features = features.match_features.unflatten(0, examples)
+        blocks = [rearrange(x, "(p e) t c -> p e t c", p=prompts) for x in features.blocks]
+        match_features = rearrange(features.match_features, "(p e) n t d -> p n e t d", p=prompts)
         for level, grid in enumerate(grids):
             selection = select_cells(cells[level], grid, keep_ratio, start)
             if selection is None:
@@ -259,8 +260,9 @@ class VotingModel(nn.Module):
             blocks = [selection.gather(x) if at == level else x
                       for x, at in zip(blocks, self.levels, strict=True)]  # fmt: skip
             if level == 0:
-                match_features = selection.gather(match_features.transpose(1, 2)).transpose(1, 2)
+                match_features = selection.gather(match_features)
         keys, pattern, weight = self._build_fine(features, labels, valid, keep_ratio, start)
+        match_features = rearrange(match_features, "p n e t d -> p e n t d")
         voters = Voters(blocks, cells, match_features, keys, pattern, weight)
         # As a file holds them: other strides in memory would change the last digits.
         return voters.map(Tensor.contiguous)
@@ -271,18 +273,20 @@ class VotingModel(nn.Module):
         """Build keys, pattern and weight of the copy path's voters, at stride 4."""
         height, width = features.skips[0].shape[-2:]
         cells = pool_labels(labels, valid, (height, width))
-        keys = features.keys.unflatten(0, labels.shape[:2])
-        masked = (labels * valid[:, :, None]).flatten(0, 2)
+        keys = rearrange(features.keys, "(p e) n t d -> p e n t d", p=labels.shape[0])
+        masked = rearrange(labels * valid[:, :, None], "p e k h w -> (p e k) h w")
+        # No einops: N and K are both free in graphs.
         pattern = self.copying.values(masked).unflatten(0, labels.shape[:3])
         selection = select_cells(
             cells, (height, width), keep_ratio * FINE_SHARE, start, differ=keep_ratio < 1
         )
         if selection is None:
             return keys, pattern, cells.weight
-        keys = selection.gather(keys.transpose(1, 2)).transpose(1, 2)
-        ids = pattern.shape[2]
-        pattern = selection.gather(pattern.flatten(2, 3).transpose(1, 2)).transpose(1, 2)
-        return keys, pattern.unflatten(2, (ids, -1)), selection.weight
+        keys = selection.gather(rearrange(keys, "p e n t d -> p n e t d"))
+        keys = rearrange(keys, "p n e t d -> p e n t d")
+        pattern = selection.gather(rearrange(pattern, "p e k n t d -> p (k n) e t d"))
+        pattern = rearrange(pattern, "p (k n) e t d -> p e k n t d", n=self.copying.heads)
+        return keys, pattern, selection.weight
 
     def vote(
         self, query: ImageFeatures, voters: Voters, requested: Tensor | None = None
@@ -308,7 +312,7 @@ class VotingModel(nn.Module):
             )
         ]
         match_maps = self.matching(query.match_features, voters.match_features, voters.cells[0])
-        maps.append(pairs.select(match_maps).unflatten(-1, grid))
+        maps.append(rearrange(pairs.select(match_maps), "j m (h w) -> j m h w", w=grid[1]))
         copied = self._copy(query, voters, pairs)
         narrow = self.mixer.narrow_query(query.context, query.skips, query.image)
         narrow = [pairs.from_queries(x) for x in narrow]
@@ -333,10 +337,10 @@ class VotingModel(nn.Module):
         differentiable = any(x.requires_grad for x in (*inputs, *self.copying.parameters()))
         with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):
             copied = self.copying(*inputs)
-        return copied.unflatten(2, tuple(query.skips[0].shape[-2:]))
+        return rearrange(copied, "j c (h w) -> j c h w", w=query.skips[0].shape[-1])
 
 
 def _to_grid(maps: Tensor, size: tuple[int, int], grid: Sequence[int]) -> Tensor:
     """Resize maps (J, m, h·w) of a block's cells to a grid: (J, m, *grid)."""
-    maps = maps.unflatten(-1, size)
+    maps = rearrange(maps, "j m (h w) -> j m h w", w=size[1])
     return maps if size == tuple(grid) else F.interpolate(maps, size=tuple(grid), mode="bilinear")
