@@ -84,7 +84,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a `.safetensors` file or an official `.pth` (with `weights_only=True`).
 
     Raises:
-        InputError: the file is damaged or is no mapping of names to tensors.
+        InputError: the file is damaged or holds something else than named tensors.
     """
     try:
         if path.suffix == ".safetensors":

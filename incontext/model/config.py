@@ -30,11 +30,11 @@ class Config:
     stem_blocks: int = 2  # residual blocks a stage
     copy_heads: int = 0  # 0: no copy path
     copy_dim: int = 32
-    backbone: str = ""  # frozen pretrained network; "": tokens and no votes
-    match_heads: int = 6  # of the learned matching beside a backbone's votes
+    backbone: str = ""  # frozen pretrained network of a voting model; "": a token model
+    match_heads: int = 6  # of the learned matching; this and below: with a backbone only
     match_dim: int = 24
-    mixer: tuple[int, ...] = (96, 48, 16)  # widths at strides 8, 4, 2, beside a backbone
-    mixer_blocks: int = 2  # residual blocks behind the query's own votes
+    mixer: tuple[int, ...] = (96, 48, 16)  # widths at strides 8, 4, 2
+    mixer_blocks: int = 2  # residual blocks after the query's votes on itself
     mixer_summary: bool = False  # a summary of the whole query corrects every cell
     # Normalization of RGB in 0–1; travels with the weights.
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)

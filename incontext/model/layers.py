@@ -87,7 +87,9 @@ class ParameterCache:
 class Attention(nn.Module):
     """Multi-head attention over a token grid, optionally with decomposed relative position.
 
-    The bias is computed from the *unscaled* query (official `add_decomposed_rel_pos`).
+    The bias is computed from the *unscaled* query (official `add_decomposed_rel_pos`), and every
+    block attends to the whole canvas: the official list of windowed blocks is a tuple of lists, by
+    a misplaced bracket, so that no block is windowed, and the released weights were trained so.
     `grid` is the (rows, columns) of the canvas that the tables were made for; None leaves
     relative position out.
     """

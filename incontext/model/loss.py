@@ -9,8 +9,9 @@ from torch import Tensor
 def painting_loss(
     painting: Tensor, target: Tensor, hidden: Tensor, valid: Tensor, beta: float = 0.01
 ) -> Tensor:
-    """Average smooth L1 on normalized RGB over hidden × valid pixels (SegGPT §3.1, official
-    `forward_loss`).
+    """Average smooth L1 on normalized RGB over hidden × valid pixels.
+
+    (SegGPT §3.1, official `forward_loss`, whose β is 0.01: nearly L1.)
 
     Args:
         painting, target: (B, 3, H, W).

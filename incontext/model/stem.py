@@ -1,7 +1,8 @@
 """Convolutional stem and copy path: the parts that small checkpoints trained here add.
 
 Letters: M any leading dimensions, P prompts, B queries, N examples, H W rows and columns of the
-stride-4 grid of one picture, K cells kept of an example, n heads, d channels of a head.
+stride-4 grid of one picture, K cells kept of an example, n heads, d channels of a head;
+in einops e stands for N.
 """
 
 from collections.abc import Sequence

@@ -25,7 +25,7 @@ def model(attention: str) -> SegGPT:
     return SegGPT(config).eval()
 
 
-def shown(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_examples(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     made = torch.Generator().manual_seed(seed)
     image, target = torch.randn(2, 1, count, 3, SIZE, SIZE, generator=made)
     return image, target
@@ -35,7 +35,7 @@ def shown(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 @torch.no_grad()
 def test_joined_equals_together(attention):
     net, kind = model(attention), torch.tensor([True])
-    parts = [shown(1, 1), shown(2, 2), shown(1, 3)]
+    parts = [draw_examples(1, 1), draw_examples(2, 2), draw_examples(1, 3)]
     query = torch.randn(1, 3, SIZE, SIZE)
     together = net.encode_batches(parts, kind, precompute_targets=False)
     joined = EncodedPrompt.concat(
@@ -49,8 +49,8 @@ def test_joined_equals_together(attention):
 def test_joined_of_different_shares():
     """The naive twin pads every example to the longest with tokens that weigh nothing."""
     net, kind = model("independent"), torch.tensor([True])
-    thin = net.encode_batches([shown(3, 1)], kind, keep_ratio=0.5)
-    full = net.encode_batches([shown(2, 2)], kind)
+    thin = net.encode_batches([draw_examples(3, 1)], kind, keep_ratio=0.5)
+    full = net.encode_batches([draw_examples(2, 2)], kind)
     query = torch.randn(1, 3, SIZE, SIZE)
     padded = _side_by_side(thin, full)
     painted = net.paint(query, EncodedPrompt.concat([thin, full]))
@@ -81,10 +81,10 @@ def _side_by_side(thin: EncodedPrompt, full: EncodedPrompt) -> EncodedPrompt:
 def test_examples_weigh_alike_whatever_is_kept():
     """The same example twice, once thinned to itself: as if it stood there alone."""
     net, kind = model("independent"), torch.tensor([True])
-    one = net.encode_batches([shown(1, 1)], kind)
-    known = one.cache
-    assert isinstance(known, KeyValueCache)
-    flat = KeyValueCache.concat([known, known.flatten(math.log(1))])
+    one = net.encode_batches([draw_examples(1, 1)], kind)
+    cache = one.cache
+    assert isinstance(cache, KeyValueCache)
+    flat = KeyValueCache.concat([cache, cache.flatten(math.log(1))])
     torch.manual_seed(1)
     query = torch.randn(1, 3, SIZE, SIZE)
     twice = replace(one, cache=flat)

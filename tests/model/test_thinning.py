@@ -22,15 +22,15 @@ def test_all_are_kept_as_they_are():
 def test_counts_and_weights(share):
     """Every example keeps as many; their weights add up to all tokens of each sort."""
     maps = marked(0.0, 0.02, 0.3, 0.5, 0.97, 1.0)
-    kept = select_tokens(maps, share, 0)
+    selection = select_tokens(maps, share, 0)
     wanted = max(2, round(share * 120))
-    assert kept.indices.shape == kept.weight.shape == (1, 6, wanted)
-    for flat, where, weight in zip(
-        maps[0].flatten(1), kept.indices[0], kept.weight[0], strict=True
+    assert selection.indices.shape == selection.weight.shape == (1, 6, wanted)
+    for flat, indices, weight in zip(
+        maps[0].flatten(1), selection.indices[0], selection.weight[0], strict=True
     ):
-        assert len(set(where.tolist())) == wanted
-        assert where.tolist() == sorted(where.tolist())
-        chosen = flat[where]
+        assert len(set(indices.tolist())) == wanted
+        assert indices.tolist() == sorted(indices.tolist())
+        chosen = flat[indices]
         assert float(weight[chosen].exp().sum()) == pytest.approx(int(flat.sum()), rel=1e-4)
         assert float(weight[~chosen].exp().sum()) == pytest.approx(int((~flat).sum()), rel=1e-4)
         many = int(flat.sum())
@@ -41,13 +41,13 @@ def test_counts_and_weights(share):
 def test_patterns_are_even_and_differ():
     """No part of a picture is left out, and two examples keep different tokens."""
     maps = torch.zeros(1, 8, 20, 20, dtype=torch.bool)
-    kept = select_tokens(maps, 0.25, 0)
+    selection = select_tokens(maps, 0.25, 0)
     hit = torch.zeros(8, 400)
-    hit.scatter_(1, kept.indices[0], 1.0)
+    hit.scatter_(1, selection.indices[0], 1.0)
     quarters = hit.view(8, 2, 10, 2, 10).sum((2, 4))
     assert quarters.min() >= 20
     assert quarters.max() <= 30
-    assert not torch.equal(kept.indices[0, 0], kept.indices[0, 1])
+    assert not torch.equal(selection.indices[0, 0], selection.indices[0, 1])
     # Four examples' worth of eighths leave few places that no example shows.
     assert (hit.sum(0) > 0).float().mean() > 0.75
 
@@ -61,10 +61,10 @@ def test_start_goes_on():
 
 
 def test_kept_tokens_of_a_tensor():
-    kept = select_tokens(marked(0.1, 0.4), 0.2, 0)
+    selection = select_tokens(marked(0.1, 0.4), 0.2, 0)
     x = torch.arange(2 * 3 * 2 * 120 * 4.0).view(1, 6, 2, 120, 4)
-    some = kept.gather(x)
-    assert torch.equal(some[0, 5, 1], x[0, 5, 1, kept.indices[0, 1]])
+    some = selection.gather(x)
+    assert torch.equal(some[0, 5, 1], x[0, 5, 1, selection.indices[0, 1]])
 
 
 def test_objects_are_what_is_painted():
@@ -81,19 +81,23 @@ def test_objects_are_what_is_painted():
 def test_unknown_tokens_have_no_weight(share):
     """The others weigh as before among themselves; all examples keep as many."""
     maps = marked(0.2, 0.5, 0.0)
-    known = torch.ones_like(maps)
-    known[0, 0, 6:], known[0, 1, :3], known[0, 2, 1:] = False, False, False
-    kept = select_tokens(maps, share, 0, known)
-    assert kept.indices.shape == (1, 3, max(2, round(share * 120)))
-    for flat, sure, where, weight in zip(
-        maps[0].flatten(1), known[0].flatten(1), kept.indices[0], kept.weight[0], strict=True
+    valid = torch.ones_like(maps)
+    valid[0, 0, 6:], valid[0, 1, :3], valid[0, 2, 1:] = False, False, False
+    selection = select_tokens(maps, share, 0, valid)
+    assert selection.indices.shape == (1, 3, max(2, round(share * 120)))
+    for flat, sure, indices, weight in zip(
+        maps[0].flatten(1),
+        valid[0].flatten(1),
+        selection.indices[0],
+        selection.weight[0],
+        strict=True,
     ):
-        assert len(set(where.tolist())) == len(where)
-        chosen = sure[where]
+        assert len(set(indices.tolist())) == len(indices)
+        chosen = sure[indices]
         assert (weight[~chosen] <= -1e4).all()
-        assert chosen.sum() == min(int(sure.sum()), len(where))
+        assert chosen.sum() == min(int(sure.sum()), len(indices))
         for sort in (flat & sure, ~flat & sure):
-            inside = weight[sort[where]].exp().sum()
+            inside = weight[sort[indices]].exp().sum()
             assert float(inside) == pytest.approx(int(sort.sum()), rel=1e-4)
 
 

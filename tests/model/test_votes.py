@@ -35,10 +35,10 @@ def naive_cell(query: torch.Tensor, keys: list[torch.Tensor], shares: list[float
     listed = list(zip(cosines, shares, logs, strict=True))
     votes = [naive_average([(scale * c + w, s) for c, s, w in listed]) for scale in TEMPERATURES]
     prior = naive_average([(w, s) for _, s, w in listed])
-    known = [(c, s) for c, s, w in listed if w > NO_WEIGHT / 2]
-    enough = max(0.05, min(0.5, max(s for _, s in known)))
-    inside = max((c for c, s in known if s >= enough), default=0.0)
-    outside = max((c for c, s in known if s < enough), default=0.0)
+    valid = [(c, s) for c, s, w in listed if w > NO_WEIGHT / 2]
+    enough = max(0.05, min(0.5, max(s for _, s in valid)))
+    inside = max((c for c, s in valid if s >= enough), default=0.0)
+    outside = max((c for c, s in valid if s < enough), default=0.0)
     near = []
     for part in (shares, [1 - s for s in shares]):
         mean = sum(
@@ -66,7 +66,7 @@ def naive_cast(query: torch.Tensor, keys: torch.Tensor, cells: Cells) -> torch.T
     return made
 
 
-def naive_pool(labels: torch.Tensor, known: torch.Tensor, grid: tuple[int, int]) -> Cells:
+def naive_pool(labels: torch.Tensor, valid: torch.Tensor, grid: tuple[int, int]) -> Cells:
     """`pool`, one cell at a time; a cell has all pixels that it touches."""
     prompts, count, ids, height, width = labels.shape
     shares = torch.zeros(prompts, count, ids, grid[0] * grid[1])
@@ -78,7 +78,7 @@ def naive_pool(labels: torch.Tensor, known: torch.Tensor, grid: tuple[int, int])
                     t = row * grid[1] + column
                     ys = range(row * height // grid[0], -(-(row + 1) * height // grid[0]))
                     xs = range(column * width // grid[1], -(-(column + 1) * width // grid[1]))
-                    sure = [(y, x) for y in ys for x in xs if known[p, n, y, x]]
+                    sure = [(y, x) for y in ys for x in xs if valid[p, n, y, x]]
                     part = len(sure) / (len(ys) * len(xs))
                     weight[p, n, t] = math.log(part) if sure else NO_WEIGHT
                     for k in range(ids):
@@ -142,10 +142,10 @@ def test_pool_equals_naive(size, grid):
     """Also where cells share pixels because the grid does not divide the picture."""
     torch.manual_seed(sum(size))
     labels = (torch.rand(2, 2, 3, *size) > 0.6).float()
-    known = torch.rand(2, 2, *size) > 0.3
-    known[0, 0, :9] = False
-    known[1, 1] = False
-    got, expected = pool_labels(labels, known, grid), naive_pool(labels, known, grid)
+    valid = torch.rand(2, 2, *size) > 0.3
+    valid[0, 0, :9] = False
+    valid[1, 1] = False
+    got, expected = pool_labels(labels, valid, grid), naive_pool(labels, valid, grid)
     torch.testing.assert_close(got.labels, expected.labels, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(got.weight, expected.weight, atol=1e-5, rtol=1e-5)
     assert (got.weight[1, 1] == NO_WEIGHT).all()
@@ -182,9 +182,9 @@ def test_unknown_cells_do_not_vote():
 def test_unknown_pixels_do_not_count():
     torch.manual_seed(1)
     labels = (torch.rand(1, 2, 2, 16, 16) > 0.5).float()
-    known = torch.rand(1, 2, 16, 16) > 0.4
-    other = torch.where(known[:, :, None], labels, 1 - labels)
-    one, changed = pool_labels(labels, known, (4, 4)), pool_labels(other, known, (4, 4))
+    valid = torch.rand(1, 2, 16, 16) > 0.4
+    other = torch.where(valid[:, :, None], labels, 1 - labels)
+    one, changed = pool_labels(labels, valid, (4, 4)), pool_labels(other, valid, (4, 4))
     assert torch.equal(one.labels, changed.labels)
     assert torch.equal(one.weight, changed.weight)
 
@@ -231,13 +231,13 @@ def test_the_order_of_examples_changes_no_vote():
 
 def test_thinned_cells_keep_what_they_say():
     torch.manual_seed(0)
-    labels, known = torch.zeros(1, 2, 2, 32, 32), torch.ones(1, 2, 32, 32, dtype=torch.bool)
+    labels, valid = torch.zeros(1, 2, 2, 32, 32), torch.ones(1, 2, 32, 32, dtype=torch.bool)
     labels[0, :, 0, 4:12, 4:20], labels[0, :, 1, 20:24, 3:9] = 1.0, 1.0
-    cells = pool_labels(labels, known, (8, 8))
-    kept = select_tokens(cells.labels.amax(2).unflatten(2, (8, 8)) > 0, 0.3, 0)
-    thin = cells.prune(kept)
+    cells = pool_labels(labels, valid, (8, 8))
+    selection = select_tokens(cells.labels.amax(2).unflatten(2, (8, 8)) > 0, 0.3, 0)
+    thin = cells.prune(selection)
     for n in range(2):
-        for index, t in enumerate(kept.indices[0, n]):
+        for index, t in enumerate(selection.indices[0, n]):
             assert torch.equal(thin.labels[0, n, :, index], cells.labels[0, n, :, t])
     # Weighed, they stand for all: the shares of the ids are those of the picture.
     share = (thin.labels * thin.weight.exp()[:, :, None]).sum(3) / 64

@@ -1,1 +1,1 @@
-"""The model of tokens: SegGPT with its encoder, ensemble and decoder."""
+"""The token model: SegGPT with its encoder, ensemble and decoder."""

@@ -1,7 +1,7 @@
 """Images and targets to tokens, both streams through the blocks, features tapped on the way.
 
 Letters: P prompts (1 or B), B queries, N examples, S examples of a batch, h w token rows and
-columns of half a canvas, C channels, M any of these counts.
+columns of half a canvas, C channels, M any of these counts; in einops e stands for N.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -62,9 +62,10 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         dim = embed.proj.out_channels
+        # One patch embedding for images and targets, as in the official model.
         self.embed, self.stem, self.copy_path = embed, stem, copy_path
         self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
-        self.norm = nn.LayerNorm(dim, eps=eps)
+        self.norm = nn.LayerNorm(dim, eps=eps)  # one for all taps, as in the official model
         self.mask_token = nn.Parameter(torch.zeros(dim))
         self.segment_image = nn.Parameter(torch.zeros(dim))
         self.segment_target = nn.Parameter(torch.zeros(dim))
@@ -114,6 +115,8 @@ class Encoder(nn.Module):
 
     def _place(self, tokens: Tensor, segment: Tensor, semantic: Tensor, *, below: bool) -> Tensor:
         """Add what tells streams, halves, positions and kinds apart: (P, …, h, w, C), (P,)."""
+        # Positions are those of a whole canvas: the example half has the upper rows, the query the
+        # lower, also where examples are independent and no canvas is ever stitched.
         rows, columns = tokens.shape[-3:-1]
         position = self.stretched(self.position, 2 * rows, columns)
         position = position[rows:] if below else position[:rows]
@@ -123,6 +126,7 @@ class Encoder(nn.Module):
 
     def _hide(self, target: Tensor, hidden: Tensor | None) -> Tensor:
         """Replace the hidden (True) target tokens (…, h, w, C) by the mask token."""
+        # Before segment, position and type are added: those of a hidden patch stay visible.
         if hidden is None:
             return target
         return torch.where(hidden[..., None], self.mask_token.to(target.dtype), target)
@@ -268,8 +272,10 @@ def _pair(shape: torch.Size) -> tuple[int, int]:
 
 
 def stretch(table: Tensor, rows: int, columns: int) -> Tensor:
-    """Stretch a position table (g, g, C) over a whole canvas: (rows, columns, C) (official
-    `get_abs_pos`)."""
+    """Stretch a position table (g, g, C) over a whole canvas: (rows, columns, C).
+
+    Bicubic, as the official `get_abs_pos`, and in float32 whatever the weights' dtype.
+    """
     if table.shape[:2] == (rows, columns):
         return table
     wide = rearrange(table.float(), "h w c -> 1 c h w")

@@ -30,7 +30,8 @@ class JointAttention:
     The mean is taken after the attention of every block (official `Block.forward` with `merge`),
     for each stream on its own. So the query half is the same in all N canvases after every block,
     and is carried once. The mean stands before the output projection here: a linear map and a mean
-    commute.
+    commute. (transformers' port averages over both streams in the block where they merge, so that
+    with several examples it computes something else.)
     """
 
     def __init__(

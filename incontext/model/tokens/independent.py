@@ -2,7 +2,8 @@
 
 So their keys and values are computed once for all queries. Letters: P prompts (1 or B), B queries,
 N examples, S examples of a batch, h w rows and columns of half a canvas, C channels, n heads,
-L = h·w tokens of a half, K tokens kept of an example, d channels of a head.
+L = h·w tokens of a half, K tokens kept of an example, d channels of a head;
+in einops e stands for N.
 """
 
 import math

@@ -111,7 +111,7 @@ class TokenCache:
     def select(self, numbers: Tensor) -> "TokenCache":
         """Pick other examples for each query: `numbers` (B, k) of the N; P must be 1.
 
-        The target stream must not be precomputed: it is no sum over some of the examples.
+        The target stream must not be precomputed: it has already been averaged over all examples.
         """
         assert self.query_target is None, "a precomputed target stream is of all examples"
         image, target = self.image.empty(), self.target.empty()

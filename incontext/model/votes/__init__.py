@@ -1,1 +1,1 @@
-"""The model of votes: example pixels vote by frozen and learned features."""
+"""The voting model: example pixels vote by frozen and learned features."""

@@ -1,6 +1,7 @@
 """Cells: squares of an example's pixels at one stride, with the share of each id in them.
 
-Letters: P prompts (1 or B), N examples, K ids, T cells kept of an example, M pictures, c channels.
+Letters: P prompts (1 or B), N examples, K ids, T cells kept of an example, M pictures, c channels;
+in einops e stands for N.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Learned matching, along with the votes of frozen features: of cells, and of labels to copy.
 
 Letters: M pictures, P prompts (1 or B), B queries, N examples, K ids, J pairs of a query and an id,
-T cells kept of an example, Q cells of a query, n heads, d channels of a head.
+T cells kept of an example, Q cells of a query, n heads, d channels of a head;
+in einops e stands for N.
 """
 
 from collections.abc import Sequence

@@ -47,7 +47,7 @@ def cast_votes(query: Tensor, keys: Tensor, cells: Cells) -> Tensor:
     # 0.01 keeps the logarithm of an absent id finite, and its gradient small.
     gain = (votes[0] + 0.01).log() - (prior[..., None] + 0.01).log()
     valid = (weight > NO_WEIGHT / 2)[:, None]
-    # A small object may fill no cell by half: then those that it fills most are the object's.
+    # A small object may fill no cell by half: then the cells that it fills most are the object's.
     largest_share = (labels * valid).amax(2, keepdim=True)
     threshold = torch.minimum(largest_share, labels.new_tensor(0.5)).clamp(min=0.05)
     inside = (labels >= threshold) & valid

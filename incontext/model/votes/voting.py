@@ -2,8 +2,9 @@
 
 Each id is a channel of its own; the painting is composed of the ids' colors by their probabilities,
 so that whatever reads paintings reads this model's too. Letters: M images, P prompts (1 or B),
-B queries, N examples, S examples of a batch, V views, K ids, J pairs of a query and an id, h w rows
-and columns of a grid.
+B queries or episodes, N examples, S examples of a batch, V views, K ids, J pairs of a query and an
+id, h w rows and columns of a grid, T cells kept of an example, n heads, d channels of a head; in
+einops e stands for N.
 """
 
 from collections.abc import Iterable, Sequence
