@@ -47,7 +47,7 @@ def demo(
     try:
         from incontext.web.page.app import serve
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("demos", "gradio", "skimage", "scipy"):
+        if (error.name or "").partition(".")[0] not in ("gradio", "skimage", "scipy"):
             raise
         raise InputError(
             f"the demo needs {error.name}: pip install 'incontext-seg[demo]'"

@@ -54,8 +54,8 @@ def _onnx(checkpoint: str, out: Path) -> None:
     from incontext.checkpoints.onnx_export import check_input, write
 
     check_input(out)  # before a large checkpoint is read
-    done = write(load(checkpoint), out, name=display_name(checkpoint))
-    typer.echo(f"wrote {', '.join(str(done.folder / file) for file in done.files)}")
-    for count, difference in done.differences.items():
+    result = write(load(checkpoint), out, name=display_name(checkpoint))
+    typer.echo(f"wrote {', '.join(str(result.folder / file) for file in result.files)}")
+    for count, difference in result.differences.items():
         examples = "1 example" if count == 1 else f"{count} examples"
         typer.echo(f"{examples}: paintings at most {difference:.1e} from PyTorch's")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,26 @@ Chunk = Annotated[
     int | None, typer.Option(help="Examples attended at once; fewer need less memory.")
 ]
 MAX_LINES = 20  # ids in the summary
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Who computes which part of the images."""
+
+    engine: Annotated[
+        str,
+        typer.Option(help="Where to compute: local (this process), processes, or ray (a cluster)."),
+    ] = "local"
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Number of processes; by default one for each GPU, or else each core."),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="Part of a job array, 0/8 … 7/8; all may share one --out.", metavar="I/N"
+        ),
+    ] = None
 
 
 @option_groups
@@ -43,22 +64,7 @@ def segment(
     overwrite: Annotated[
         bool, typer.Option(help="Segment images again that are finished already.")
     ] = False,
-    engine: Annotated[
-        str,
-        typer.Option(
-            help="Where to compute: local (this process), processes, or ray (also a cluster)."
-        ),
-    ] = "local",
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Number of processes; by default one for each GPU, or else each core."),
-    ] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            help="Part of a job array, 0/8 … 7/8; all may share one --out.", metavar="I/N"
-        ),
-    ] = None,
+    execution: EngineOptions,
 ) -> None:
     """Segment images by example.
 
@@ -71,8 +77,8 @@ def segment(
     from incontext.checkpoints.checkpoint import locate
 
     _check_options(out, tile, batch_size, chunk)
-    check_engine(engine, workers)
-    part = Shard.parse(shard) if shard else UNSHARDED
+    check_engine(execution.engine, execution.workers)
+    part = Shard.parse(execution.shard) if execution.shard else UNSHARDED
     files = example_options.files()
     if not files and not prompt:
         raise InputError(
@@ -82,7 +88,7 @@ def segment(
     if prompt:
         check_prompt_file(prompt, ctx)
     examples = files.read()
-    chosen_targets = [target for target in find_images(targets, out) if part.holds(target.name)]
+    images = [image for image in find_images(targets, out) if part.holds(image.name)]
     weights = locate(model.checkpoint)
     predictor = model.open(weights, model.dtype)
     encoded_prompt = (
@@ -95,8 +101,8 @@ def segment(
         "dtype": model.dtype,
         **({"prompt": file_hash(prompt)} if prompt else files.settings()),
     }  # fmt: skip
-    _segment_targets(
-        engine, workers, predictor, encoded_prompt, chosen_targets, out, part, settings, overwrite,
+    _segment_images(
+        execution, predictor, encoded_prompt, images, out, part, settings, overwrite,
         checkpoint=model.checkpoint, device=model.device, dtype=model.dtype,
         batch_size=batch_size, tile=tile, chunk=chunk,
     )  # fmt: skip
@@ -113,9 +119,9 @@ def _check_options(out: Path, tile: int | None, batch_size: int, chunk: int | No
         Tiling(1, 1, tile)
 
 
-def _segment_targets(
-    engine: str, workers: int | None, predictor: "Predictor", prompt: "Prompt",
-    targets: "list[InputImage]", out: Path, shard: "Shard", settings: dict[str, Any],
+def _segment_images(
+    execution: EngineOptions, predictor: "Predictor", prompt: "Prompt",
+    images: "list[InputImage]", out: Path, shard: "Shard", settings: dict[str, Any],
     overwrite: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Segment what is not finished, print a summary of all; exit with 1 where some failed."""
@@ -124,28 +130,22 @@ def _segment_targets(
 
     with exclusive_run(out, shard):
         manifest = Manifest.open(out, settings, prompt, overwrite, shard)
-        unfinished = [target for target in targets if not manifest.is_finished(target)]
-        if len(unfinished) < len(targets):
-            finished_count = len(targets) - len(unfinished)
-            typer.echo(f"{finished_count} of {len(targets)} pictures are finished already")
+        unfinished = [image for image in images if not manifest.is_finished(image)]
+        if len(unfinished) < len(images):
+            finished_count = len(images) - len(unfinished)
+            typer.echo(f"{finished_count} of {len(images)} pictures are finished already")
         failures = _run(
             lambda on_result: segment_with(
-                engine,
-                workers,
-                predictor,
-                prompt,
-                unfinished,
-                manifest,
-                on_result=on_result,
-                **options,
+                execution.engine, execution.workers, predictor, prompt, unfinished, manifest,
+                on_result=on_result, **options,
             ),
             len(unfinished),
-        )
+        )  # fmt: skip
     results = manifest.results
-    entries = ((t.name, results[t.name]) for t in targets if t.name in results)
+    entries = ((image.name, results[image.name]) for image in images if image.name in results)
     _print_summary(prompt, entries, manifest.path)
     if failures:
-        text = f"{failures} of {len(targets)} pictures failed; see {manifest.path}"
+        text = f"{failures} of {len(images)} pictures failed; see {manifest.path}"
         typer.echo(text, err=True)
         raise typer.Exit(1)
 

@@ -1,5 +1,6 @@
 """The command that serves the HTTP routes and the page."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -9,9 +10,35 @@ from incontext.errors import InputError
 
 MILLION = 1_000_000
 NEEDS = (
-    "cachetools", "demos", "fastapi", "gradio", "prometheus_client",
+    "cachetools", "fastapi", "gradio", "prometheus_client",
     "prometheus_fastapi_instrumentator", "scipy", "skimage", "uvicorn",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """What clients may ask for."""
+
+    request_mb: Annotated[int, typer.Option(help="Maximum megabytes per request.", min=1)] = 200
+    files: Annotated[int, typer.Option(help="Maximum files per request.", min=1)] = 64
+    megapixels: Annotated[int, typer.Option(help="Maximum megapixels per image.", min=1)] = 40
+    example_megapixels: Annotated[
+        int, typer.Option(help="Maximum megapixels of the examples of a prompt together.", min=1)
+    ] = 160
+    ids: Annotated[int, typer.Option(help="Maximum ids per prompt.", min=1)] = 256
+    paintings: Annotated[
+        int,
+        typer.Option(help="Maximum paintings per image: tiles × passes of four ids.", min=1),
+    ] = 4096
+    queue: Annotated[
+        int, typer.Option(help="Maximum jobs that compute or wait.", min=1, max=1000)
+    ] = 16
+    jobs: Annotated[int, typer.Option(help="Jobs computed at the same time.", min=1)] = 1
+    seconds: Annotated[int, typer.Option(help="Maximum seconds per request.", min=1)] = 300
+    prompts: Annotated[int, typer.Option(help="Maximum prompts held in memory.", min=1)] = 64
+    prompts_mb: Annotated[
+        int, typer.Option(help="Maximum megabytes of these prompts together.", min=1)
+    ] = 1000
 
 
 @option_groups
@@ -37,26 +64,7 @@ def serve(
         list[str] | None,
         typer.Option(help="Origin whose pages may use the routes; repeat it for more."),
     ] = None,
-    request_mb: Annotated[int, typer.Option(help="Maximum megabytes per request.", min=1)] = 200,
-    files: Annotated[int, typer.Option(help="Maximum files per request.", min=1)] = 64,
-    megapixels: Annotated[int, typer.Option(help="Maximum megapixels per image.", min=1)] = 40,
-    example_megapixels: Annotated[
-        int, typer.Option(help="Maximum megapixels of the examples of a prompt together.", min=1)
-    ] = 160,
-    ids: Annotated[int, typer.Option(help="Maximum ids per prompt.", min=1)] = 256,
-    paintings: Annotated[
-        int,
-        typer.Option(help="Maximum paintings per image: tiles × passes of four ids.", min=1),
-    ] = 4096,
-    queue: Annotated[
-        int, typer.Option(help="Maximum jobs that compute or wait.", min=1, max=1000)
-    ] = 16,
-    jobs: Annotated[int, typer.Option(help="Jobs computed at the same time.", min=1)] = 1,
-    seconds: Annotated[int, typer.Option(help="Maximum seconds per request.", min=1)] = 300,
-    prompts: Annotated[int, typer.Option(help="Maximum prompts held in memory.", min=1)] = 64,
-    prompts_mb: Annotated[
-        int, typer.Option(help="Maximum megabytes of these prompts together.", min=1)
-    ] = 1000,
+    limits: LimitOptions,
 ) -> None:
     """Serve segmentation over HTTP, with the page.
 
@@ -69,15 +77,16 @@ def serve(
     if api_key is not None and not (api_key.isascii() and api_key.strip()):
         raise InputError("an API key is empty, or has other characters than ASCII")
     weights = locate(model.checkpoint)
-    limits = limits_class(
-        request_bytes=request_mb * MILLION, files=files, pixels=megapixels * MILLION,
-        example_pixels=example_megapixels * MILLION, ids=ids, paintings=paintings, queue=queue,
-        at_once=jobs, seconds=seconds, prompts=prompts, prompt_bytes=prompts_mb * MILLION,
+    server_limits = limits_class(
+        request_bytes=limits.request_mb * MILLION, files=limits.files,
+        pixels=limits.megapixels * MILLION, example_pixels=limits.example_megapixels * MILLION,
+        ids=limits.ids, paintings=limits.paintings, queue=limits.queue, at_once=limits.jobs,
+        seconds=limits.seconds, prompts=limits.prompts, prompt_bytes=limits.prompts_mb * MILLION,
     )  # fmt: skip
     run(
         model.checkpoint,
         lambda name: open_predictor(weights, model.device, model.dtype, name), host, port,
-        limits=limits, key=api_key, cors=cors or (), demo=demo, threads=threads,
+        limits=server_limits, key=api_key, cors=cors or (), demo=demo, threads=threads,
     )  # fmt: skip
 
 

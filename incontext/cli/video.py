@@ -60,33 +60,75 @@ class TrackOptions:
         return policy(self.keep, **({"per_pass": self.per_pass} if self.per_pass else {}))
 
 
-@option_groups
-def video(
-    source: Annotated[Path, typer.Argument(help="Video file, folder of frames, or TIFF stack.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+@dataclass(frozen=True)
+class OverlayOptions:
+    """The video with the masks drawn."""
+
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Frames a second of the overlay of a folder; by default 24."),
+    ] = None
+    overlay: Annotated[
+        bool, typer.Option(help="Write overlay.mp4, the video with the masks drawn.")
+    ] = True
+
+    def check(self) -> None:
+        """Raise InputError for a rate that no video has."""
+        if self.rate is not None and not 0.1 <= self.rate <= 1000:
+            raise InputError(f"--rate {self.rate}; accepted: 0.1 … 1000 frames a second")
+
+    def frame_rate(self, frames: "Frames") -> Fraction:
+        """Return the frames a second of a video file; for other frames `rate`, or 24."""
+        file_rate = getattr(frames, "rate", None)
+        if file_rate is not None:
+            return Fraction(file_rate)
+        return Fraction(self.rate or 24).limit_denominator(1001)
+
+
+@dataclass(frozen=True)
+class FrameOptions:
+    """Masks of frames, and a prompt."""
+
     labels: Annotated[
         list[str] | None,
         typer.Option(
             help="Mask of the first frame, or FRAME=MASK (the first is 0); repeat it for more."
         ),
-    ] = None,
+    ] = None
     add: Annotated[
         list[str] | None,
         typer.Option(help="Mask of new objects only, FRAME=MASK; what it leaves blank is unknown."),
-    ] = None,
+    ] = None
     prompt: Annotated[
         Path | None, typer.Option(help="Prompt file, in addition to labels or instead of them.")
-    ] = None,
+    ] = None
+
+    def __bool__(self) -> bool:
+        """Tell whether anything was given."""
+        return bool(self.labels or self.add or self.prompt)
+
+    def parse(self) -> tuple[dict[int, Path], dict[int, Path]]:
+        """Parse complete masks, and masks of new objects, by frame.
+
+        Raises:
+            InputError: two masks for one frame, or a frame that is not a number.
+        """
+        complete_masks, object_masks = parse_frames(self.labels), parse_frames(self.add, "--add")
+        shared_frames = sorted(complete_masks.keys() & object_masks.keys())
+        if shared_frames:
+            raise InputError(f"--labels and --add both name frame {shared_frames[0]}")
+        return complete_masks, object_masks
+
+
+@option_groups
+def video(
+    source: Annotated[Path, typer.Argument(help="Video file, folder of frames, or TIFF stack.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
     *,
+    annotations: FrameOptions,
     masks: MaskOptions,
     tracking: TrackOptions,
-    rate: Annotated[
-        float | None,
-        typer.Option(help="Frames a second of the overlay of a folder; by default 24."),
-    ] = None,
-    overlay: Annotated[
-        bool, typer.Option(help="Write overlay.mp4, the video with the masks drawn.")
-    ] = True,
+    drawing: OverlayOptions,
     model: PrecisionOptions,
     overwrite: Annotated[
         bool, typer.Option(help="Start over, even where there are results.")
@@ -108,25 +150,21 @@ def video(
 
     check_out_folder(out)
     tracking.check()
-    if rate is not None and not 0.1 <= rate <= 1000:
-        raise InputError(f"--rate {rate}; accepted: 0.1 … 1000 frames a second")
+    drawing.check()
     files = replace(masks.files(), kind=tracking.kind)
-    if not labels and not add and not prompt and not files:
+    if not annotations and not files:
         raise InputError("nothing to look for: give --labels MASK, --prompt FILE or --example")
-    complete_masks, object_masks = parse_frames(labels), parse_frames(add, "--add")
-    shared_frames = sorted(complete_masks.keys() & object_masks.keys())
-    if shared_frames:
-        raise InputError(f"--labels and --add both name frame {shared_frames[0]}")
+    complete_masks, object_masks = annotations.parse()
     import_mask_coder()
-    if overlay:
+    if drawing.overlay:
         import_av()
     frames = open_frames(source)
-    if rate and hasattr(frames, "rate"):
+    if drawing.rate and hasattr(frames, "rate"):
         raise InputError(f"--rate is for folders; {source} has {float(frames.rate):g} a second")
     weights = locate(model.checkpoint)
     settings = {
         "source": _source_settings(source, frames),
-        **_file_settings(weights, complete_masks, object_masks, prompt),
+        **_file_settings(weights, complete_masks, object_masks, annotations.prompt),
         "checkpoint": model.checkpoint, "keep": tracking.keep, "rule": tracking.rule,
         "per_pass": tracking.per_pass, "direction": tracking.direction, "dtype": model.dtype,
         **files.settings(),
@@ -134,7 +172,7 @@ def video(
     run = VideoRun(out, source.stem or source.resolve().name, settings, overwrite)
     _check_not_among_results(run, (*complete_masks.values(), *object_masks.values()))
     if run.complete:
-        _finish_again(run, frames, rate, overlay)
+        _finish_again(run, frames, drawing)
         return
     predictor = model.open(weights, model.dtype)
     video_predictor = VideoPredictor(predictor, policy=tracking.policy(), kind=tracking.kind)
@@ -142,10 +180,10 @@ def video(
         **complete_masks, **{index: NewObjects(path) for index, path in object_masks.items()}
     }  # fmt: skip
     track = video_predictor.track(
-        frames, labels_by_frame, prompt=prompt, examples=files.read(), names=files.names,
-        direction=tracking.direction, **files.label_options,
+        frames, labels_by_frame, prompt=annotations.prompt, examples=files.read(),
+        names=files.names, direction=tracking.direction, **files.label_options,
     )  # fmt: skip
-    _follow(run, track, rate, overlay)
+    _follow(run, track, drawing)
 
 
 def parse_frames(texts: list[str] | None, option: str = "--labels") -> dict[int, Path]:
@@ -209,37 +247,29 @@ def _check_not_among_results(run: "VideoRun", paths: Iterable[Path]) -> None:
             raise InputError(f"{path} lies among the results, which are overwritten; copy it first")
 
 
-def _finish_again(run: "VideoRun", frames: "Frames", rate: float | None, overlay: bool) -> None:
+def _finish_again(run: "VideoRun", frames: "Frames", drawing: OverlayOptions) -> None:
     """Tell that a run is finished; draw its overlay if that is all that is missing."""
     from incontext.video.run import OVERLAY
 
     typer.echo(f"finished already: {run.out / 'results.json'}")
-    if overlay and not (run.out / OVERLAY).is_file():
+    if drawing.overlay and not (run.out / OVERLAY).is_file():
         with Progress("frame") as progress:
-            run.draw(frames, run.colors(), _frame_rate(frames, rate), progress.update)
+            run.draw(frames, run.colors(), drawing.frame_rate(frames), progress.update)
 
 
-def _follow(run: "VideoRun", track: Any, rate: float | None, overlay: bool) -> None:
+def _follow(run: "VideoRun", track: Any, drawing: OverlayOptions) -> None:
     """Segment every frame behind a progress bar, draw the overlay, print a summary."""
     with Progress("frame") as progress:
         try:
             summary = run.follow(track, progress.update)
-            if overlay:
-                frame_rate = _frame_rate(track.frames, rate)
+            if drawing.overlay:
+                frame_rate = drawing.frame_rate(track.frames)
                 run.draw(track.frames, track.memory.colors, frame_rate, progress.update)
         except KeyboardInterrupt:
             typer.echo("interrupted; finished frames are kept, run it again to go on", err=True)
             raise typer.Exit(130) from None
     run.end()
     _print_summary(run, summary)
-
-
-def _frame_rate(frames: "Frames", rate: float | None) -> Fraction:
-    """Return the frames a second of a video file; for other frames `rate`, or 24."""
-    file_rate = getattr(frames, "rate", None)
-    if file_rate is not None:
-        return Fraction(file_rate)
-    return Fraction(rate or 24).limit_denominator(1001)
 
 
 def _print_summary(run: "VideoRun", summary: "Summary") -> None:
