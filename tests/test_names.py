@@ -1,7 +1,8 @@
 """A name is a noun of the domain or a verb in the imperative; see CONTRIBUTING.md.
 
-A participle or a filler may qualify a noun (`known_mask`), but not stand alone (`known`): it says that
-something happened and hides what it is. Run as a script, this file lists the names that do, by file.
+A participle or a filler may qualify a noun (`known_mask`), but not stand alone (`known`): it says
+that something happened and hides what it is. Run as a script, this file lists the names that do,
+by file.
 """
 
 import ast
@@ -13,12 +14,24 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("incontext", "demos", "eval")
 LIMIT = 0.015  # of all bound names
 
-PARTICIPLES = frozenset(
-    ["answered", "asked", "averaged", "begun", "bound", "brought", "built", "called", "changed", "checked", "chosen", "counted", "cut", "described", "done", "drawn", "dropped", "encoded", "ended", "expected", "filled", "finished", "fitted", "found", "given", "gone", "gathered", "grown", "held", "joined", "judged", "kept", "known", "labelled", "learned", "left", "lent", "listed", "looked", "lost", "made", "marked", "matched", "meant", "measured", "merged", "met", "missed", "moved", "named", "needed", "opened", "packed", "paired", "passed", "picked", "placed", "planned", "put", "raised", "reached", "refused", "remembered", "rendered", "rewritten", "said", "scaled", "seen", "sent", "shared", "shown", "sought", "spared", "split", "started", "stored", "taken", "thinned", "thrown", "told", "tried", "trusted", "turned", "unread", "used", "wanted", "watched", "weighed", "written"]
-)
-FILLERS = frozenset(
-    ["about", "again", "all", "away", "besides", "both", "each", "either", "else", "ever", "every", "everything", "few", "here", "its", "many", "most", "much", "nothing", "of", "often", "once", "one", "ones", "other", "others", "ours", "own", "rest", "several", "so", "some", "still", "such", "theirs", "them", "there", "these", "they", "this", "those", "what", "where", "which", "whole", "whose"]
-)
+PARTICIPLES_TEXT = """
+answered asked averaged begun bound brought built called changed checked chosen
+counted cut described done drawn dropped encoded ended expected filled finished
+fitted found given gone gathered grown held joined judged kept known labelled
+learned left lent listed looked lost made marked matched meant measured merged met
+missed moved named needed opened packed paired passed picked placed planned put
+raised reached refused remembered rendered rewritten said scaled seen sent shared
+shown sought spared split started stored taken thinned thrown told tried trusted
+turned unread used wanted watched weighed written
+"""
+FILLERS_TEXT = """
+about again all away besides both each either else ever every everything few here
+its many most much nothing of often once one ones other others ours own rest several
+so some still such theirs them there these they this those what where which whole
+whose
+"""
+PARTICIPLES = frozenset(PARTICIPLES_TEXT.split())
+FILLERS = frozenset(FILLERS_TEXT.split())
 
 
 def bound_names(tree: ast.AST) -> list[str]:
