@@ -33,15 +33,15 @@ class Summary(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        last = nn.Linear(width, width)
+        last = nn.Conv2d(width, width, 1)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.body = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), last)
+        self.body = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """(J, width, h, w) → the same shape."""
-        summary = torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1)
-        return x + self.body(summary)[..., None, None]
+        summary = torch.cat([x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)], 1)
+        return x + self.body(summary)
 
 
 class Mixer(nn.Module):
