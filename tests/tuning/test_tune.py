@@ -91,14 +91,17 @@ def test_the_loss_falls(predictor, space):
 
 @pytest.mark.slow
 def test_votes_are_tuned_to_one_kind_of_disc():
-    """Of discs in three colors one color counts; the bundled checkpoint at a small size."""
+    """Of discs in five colors one color counts; the bundled checkpoint at a small size.
+
+    Of three colors it tells the right one without tuning (mIoU 90), which leaves little to gain.
+    """
     bundled = load("incontext-votes")
     model = assemble(replace(bundled.config, image_size=64))
     model.load_state_dict(bundled.state_dict())
     pools = []
     for seed, count in ((0, 6), (1, 12)):
         rng = np.random.default_rng(seed)
-        drawn = [scene(rng, ids=3) for _ in range(count)]
+        drawn = [scene(rng, ids=5) for _ in range(count)]
         pools.append(
             LabelledSet.from_examples([Example(e.image, e.labels.ids == 1) for e in drawn], 64)
         )
