@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,18 @@ class Process:
             self.process.kill()
 
 
+@contextmanager
+def running(*options: object, key: str = "", folder: Path) -> Iterator[httpx.Client]:
+    """A client of a server that runs while the block does, and ends well."""
+    process = Process(*options, key=key, folder=folder)
+    try:
+        with closing(process.client()) as client:
+            yield client
+    finally:
+        code = process.end()
+    assert code == 0
+
+
 def until(true) -> None:
     """Wait for something to become true."""
     for _ in range(3000):
@@ -83,25 +97,32 @@ def until(true) -> None:
 
 
 @pytest.fixture(scope="module")
-def processes(tiny_checkpoint, tmp_path_factory):
-    """Two servers, started together: one with a key and the page, one without, that is brief."""
+def folder(tmp_path_factory):
+    """Where the servers of this file write."""
     folder = tmp_path_factory.mktemp("servers")
-    whole = Process(*LIMITS, key=KEY, folder=folder)
-    brief = Process(
-        "--no-demo", "--checkpoint", tiny_checkpoint, "--seconds", 1, "--cors", ORIGIN,
-        folder=folder,
-    )  # fmt: skip
-    yield {"whole": whole, "brief": brief}
-    codes = [process.end() for process in (whole, brief)]
-    assert codes == [0, 0]
+    yield folder
     assert not list(folder.glob("incontext-demo.*")), "files outlast the server"
 
 
+@pytest.fixture(scope="module")
+def client(folder):
+    """Client of a server with a key, limits and the page."""
+    with running(*LIMITS, key=KEY, folder=folder) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def brief(tiny_checkpoint, folder):
+    """Client of a server without a key, which gives a request one second."""
+    options = ["--no-demo", "--checkpoint", tiny_checkpoint, "--seconds", 1, "--cors", ORIGIN]
+    with running(*options, folder=folder) as client:
+        yield client
+
+
 @pytest.fixture
-def start(tmp_path):
+def start(folder):
     """Start servers that the test ends by itself."""
-    folder, started = tmp_path / "servers", []
-    folder.mkdir()
+    started = []
 
     def start(*options: object, key: str = "") -> Process:
         started.append(Process(*options, key=key, folder=folder))
@@ -110,21 +131,6 @@ def start(tmp_path):
     yield start
     for process in started:
         process.process.kill()
-    assert not list(folder.glob("incontext-demo.*")), "files outlast the server"
-
-
-@pytest.fixture(scope="module")
-def client(processes):
-    client = processes["whole"].client()
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="module")
-def brief(processes):
-    client = processes["brief"].client()
-    yield client
-    client.close()
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +200,7 @@ def expected(predictor, scenes):
     return [predictor.predict(path, prompt) for path in pictures]
 
 
-def test_key(client, processes):
+def test_key(client):
     address = client.base_url
     assert httpx.get(f"{address}/healthz").json() == {"status": "ok"}
     basic = base64.b64encode(f"any:{KEY}".encode()).decode()
