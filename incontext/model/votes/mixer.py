@@ -34,8 +34,8 @@ class Summary(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         last = nn.Conv2d(width, width, 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
         self.body = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
