@@ -70,3 +70,10 @@ def test_help_needs_no_torch(command):
     )
     assert process.returncode == 0, process.stderr
     assert "--checkpoint" in process.stdout
+
+
+def test_help_of_export_lists_every_format():
+    from incontext.cli.export import FORMAT_NAMES
+    from incontext.formats import FORMATS
+
+    assert FORMAT_NAMES == ", ".join(FORMATS)
