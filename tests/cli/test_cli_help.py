@@ -76,4 +76,4 @@ def test_help_of_export_lists_every_format():
     from incontext.cli.export import FORMAT_NAMES
     from incontext.formats import FORMATS
 
-    assert FORMAT_NAMES == ", ".join(FORMATS)
+    assert ", ".join(FORMATS) == FORMAT_NAMES
