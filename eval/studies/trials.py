@@ -4,6 +4,7 @@ They show which changes are worth a long run; the figures are below those of a b
 """
 
 import csv
+import shutil
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -69,7 +70,6 @@ TRIALS = {
     "copied colors not judged": Trial(weights={"copied": 0.0}),
 }
 
-FROZEN = ["stem", "copying"]
 EMOJI = [f"emoji_{letter}" for letter in "abcde"]
 VOTING_TRIALS = {
     "base": Trial(),
@@ -147,9 +147,9 @@ def begin(trial: Trial, base: Run, recipe: Path, init: str | None) -> tuple[Mode
 
 def train_for(trainer: Trainer, minutes: float) -> None:
     """Train for some minutes of CPU time; the pace of the first steps gives the number of steps."""
-    start_time, first_step = time.process_time(), trainer.step
+    start_time = time.process_time()
     trainer.run(PACE_STEPS)
-    pace = (time.process_time() - start_time) / (PACE_STEPS - first_step)
+    pace = (time.process_time() - start_time) / PACE_STEPS
     steps = max(PACE_STEPS + 1, round(60 * minutes / pace))
     trainer.recipe = replace(trainer.recipe, steps=steps)
     trainer.run()
@@ -192,7 +192,10 @@ def run(
         if name in finished_trials:
             continue
         model, trial_run = begin(trials[name], base, recipe, init)
-        trainer = Trainer(model, sets, trial_run.recipe, out / name.replace(" ", "-"))
+        folder = out / name.replace(" ", "-")
+        # The time of a trial that was killed is unknown, so it starts from the beginning.
+        shutil.rmtree(folder, ignore_errors=True)
+        trainer = Trainer(model, sets, trial_run.recipe, folder)
         start_time = time.process_time()
         if minutes:
             train_for(trainer, minutes)
