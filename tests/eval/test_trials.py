@@ -1,9 +1,15 @@
 """Trials: what a mixer is not to read stays unread while the rest learns."""
 
+import csv
+import io
+import tarfile
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
+from eval.studies import trials
 from eval.studies.trials import VOTING_TRIALS, Trial, begin, stop_reading
 from incontext.model import VotingModel
 from incontext.training.recipe import Run
@@ -42,3 +48,30 @@ def test_trials_change_what_they_say():
     fresh, trial_run = begin(Trial(recipe={"frozen": []}, init=""), base, RECIPE, "incontext-small")
     assert all(p.requires_grad for p in fresh.get_submodule("stem").parameters())
     assert trial_run.recipe.frozen == ()
+
+
+def test_a_killed_trial_starts_from_the_beginning(tmp_path, monkeypatch):
+    """What it left behind is dropped; a finished one is not trained again."""
+    rng = np.random.default_rng(0)
+    with tarfile.open(tmp_path / "squares.tar", "w") as tar:
+        for number in range(6):
+            labels = np.zeros((32, 32), np.uint8)
+            labels[8:24, 4 + number : 20 + number] = 1
+            image = np.stack([labels * 150] * 3, 2) + rng.integers(0, 50, (32, 32, 3), np.uint8)
+            for name, pixels in ((f"images/{number}.png", image), (f"labels/{number}.png", labels)):
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).save(buffer, "PNG")
+                info = tarfile.TarInfo(name)
+                info.size = len(buffer.getvalue())
+                tar.addfile(info, io.BytesIO(buffer.getvalue()))
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"model": "tiny", "cache": 32, "recipe": {"sizes": [32], "pictures": 4}}')
+    monkeypatch.setattr(trials, "PACE_STEPS", 2)
+    out = tmp_path / "out"
+    (out / "base").mkdir(parents=True)
+    (out / "base/state.pt").write_text("of a trial that was killed")
+    for _ in range(2):
+        trials.run(tmp_path, tmp_path, recipe, out, ["base"], 2, minutes=1e-6)
+    with (out / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["trial"], row["steps"]) for row in rows] == [("base", "3")]
