@@ -10,7 +10,6 @@ from eval.runs.datasets_cli import add_commands
 from eval.runs.options import Checkpoint, SetNames, Sets, Threads, numbers, words
 from incontext.checkpoints.checkpoint import DEFAULT
 from incontext.errors import InputError
-from incontext.inference.predictor import THIN_TO
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 STUDIES = "Studies of a checkpoint"  # panel of --help
@@ -43,9 +42,13 @@ def bench(
         str, typer.Option(help="Precision of the model: float32, bfloat16, float16 or int8.")
     ] = "float32",
     thin_to: Annotated[
-        int,
-        typer.Option(help="Number of examples whose tokens are kept in full; 0 keeps all.", min=0),
-    ] = THIN_TO,
+        int | None,
+        typer.Option(
+            help="Number of examples whose tokens are kept in full; 0 keeps all. Default: the "
+            "model's own.",
+            min=0,
+        ),
+    ] = None,
     same_queries: Annotated[
         bool,
         typer.Option("--paired", help="Segment the same queries for every number of examples."),
@@ -64,7 +67,7 @@ def bench(
     torch.set_num_threads(threads)
     counts = numbers(examples, "--examples")
     run(data, checkpoint, counts, episodes, out, words(only), words(methods), dtype,
-        thin_to or None, same_queries)  # fmt: skip
+        "auto" if thin_to is None else thin_to or None, same_queries)  # fmt: skip
 
 
 @app.command("passes", rich_help_panel=STUDIES)

@@ -24,7 +24,7 @@ from incontext.checkpoints.checkpoint import CONFIG, locate
 from incontext.errors import InputError
 from incontext.evaluation.confusion import Interval, interval_around
 from incontext.images.image import resize_nearest
-from incontext.inference.predictor import THIN_TO
+from incontext.inference.predictor import ThinTo
 from incontext.inference.segmentation import write_text
 from incontext.training.validation import BinaryEpisode, binary_episodes
 
@@ -35,7 +35,7 @@ DTYPES = ("float32", "bfloat16", "float16", "int8")
 Method = Callable[[ImageSet, BinaryEpisode], np.ndarray[Any, np.dtype[np.bool_]]]
 
 
-def with_model(predictor: Predictor, thin_to: int | None) -> Method:
+def with_model(predictor: Predictor, thin_to: ThinTo) -> Method:
     """Return a method that segments the query by the episode's examples.
 
     Args:
@@ -154,7 +154,7 @@ def run(
     only: Sequence[str] = (),
     methods: Sequence[str] = (),
     dtype: str = "float32",
-    thin_to: int | None = THIN_TO,
+    thin_to: ThinTo = "auto",
     same_queries: bool = False,
 ) -> Results:
     """Score the checkpoint and the baselines on every set of images in a folder.
@@ -178,6 +178,8 @@ def run(
     methods = list(methods) or accepted
     if set(methods) - set(accepted):
         raise InputError(f"methods {', '.join(methods)}; accepted: {', '.join(accepted)}")
+    if thin_to == "auto":
+        thin_to = predictor.model.default_thin_to
     run_settings = _run_settings(checkpoint, dtype, thin_to, episodes, counts)
     if same_queries:
         run_settings["paired"] = True
@@ -200,7 +202,7 @@ def run(
 
 
 def _run_settings(
-    checkpoint: str, dtype: str, thin_to: int | None, episodes: int, counts: Sequence[int]
+    checkpoint: str, dtype: str, thin_to: ThinTo, episodes: int, counts: Sequence[int]
 ) -> dict[str, Any]:
     """Return what identifies the results of a run."""
     weights = locate(checkpoint)

@@ -14,7 +14,7 @@ from incontext.evaluation.confusion import Counts, confusion_counts
 from incontext.evaluation.labelled_set import LabelledSet, occurrence
 from incontext.inference.decoding import index_map, merge_passes
 from incontext.inference.id_table import assign_colorings
-from incontext.inference.predictor import CLASSES_PER_PASS, THIN_TO, Predictor
+from incontext.inference.predictor import CLASSES_PER_PASS, Predictor
 from incontext.inference.prompt import Pass, Prompt
 from incontext.labels.encodings import IGNORE_INDEX
 
@@ -76,15 +76,16 @@ class EpisodeRunner:
         """Return all images as one prompt, with as many tokens of each as an episode of
         `example_count` examples uses.
 
-        The count is rounded up to 4, 8, 16 …, since images are encoded again for each.
+        The count is rounded up to 4, 8, 16 … (from the model's `default_thin_to` on), since images
+        are encoded again for each.
         """
-        rounded = THIN_TO
+        thin_to = rounded = self.predictor.model.default_thin_to
         while rounded < min(example_count, len(self.dataset)):
             rounded *= 2
         if self.predictor.model.config.example_attention == "joint":
-            rounded = THIN_TO  # joint attention never drops tokens
+            rounded = thin_to  # joint attention never drops tokens
         if rounded not in self._prompts:
-            self._prompts[rounded] = self._encode(THIN_TO / rounded)
+            self._prompts[rounded] = self._encode(thin_to / rounded)
         return self._prompts[rounded]
 
     def _encode(self, keep_ratio: float) -> Prompt:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -32,10 +32,9 @@ from incontext.labels.coloring import Coloring
 from incontext.model import Model
 from incontext.model.encoded_prompt import EncodedPrompt
 
+ThinTo = int | Literal["auto"] | None  # see `Predictor.prompt`
 # Ids painted in one pass. Measured on CamVid's 11 classes, see the model card.
 CLASSES_PER_PASS = 4
-# Examples whose tokens a query attends to in full, see `Predictor.prompt`.
-THIN_TO = 4
 
 
 class Predictor:
@@ -108,7 +107,7 @@ class Predictor:
         crop: bool = False,
         chunk: int | None = None,
         nearest: int | None = None,
-        thin_to: int | None = THIN_TO,
+        thin_to: ThinTo = "auto",
         half: bool = False,
         spill: bool | str | Path = False,
         thumbnail: bool = True,
@@ -125,7 +124,8 @@ class Predictor:
             chunk: examples encoded at once; None: `SegGPT.examples_at_once`.
             nearest: how many of the examples each query sees, those most like it; None: all.
             thin_to: a query attends to as many tokens as this number of whole examples has; of more
-                examples evenly spread tokens are kept. None keeps all, as joint attention does.
+                examples evenly spread tokens are kept. "auto" takes the model's own
+                `default_thin_to`; None keeps all, as joint attention does.
             half: keep the prompt in float16, half the size.
             spill: keep tokens of joint attention in temporary files, so that memory does not grow
                 with the examples; True: in the system's folder, or in the given one.
@@ -134,6 +134,8 @@ class Predictor:
         Raises:
             InputError: no example, none with an object, or an invalid option.
         """
+        if thin_to == "auto":
+            thin_to = self.model.default_thin_to
         _check_options(kind, chunk=chunk, nearest=nearest, thin_to=thin_to)
         storage = self.encoder.storage(spill)
         examples = align_examples(examples, crop)

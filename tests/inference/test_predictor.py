@@ -342,7 +342,7 @@ def test_spilled_examples_change_nothing(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_thinned_prompts(predictor):
-    """As many tokens as four examples have, whatever their number; the answer hardly changes."""
+    """As many tokens as a few examples have, whatever their number; the answer hardly changes."""
     examples = [Example(*scene((120, 160), [((60, 30 + 5 * i), 25, RED)])) for i in range(12)]
     query, truth = scene((200, 150), [((130, 90), 40, RED)])
     four, many, all_kept = (
@@ -351,6 +351,9 @@ def test_thinned_prompts(predictor):
         predictor.prompt(examples, thin_to=None),
     )
     assert many.nbytes < 1.05 * four.nbytes < 0.4 * all_kept.nbytes
+    sizes = {n: predictor.prompt(examples, thin_to=n).nbytes for n in ("auto", 1, 2, 4)}
+    assert sizes["auto"] == sizes[predictor.model.default_thin_to]
+    assert sizes[1] < sizes[2] < sizes[4]
     thin, full = (predictor.predict(query, p) for p in (many, all_kept))
     assert iou(thin.mask(1), truth == 1) > 0.7
     assert iou(thin.mask(1), full.mask(1)) > 0.9

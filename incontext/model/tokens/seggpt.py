@@ -137,6 +137,11 @@ class SegGPT(nn.Module):
         return self.encoder.blocks
 
     @property
+    def default_thin_to(self) -> int:
+        """Number of whole examples whose tokens a query attends to, see `Predictor.prompt`."""
+        return 4
+
+    @property
     def examples_at_once(self) -> int:
         """Number of examples that attend together unless a call says otherwise.
 
