@@ -36,6 +36,7 @@ class Config:
     mixer: tuple[int, ...] = (96, 48, 16)  # widths at strides 8, 4, 2
     mixer_blocks: int = 2  # residual blocks after the query's votes on itself
     mixer_summary: bool = False  # a summary of the whole query corrects every cell
+    presence_width: int = 0  # of the head that says if an id is in the query; 0: none
     # Normalization of RGB in 0–1; travels with the weights.
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)

@@ -21,7 +21,7 @@ from incontext.labels.partial import shrink
 from incontext.model.encoded_prompt import EncodedPrompt
 from incontext.video.policies import Decision, MemoryPolicy, SegGPTPolicy
 
-# Whole frames whose tokens a frame attends to. With two instead, the six DAVIS clips lose 1.2 J&F at
+# Whole frames whose tokens a frame attends to. With two instead, six DAVIS clips lose 1.2 J&F at
 # K = 4: frames resemble each other, so what an object's edge shows matters more than in pictures.
 THIN_TO = 4
 EXAMPLES = -1  # stands for the examples of other images among numbers of frames

@@ -47,18 +47,25 @@ def cast_votes(query: Tensor, keys: Tensor, cells: Cells) -> Tensor:
     # 0.01 keeps the logarithm of an absent id finite, and its gradient small.
     gain = (votes[0] + 0.01).log() - (prior[..., None] + 0.01).log()
     valid = (weight > NO_WEIGHT / 2)[:, None]
-    # A small object may fill no cell by half: then the cells that it fills most are the object's.
-    largest_share = (labels * valid).amax(2, keepdim=True)
-    threshold = torch.minimum(largest_share, labels.new_tensor(0.5)).clamp(min=0.05)
-    inside = (labels >= threshold) & valid
+    inside = object_cells(labels, weight)
     best = _largest_cosine(cosine, inside)
     best_outside = _largest_cosine(cosine, ~inside & valid)
     near_id, near_rest = (
-        _mean_key(keys, share * cell_count) @ query.transpose(1, 2)
-        for share in (labels, 1 - labels)
+        mean_key(keys, share * cell_count) @ query.transpose(1, 2) for share in (labels, 1 - labels)
     )  # (B, K, Q)
     maps = [*votes, 0.3 * gain, best, 3 * (best - best_outside), 3 * (near_id - near_rest)]
     return torch.stack(maps, 2)
+
+
+def object_cells(labels: Tensor, weight: Tensor) -> Tensor:
+    """Return the cells that are an id's: labels (P, K, T) and weight (P, T) → (P, K, T) bool.
+
+    A small object may fill no cell by half: then the cells that it fills most are the object's.
+    """
+    valid = (weight > NO_WEIGHT / 2)[:, None]
+    largest_share = (labels * valid).amax(2, keepdim=True)
+    threshold = torch.minimum(largest_share, labels.new_tensor(0.5)).clamp(min=0.05)
+    return (labels >= threshold) & valid
 
 
 def cast_self_votes(query: Tensor, guess: Tensor) -> Tensor:
@@ -93,7 +100,7 @@ def _largest_cosine(cosine: Tensor, mask: Tensor) -> Tensor:
     return largest.masked_fill(~mask.any(2)[..., None], 0.0)
 
 
-def _mean_key(keys: Tensor, weight: Tensor) -> Tensor:
+def mean_key(keys: Tensor, weight: Tensor) -> Tensor:
     """Average keys (B, T, c) by weight (P, K, T), as unit vectors (B, K, c)."""
     return F.normalize(weight @ keys, dim=-1)
 

@@ -27,6 +27,13 @@ from incontext.model.votes.matching import Copying, Matching
 from incontext.model.votes.mixer import Mixer
 from incontext.model.votes.painting import compose, read_targets
 from incontext.model.votes.pairs import Pairs, ids_of_other_views
+from incontext.model.votes.presence import (
+    BLOCK_EVIDENCE,
+    MASK_EVIDENCE,
+    PresenceHead,
+    mask_evidence,
+    match_evidence,
+)
 from incontext.model.votes.votes import MAPS, SELF_MAPS, Voters, cast_self_votes, cast_votes
 
 STRIDES = (8, 16, 32)  # of the voting blocks; a block's level is its index in here
@@ -63,6 +70,10 @@ class VotingModel(nn.Module):
             config.copy_heads * config.copy_dim, context, skips, config.mixer, config.mixer_blocks,
             config.mixer_summary,
         )  # fmt: skip
+        self.presence: PresenceHead | None = None
+        if config.presence_width:
+            evidence = MASK_EVIDENCE + self_voting * BLOCK_EVIDENCE
+            self.presence = PresenceHead(evidence, config.presence_width)
 
     def forward(self, images: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Segment every view of an episode by all others, for training.
@@ -207,7 +218,12 @@ class VotingModel(nn.Module):
             )
         assert isinstance(prompt.cache, Voters)
         assert prompt.colors is not None
-        logits = self.vote(features, prompt.cache)[0]
+        if self.presence is None:
+            logits = self.vote(features, prompt.cache)[0]
+        else:
+            logits, evidence = self.gather_evidence(features, prompt.cache)
+            # No pixel is more surely of the id than the id is in the image.
+            logits = logits.minimum(self.presence(evidence)[..., None, None])
         return compose(logits, prompt.colors, self.config)
 
     def paint_and_copy(
@@ -312,14 +328,44 @@ class VotingModel(nn.Module):
             Logits (B, K, H, W) of each id against everything else, and a first guess of them
             (B, K, H/8, W/8).
         """
+        return self._mix(query, voters, self._cast(query, voters), requested)
+
+    def gather_evidence(self, query: ImageFeatures, voters: Voters) -> tuple[Tensor, Tensor]:
+        """Vote, and gather what says whether the ids are in the queries.
+
+        Returns:
+            Logits (B, K, H, W) as of `vote`, and the evidence (B, K, E) for `self.presence`.
+        """
+        block_maps = self._cast(query, voters)
+        logits, guess = self._mix(query, voters, block_maps, None)
+        probability = logits.sigmoid()
+        evidence = [mask_evidence(logits, guess)]
+        for q, k, level, size, maps in zip(
+            query.blocks, voters.blocks, self.levels, query.grids, block_maps, strict=True
+        ):
+            if level > 0:  # at stride 8 comparing costs most and says least
+                pooled = F.adaptive_avg_pool2d(probability, size).flatten(2)
+                evidence.append(match_evidence(q, k, voters.cells[level], maps, pooled))
+        return logits, torch.cat(evidence, 2)
+
+    def _cast(self, query: ImageFeatures, voters: Voters) -> list[Tensor]:
+        """Cast the votes of every block: (B, K, MAPS, h·w) each."""
+        return [
+            cast_votes(q, k, voters.cells[level])
+            for q, k, level in zip(query.blocks, voters.blocks, self.levels, strict=True)
+        ]
+
+    def _mix(
+        self, query: ImageFeatures, voters: Voters, block_maps: Sequence[Tensor],
+        requested: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Mix what `_cast` returned with learned matching and copied labels, see `vote`."""
         ids = voters.cells[0].labels.shape[2]
         pairs = Pairs(query.image.shape[0], ids, requested)
         grid = query.context.shape[-2:]
         maps = [
-            _to_grid(pairs.select(cast_votes(q, k, voters.cells[level])), size, grid)
-            for q, k, level, size in zip(
-                query.blocks, voters.blocks, self.levels, query.grids, strict=True
-            )
+            _to_grid(pairs.select(x), size, grid)
+            for x, size in zip(block_maps, query.grids, strict=True)
         ]
         match_maps = self.matching(query.match_features, voters.match_features, voters.cells[0])
         maps.append(rearrange(pairs.select(match_maps), "j m (h w) -> j m h w", w=grid[1]))
