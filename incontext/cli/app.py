@@ -14,7 +14,7 @@ from incontext.cli.export import export
 from incontext.cli.prompt import prompt
 from incontext.cli.segment import segment
 from incontext.cli.serve import serve
-from incontext.cli.training import finetune, train
+from incontext.cli.training import calibrate, finetune, train
 from incontext.cli.tuning import doctor, tune
 from incontext.cli.video import video
 from incontext.errors import InputError
@@ -47,7 +47,7 @@ def options(
 
 for command in (segment, prompt, tune, doctor, video):
     app.command(cls=PairCommand)(command)
-for command in (demo, serve, export, info, convert, finetune, train):
+for command in (demo, serve, export, info, convert, finetune, calibrate, train):
     # A container configures its server by variables, such as INCONTEXT_SERVE_QUEUE=32.
     prefix = "INCONTEXT_SERVE" if command is serve else None
     app.command(context_settings={"auto_envvar_prefix": prefix})(command)

@@ -95,3 +95,40 @@ def finetune(
         typer.echo(f"  {count} example{'s' * (count > 1)}: {before:.1f} -> "
                    f"{outcome.after[count]:.1f}")  # fmt: skip
     typer.echo(f"wrote {outcome.weights}")
+
+
+def calibrate(
+    sets: Sets,
+    out: Annotated[Path, typer.Option(help="Folder for the new checkpoint.")],
+    checkpoint: Checkpoint = DEFAULT,
+    episodes: Annotated[int, typer.Option(help="Queries of each set.", min=10)] = 200,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    threads: Threads = 2,
+) -> None:
+    """Teach a checkpoint when objects are absent.
+
+    Only the head that computes presence learns; masks of objects that are there stay as they are.
+    Half of the queries drawn from the sets lack the object.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from incontext.checkpoints.checkpoint import load, save
+    from incontext.data.pictures import check_labelled, load_set
+    from incontext.errors import InputError
+    from incontext.model import VotingModel
+    from incontext.training.presence import fit_presence
+
+    torch.set_num_threads(threads)
+    model = load(checkpoint)
+    if not isinstance(model, VotingModel):
+        raise InputError(f"{checkpoint} has no votes; accepted: voting models, such as {DEFAULT}")
+    data = []
+    for path in sets:
+        loaded = load_set(path, model.config.image_size)
+        if loaded.set_type == "semantic":
+            check_labelled(loaded, path)
+            data.append(loaded)
+    with tqdm(total=episodes * len(data), unit="query", disable=None) as bar:
+        fitted = fit_presence(model, data, episodes, seed=seed, on_progress=bar.update)
+    typer.echo(f"wrote {save(fitted, out)}")

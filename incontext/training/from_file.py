@@ -21,7 +21,7 @@ def initial_model(config: Config, init: str | None = None) -> Model:
     """Build a model to train: with the backbone's pretrained weights, and with those of `init`.
 
     A voting model takes stem and copy path of a checkpoint of tokens, see `graft`, and all of one
-    without a summary in its mixer, since the summary begins at zero.
+    without a summary in its mixer, since the summary begins at zero; a presence head is left out.
 
     Raises:
         InputError: no package of the backbone's weights; `init` of another shape.
@@ -33,10 +33,13 @@ def initial_model(config: Config, init: str | None = None) -> Model:
     if isinstance(model, VotingModel) and isinstance(before, SegGPT):
         graft(model, before)
     elif before is not None:
-        free = {"image_size": 0, "mixer_summary": config.mixer_summary}
-        if asdict(before.config) | free != asdict(config) | {"image_size": 0}:
+        free = {"image_size": 0, "presence_width": 0}
+        summary = {"mixer_summary": config.mixer_summary}
+        if asdict(before.config) | free | summary != asdict(config) | free:
             raise InputError(f"--init {init} has another shape than the recipe describes")
-        state = model.state_dict() | before.state_dict()
+        # What a presence head learned holds for the weights that it was fitted to.
+        others = {k: x for k, x in before.state_dict().items() if not k.startswith("presence.")}
+        state = model.state_dict() | others
         problems = compare(model.state_dict(), state)
         if problems:  # relative position has tables of the picture's size
             raise InputError(f"--init {init}: {'; '.join(problems)}")

@@ -3,8 +3,10 @@
 Letters: M images, n heads, d channels of a head, h w rows and columns of a grid.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -19,6 +21,19 @@ class ImageFeatures:
     skips: tuple[Tensor, Tensor]  # at strides 4 and 2
     keys: Tensor  # (M, n, H/4·W/4, d), of the copy path
     match_features: Tensor  # (M, n, H/8·W/8, d), of the learned matching
+
+    @classmethod
+    def concat(cls, parts: "Sequence[ImageFeatures]") -> "ImageFeatures":
+        """Concatenate the features of images of one size."""
+        return cls(
+            torch.cat([x.image for x in parts]),
+            [torch.cat(blocks) for blocks in zip(*(x.blocks for x in parts), strict=True)],
+            parts[0].grids,
+            torch.cat([x.context for x in parts]),
+            (torch.cat([x.skips[0] for x in parts]), torch.cat([x.skips[1] for x in parts])),
+            torch.cat([x.keys for x in parts]),
+            torch.cat([x.match_features for x in parts]),
+        )
 
     def take(self, numbers: Tensor) -> "ImageFeatures":
         """Take some of the images, by number."""

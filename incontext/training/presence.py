@@ -1,0 +1,173 @@
+"""Teach a voting model when an id is not in the query, while all else is frozen."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from incontext.data.pictures import IGNORE_INDEX, PictureSet
+from incontext.errors import InputError
+from incontext.images.image import Normalizer
+from incontext.model import VotingModel, assemble
+from incontext.model.votes.features import ImageFeatures
+
+IMAGES = 32  # of a set, drawn at random, so that their features fit into memory
+EXAMPLES = (1, 1, 1, 4)  # numbers of them, drawn at random
+MIN_SHARE = 0.001  # of a picture's pixels, from which a class counts as shown
+WIDTH = 32  # of the head's hidden layer
+STEPS, RATE, DECAY, DROPOUT = 400, 0.01, 0.1, 0.2  # of its training, on all rows at once
+
+
+class Rows(NamedTuple):
+    """Evidence of R queries."""
+
+    evidence: Tensor  # (R, E)
+    present: Tensor  # (R,) bool, whether the query shows the object
+    sets: Tensor  # (R,) number of the examples' set
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Some images of a set, with features."""
+
+    data: PictureSet
+    features: list[ImageFeatures]
+    by_class: dict[int, list[int]]
+
+
+def fit_presence(
+    model: VotingModel,
+    sets: Sequence[PictureSet],
+    episodes: int,
+    *,
+    seed: int = 0,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> VotingModel:
+    """Return the model with a new presence head, fitted to queries with and without the object.
+
+    Half of the queries show it; of the others half are images of the same set that lack the class,
+    if there are any, and half are images of another domain.
+
+    Args:
+        sets: semantic ones, held at the model's image size.
+        episodes: queries of each set.
+
+    Raises:
+        InputError: no set has two images of a class.
+    """
+    rows = collect_rows(model, sets, episodes, seed=seed, on_progress=on_progress)
+    fitted = assemble(replace(model.config, presence_width=WIDTH))
+    assert isinstance(fitted, VotingModel)
+    fitted.load_state_dict(model.state_dict(), strict=False)
+    fit_head(fitted, rows, seed)
+    return fitted.eval()
+
+
+@torch.inference_mode()
+def collect_rows(
+    model: VotingModel,
+    sets: Sequence[PictureSet],
+    episodes: int,
+    *,
+    seed: int = 0,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> Rows:
+    """Gather evidence of queries with and without the object, see `fit_presence`."""
+    rng = np.random.default_rng(seed)
+    normalizer = Normalizer(model.config.mean, model.config.std)
+    sources = [_embed(model, normalizer, data, rng) for data in sets if data.images_by_class]
+    evidence, present, numbers = [], [], []
+    for number, source in enumerate(sources):
+        for query, examples, index, shows in _draw(sources, number, episodes, rng):
+            evidence.append(_evidence(model, source, examples, index, query))
+            present.append(shows)
+            numbers.append(number)
+            on_progress(1)
+    if not evidence:
+        raise InputError("no set has two images of one class to learn from")
+    return Rows(torch.stack(evidence).clone(), torch.tensor(present), torch.tensor(numbers))
+
+
+def fit_head(model: VotingModel, rows: Rows, seed: int = 0) -> float:
+    """Fit the model's presence head to rows; every set counts alike, and both answers do.
+
+    Returns:
+        The mean binary cross-entropy at the end, without dropout.
+    """
+    head = model.presence
+    assert head is not None
+    torch.manual_seed(seed)
+    head.mean.copy_(rows.evidence.mean(0))
+    head.spread.copy_(rows.evidence.std(0).clamp(min=1e-3))
+    group = rows.sets * 2 + rows.present
+    weight = 1 / torch.bincount(group)[group].float()
+    weight = weight / weight.sum()
+    optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
+    truth = rows.present.float()
+    head.requires_grad_(True)
+    for _ in range(STEPS):
+        # Dropping evidence to the mean keeps the head from trusting any single piece of it.
+        kept = F.dropout(torch.ones_like(rows.evidence), DROPOUT) > 0
+        logits = head(torch.where(kept, rows.evidence, head.mean))
+        loss = F.binary_cross_entropy_with_logits(logits, truth, weight, reduction="sum")
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        logits = head(rows.evidence)
+        loss = F.binary_cross_entropy_with_logits(logits, truth, weight, reduction="sum")
+    return float(loss)
+
+
+def _embed(
+    model: VotingModel, normalizer: Normalizer, data: PictureSet, rng: np.random.Generator
+) -> _Images:
+    """Embed some of a set's images."""
+    some = data.subset(rng.permutation(len(data))[:IMAGES].tolist())
+    features = [model.embed_images(normalizer(image[None] / 255)) for image in some.images]
+    minimum = MIN_SHARE * some.labels[0].numel()
+    by_class = {
+        index: [i for i in images if (some.labels[i] == index).sum() >= minimum]
+        for index, images in some.images_by_class.items()
+    }
+    return _Images(some, features, {c: images for c, images in by_class.items() if len(images) > 1})
+
+
+def _draw(
+    sources: Sequence[_Images], number: int, episodes: int, rng: np.random.Generator
+) -> Iterator[tuple[ImageFeatures, list[int], int, bool]]:
+    """Draw query, numbers of the examples, class, and whether the query shows it."""
+    source = sources[number]
+    others = [s for s in sources if s.data.domain != source.data.domain and s is not source]
+    for _ in range(episodes if source.by_class else 0):
+        index = int(rng.choice(list(source.by_class)))
+        order = rng.permutation(source.by_class[index]).tolist()
+        examples = order[1 : 1 + int(rng.choice(EXAMPLES))]
+        lacking = [i for i, ids in enumerate(source.data.labels) if not (ids == index).any()]
+        sort = rng.random()
+        if sort < 0.25 and lacking:
+            yield source.features[int(rng.choice(lacking))], examples, index, False
+        elif sort < 0.5 and others:
+            other = others[int(rng.integers(len(others)))]
+            yield other.features[int(rng.integers(len(other.features)))], examples, index, False
+        else:
+            yield source.features[order[0]], examples, index, True
+
+
+def _evidence(
+    model: VotingModel, source: _Images, examples: Sequence[int], index: int, query: ImageFeatures
+) -> Tensor:
+    """Gather the evidence (E,) for one class in one query."""
+    labels = source.data.labels[list(examples)]
+    voters = model.build_voters(
+        ImageFeatures.concat([source.features[i] for i in examples]),
+        (labels == index)[None, :, None].float(), (labels != IGNORE_INDEX)[None],
+        min(1.0, model.default_thin_to / len(examples)),
+    )  # fmt: skip
+    return model.gather_evidence(query, voters)[1][0, 0]
