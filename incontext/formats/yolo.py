@@ -8,14 +8,16 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from incontext.errors import InputError, first_line
+from incontext.errors import InputError, ShapeError, first_line, located, parse_whole
+from incontext.files import read_text
 from incontext.formats.annotated_image import AnnotatedImage, Size, check_unique_ids, image_files
 from incontext.formats.output import check_not_source, link
 from incontext.formats.polygons import Mask, polygons
 from incontext.formats.results import LabelledImage
 from incontext.images.image import read_image
 from incontext.inference.segmentation import write_image, write_text
-from incontext.labels.coco import decode_rle, layered
+from incontext.labels.coco import decode_rle, drawable, layered
+from incontext.labels.color_mask import MAX_ID
 from incontext.labels.encodings import IdMap
 
 # What ultralytics looks for; images of another format are written as PNG.
@@ -95,20 +97,14 @@ def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
 
 
 def _draw(path: Path, ids: dict[int, int], size: Size) -> IdMap:
-    return layered(_read_masks(path, ids, size), size)
-
-
-def _read_masks(path: Path, ids: dict[int, int], size: Size) -> Iterator[tuple[Mask, int]]:
-    lines = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
+    def read_line(number: int, line: str) -> tuple[Mask, int]:
+        with located(f"{path} line {number}"):
             index, corners = _parse_line(line, ids)
-            pixels = [p * size[i % 2] for i, p in enumerate(corners)]
-            yield decode_rle([pixels], size), index
-        except (InputError, ValueError) as error:
-            raise InputError(f"{path} line {number}: {first_line(error)}") from None
+            return decode_rle([[p * size[i % 2] for i, p in enumerate(corners)]], size), index
+
+    lines = read_text(path).splitlines() if path.is_file() else []
+    filled = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    return layered(drawable(filled, read_line), size)
 
 
 def _parse_line(line: str, ids: dict[int, int]) -> tuple[int, list[float]]:
@@ -117,18 +113,19 @@ def _parse_line(line: str, ids: dict[int, int]) -> tuple[int, list[float]]:
     try:
         corners = [float(number) for number in numbers]
     except ValueError as error:
-        raise InputError(f"{line.strip()[:40]!r}: {error}; accepted: numbers") from None
+        raise ShapeError(f"{line.strip()[:40]!r}: {first_line(error)}; accepted: numbers") from None
     if len(corners) == 4:
         raise InputError("a box; accepted: outlines, a class and three points or more")
     if len(corners) < 6 or len(corners) % 2:
-        raise InputError(
+        raise ShapeError(
             f"{len(corners)} numbers after the class; accepted: x y of 3 points or more"
         )
     if not all(-TOLERANCE <= p <= 1 + TOLERANCE for p in corners):
-        raise InputError("points outside 0 … 1; they are shares of width and height")
-    if float(class_text) not in ids:
+        raise ShapeError("points outside 0 … 1; they are shares of width and height")
+    number = parse_whole("class", class_text, 0, MAX_ID)
+    if number not in ids:
         raise InputError(f"class {class_text}; data.yaml names {min(ids)} … {max(ids)}")
-    return ids[int(float(class_text))], [min(max(p, 0.0), 1.0) for p in corners]
+    return ids[number], [min(max(p, 0.0), 1.0) for p in corners]
 
 
 @dataclass(frozen=True)
@@ -149,14 +146,17 @@ class _DataFile:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-            names = _by_class(content["names"], str)
-            ids = _by_class(content.get("ids", {i: i + 1 for i in names}), int)
+            content = yaml.safe_load(path.read_bytes())
+            names = {i: _class_name(n) for i, n in _by_class(content["names"]).items()}
+            ids = _by_class(content.get("ids", {i: i + 1 for i in names}))
+            ids = {n: parse_whole("ids", index, 1, MAX_ID) for n, index in ids.items()}
             root = str(content.get("path") or "")
             splits = [entry for split in SPLITS for entry in _as_list(content.get(split))]
             if names.keys() != ids.keys() or not names:
                 raise ValueError("ids and names of other classes, or none")
-        except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+        ) as error:  # fmt: skip
             raise InputError(
                 f"{path}: not a data.yaml with names and train ({first_line(error)})"
             ) from None
@@ -173,7 +173,7 @@ class _DataFile:
         for split in self.splits:
             place = self._resolve(split)
             if place.suffix == ".txt":
-                lines = place.read_text(encoding="utf-8").splitlines()
+                lines = read_text(place).splitlines()
                 listing = [self._resolve(line.strip()) for line in lines if line.strip()]
             else:
                 listing = image_files(place) if place.is_dir() else [place]
@@ -205,10 +205,16 @@ def data_files(folder: Path) -> list[Path]:
     ]  # fmt: skip
 
 
-def _by_class(values: Any, value_type: type) -> dict[int, Any]:
+def _by_class(values: Any) -> dict[int, Any]:
     """Return values by class; a list counts from 0."""
     pairs = enumerate(values) if isinstance(values, list) else values.items()
-    return {int(number): value_type(value) for number, value in pairs}
+    return {parse_whole("class", number, 0, MAX_ID): value for number, value in pairs}
+
+
+def _class_name(value: Any) -> str:
+    if not isinstance(value, (str, int, float)):
+        raise ValueError(f"name {value!r:.60}; accepted: text")
+    return str(value)
 
 
 def _as_list(value: Any) -> list[str]:

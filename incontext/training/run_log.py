@@ -1,6 +1,7 @@
 """The log of a training run: two CSV files and two images."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Read the rows of a CSV file; none if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
 
 
 def sheet(samples: Sequence[ValidationSample]) -> Image.Image:
