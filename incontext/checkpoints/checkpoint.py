@@ -114,7 +114,7 @@ def read_config(weights: Path) -> dict[str, Any] | None:
         return None
     try:
         config = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from None
     if not isinstance(config, dict):
         raise InputError(f"{path}: not a JSON object")

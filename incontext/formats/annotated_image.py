@@ -79,7 +79,7 @@ class ImageFolder:
         path = os.path.normpath(reference) if reference.strip("/. ") else ""
         if not path or (not absolute and path.startswith("..")):
             raise InputError(f"picture {reference!r} is no file in {self.path}, or leads out of it")
-        if not absolute and _is_file(self.path / path):
+        if not absolute and exists(self.path / path) and not (self.path / path).is_dir():
             return self.path / path
         return self._best_match(self.by_name.get(Path(path).name, []), path, within=not absolute)
 
@@ -128,10 +128,11 @@ class ImageFolder:
         return closest[0]
 
 
-def _is_file(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Return whether a file or folder is there; no file has a name that no file can have."""
     try:
-        return path.is_file()
-    except (OSError, ValueError):  # names too long, or with characters that no file has
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with characters that are not allowed
         return False
 
 

@@ -17,7 +17,7 @@ from incontext.formats.annotated_image import (
     number_names,
     parse_hex_color,
 )
-from incontext.formats.output import GENERATOR
+from incontext.formats.output import GENERATOR, check_text
 from incontext.formats.polygons import Mask
 from incontext.formats.results import LabelledImage
 from incontext.inference.segmentation import write_text
@@ -42,15 +42,16 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
     meta = ElementTree.SubElement(root, "meta")
     names, colors = dict[int, str](), dict[int, Rgb]()
     for number, result in enumerate(results):
-        names |= result.names
+        names |= {i: check_text(name, "name", xml=True) for i, name in result.names.items()}
         colors |= result.colors
+        file_name = check_text(result.file_name, "picture", xml=True)
         height, width = result.labels.shape
         image = ElementTree.SubElement(
-            root, "image", id=str(number), name=result.file_name, width=str(width),
+            root, "image", id=str(number), name=file_name, width=str(width),
             height=str(height),
         )  # fmt: skip
         for index, mask in result.masks():
-            ElementTree.SubElement(image, "mask", _mask_attributes(mask, result.names[index]))
+            ElementTree.SubElement(image, "mask", _mask_attributes(mask, names[index]))
     labels = ElementTree.SubElement(ElementTree.SubElement(meta, "task"), "labels")
     for index in sorted(names):
         label = ElementTree.SubElement(labels, "label")

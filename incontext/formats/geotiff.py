@@ -149,7 +149,7 @@ def _read_classes(
         raise InputError(f"cannot be read ({first_line(error)})") from None
     if place and image_place and not _same_grid(place, image_place):
         raise InputError(f"lies elsewhere on earth than {image}: {place} and {image_place}")
-    names = {int(i): name for i, name in tags.items() if i.isdecimal()}
+    names = {int(i): name for i, name in tags.items() if i.isdecimal() and len(i) < 6}
     return names, {i: rgb[:3] for i, rgb in palette.items() if i in names}
 
 
@@ -161,8 +161,11 @@ def _same_grid(a: Place, b: Place) -> bool:
 
 
 def _read_labels(rasterio: Any, raster: Path, size: Size) -> IdMap:
-    with rasterio.open(raster) as source:
-        values, nodata = source.read(1).astype(np.int64), source.nodata
+    try:
+        with rasterio.open(raster, driver="GTiff") as source:
+            values, nodata = source.read(1).astype(np.int64), source.nodata
+    except Exception as error:  # GDAL has errors of its own
+        raise InputError(f"cannot be read ({first_line(error)})") from None
     unknown = np.zeros(values.shape, bool) if not nodata else values == nodata
     values[unknown] = 0
     if values.min() < 0 or values.max() > MAX_ID:

@@ -24,6 +24,7 @@ from incontext.formats.label_studio_config import (
     config_path,
     labelling_config,
 )
+from incontext.formats.output import check_text
 from incontext.formats.polygons import Mask
 from incontext.formats.results import LabelledImage
 from incontext.images.image import SUFFIXES
@@ -49,7 +50,7 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
     """
     tasks, names, colors = list[Any](), dict[int, str](), dict[int, Rgb]()
     for result in results:
-        names |= result.names
+        names |= {i: check_text(name, "name", xml=True) for i, name in result.names.items()}
         colors |= result.colors
         height, width = result.labels.shape
         regions = [

@@ -1,6 +1,5 @@
 """YOLO segmentation: images/NAME, labels/NAME.txt with a polygon a line, and data.yaml."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,7 +9,13 @@ from typing import Any
 
 from incontext.errors import InputError, ShapeError, first_line, located, parse_whole
 from incontext.files import read_text
-from incontext.formats.annotated_image import AnnotatedImage, Size, check_unique_ids, image_files
+from incontext.formats.annotated_image import (
+    AnnotatedImage,
+    Size,
+    check_unique_ids,
+    exists,
+    image_files,
+)
 from incontext.formats.output import check_not_source, link
 from incontext.formats.polygons import Mask, polygons
 from incontext.formats.results import LabelledImage
@@ -52,10 +57,17 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
         write_text(out / label_path(image.relative_to(out)), "".join(lines))
     (out / IMAGES).mkdir(parents=True, exist_ok=True)
     ids = sorted(names)
-    name_lines = [f"  {number}: {json.dumps(names[i])}" for number, i in enumerate(ids)]
+    name_lines = [f"  {number}: {_quote(names[i])}" for number, i in enumerate(ids)]
     id_lines = [f"  {number}: {i}" for number, i in enumerate(ids)]
     text = "\n".join(["train: images", "val: images", "names:", *name_lines, "ids:", *id_lines])
     return write_text(out / "data.yaml", f"{text}\n")
+
+
+def _quote(name: str) -> str:
+    """Return a name as a quoted text of YAML, which has no surrogate pairs as JSON has."""
+    import yaml  # type: ignore[import-untyped]
+
+    return str(yaml.safe_dump(name, default_style='"', width=2**31).rstrip("\n"))
 
 
 def _place_image(result: LabelledImage, out: Path) -> Path:
@@ -139,14 +151,14 @@ class _DataFile:
 
     @classmethod
     def read(cls, path: Path) -> "_DataFile":
-        import yaml  # type: ignore[import-untyped]
+        import yaml
 
         if path.is_dir():
             path = next(iter(data_files(path)), path / "data.yaml")
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         try:
-            content = yaml.safe_load(path.read_bytes())
+            content = yaml.safe_load(read_text(path))
             names = {i: _class_name(n) for i, n in _by_class(content["names"]).items()}
             ids = _by_class(content.get("ids", {i: i + 1 for i in names}))
             ids = {n: parse_whole("ids", index, 1, MAX_ID) for n, index in ids.items()}
@@ -164,7 +176,7 @@ class _DataFile:
         by_name = {names[i] if unique else str(i): index for i, index in ids.items()}
         check_unique_ids(by_name, str(path))
         # What another machine calls the folder means nothing here.
-        inside = not Path(root).is_absolute() and (path.parent / root).is_dir()
+        inside = not Path(root).is_absolute() and exists(path.parent / root)
         return cls(path, names, ids, [f"{root}/{s}" if root and inside else s for s in splits])
 
     def image_paths(self) -> list[Path]:
@@ -184,16 +196,17 @@ class _DataFile:
         """Return a folder or file that data.yaml names, inside its own folder."""
         root = self.path.parent
         # Some tools write ../train/images and mean train/images, as ultralytics knows.
+        entry = entry.replace("\\", "/")
         for text in (entry, entry.removeprefix("../")):
             path = os.path.normpath(text)
             if not path.startswith("..") and not Path(path).is_absolute():
-                if (root / path).exists():
+                if exists(root / path):
                     return root / path
             elif Path(path).is_absolute() and Path(path).is_relative_to(root.absolute()):
                 return Path(path)
         raise InputError(
-            f"{self.path}: {entry!r} is not in {root}; pass the folder that holds it, or pictures "
-            "with images= (--images)"
+            f"{self.path}: {entry!r:.200} is not in {root}; pass the folder that holds it, or "
+            "pictures with images= (--images)"
         )
 
 

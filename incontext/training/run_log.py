@@ -12,6 +12,7 @@ from torch import Tensor
 
 from incontext.data.pictures import IGNORE_INDEX
 from incontext.errors import InputError
+from incontext.files import read_text
 from incontext.training.validation import ValidationSample
 
 OBJECT, UNKNOWN = (255, 196, 0), (90, 90, 90)
