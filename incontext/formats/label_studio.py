@@ -188,10 +188,11 @@ def _path(address: str) -> PurePosixPath:
 
 def _find_image(address: str, folder: ImageFolder) -> Path:
     """Return the image at the end of an address; uploads have 8 digits in front of the name."""
-    if "://" not in address and "?d=" not in address:  # a path, such as our own export has
+    path = _path(address)
+    # A path, such as our own export has, where # and % mean themselves.
+    if "://" not in address and "?d=" not in address and ".." not in path.parts:
         with suppress(InputError):
             return folder.find(address)
-    path = _path(address)
     try:
         return folder.find(str(path))
     except InputError:
