@@ -52,11 +52,11 @@ def check_count(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}; accepted: whole numbers, 1 or more")
 
 
-def parse_whole(name: str, value: object, low: int, high: int) -> int:
+def parse_whole(name: str, value: object, low: int = 0, high: int | None = None) -> int:
     """Return a whole number that a file gives as 3, 3.0, "3" or "3.0".
 
     Raises:
-        InputError: anything else, or a number outside `low` … `high`.
+        InputError: anything else, or a number outside `low` … `high` (None: any that is higher).
     """
     number = None
     if isinstance(value, str):
@@ -66,8 +66,9 @@ def parse_whole(name: str, value: object, low: int, high: int) -> int:
         number = int(value)
     elif isinstance(value, Real) and not isinstance(value, bool):
         number = int(float(value)) if float(value).is_integer() else None
-    if number is None or not low <= number <= high:
-        raise InputError(f"{name} {value!r:.60}; accepted: integers {low} … {high}")
+    if number is None or number < low or (high is not None and number > high):
+        accepted = f"integers, {low} or more" if high is None else f"integers {low} … {high}"
+        raise InputError(f"{name} {value!r:.60}; accepted: {accepted}")
     return number
 
 

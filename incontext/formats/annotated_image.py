@@ -176,7 +176,7 @@ def number_names(rows: Iterable[tuple[str, str | None]], location: str) -> dict[
         return {name: order for order, name in enumerate(dict.fromkeys(n for n, _ in rows), 1)}
     ids: dict[str, int] = {}
     for name, text in rows:
-        number = parse_whole(f"{location}: id of {name!r}", text, 0, 2**31)
+        number = parse_whole(f"{location}: id of {name!r}", text)
         if ids.setdefault(name, number) != number:
             raise InputError(f"{location}: {name!r} has the ids {ids[name]} and {number}")
     return check_unique_ids(ids, location)

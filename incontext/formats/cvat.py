@@ -25,7 +25,6 @@ from incontext.labels.coco import decode_rle, drawable, layered
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
 
-LARGEST = 2**31
 HEAD = f'<?xml version="1.0" encoding="utf-8"?>\n<!-- {GENERATOR} -->\n'
 
 
@@ -128,7 +127,7 @@ def _draw(image: ElementTree.Element, ids: dict[str, int], size: Size) -> IdMap:
             label = shape.get("label", "")
             if not label:
                 raise InputError("no label; accepted: shapes with one")
-            order = _whole(shape, "z_order", "0", low=-LARGEST)
+            order = _whole(shape, "z_order", "0", low=-(2**63))
             return order, _read_mask(shape, size), ids[label]
 
     layers = dict[int, list[tuple[Mask, int]]]()  # by z_order
@@ -143,7 +142,7 @@ def _draw(image: ElementTree.Element, ids: dict[str, int], size: Size) -> IdMap:
 
 
 def _whole(element: ElementTree.Element, name: str, default: str = "", low: int = 0) -> int:
-    return parse_whole(name, element.get(name, default), low, LARGEST)
+    return parse_whole(name, element.get(name, default), low)
 
 
 def _read_mask(shape: ElementTree.Element, size: Size) -> Mask:
@@ -154,7 +153,7 @@ def _read_mask(shape: ElementTree.Element, size: Size) -> Mask:
     try:
         box = [_whole(shape, name) for name in ("left", "top", "width", "height")]
         texts = shape.get("rle", "").split(",")
-        runs = [parse_whole("run of rle", text, 0, LARGEST) for text in texts]
+        runs = [parse_whole("run of rle", text) for text in texts]
     except InputError as error:
         raise ShapeError(str(error)) from None
     left, top, width, height = box

@@ -218,7 +218,7 @@ def _read_region(region: dict[str, Any], ids: dict[str, int], size: Size) -> tup
         raise ShapeError(f"value {value!r:.60}; accepted: an outline or a brush with its label")
     if region.get("item_index"):
         raise InputError("of a list of pictures (item_index); accepted: tasks of single pictures")
-    original = [parse_whole(k, region.get(k), 1, 2**31) for k in ORIGINAL_SIZE]
+    original = [parse_whole(k, region.get(k), 1) for k in ORIGINAL_SIZE]
     if tuple(original) != size:
         raise InputError(
             f"{original[0]}×{original[1]}, its picture is {size[0]}×{size[1]} (upright, where EXIF "

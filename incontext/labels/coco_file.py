@@ -7,8 +7,6 @@ from typing import Any
 
 from incontext.errors import InputError, first_line, parse_whole
 
-LARGEST = 2**31  # number in a file; what ids may be is checked where they are drawn
-
 
 @dataclass(frozen=True)
 class CocoImage:
@@ -85,7 +83,7 @@ class CocoFile:
 def _key(value: Any) -> Any:
     """Return the id of an image: numbers as such, however they are written; else any text."""
     try:
-        return parse_whole("id", value, -(2**63), 2**63)
+        return parse_whole("id", value, -(2**63))
     except InputError:
         if isinstance(value, str):
             return value
@@ -95,7 +93,7 @@ def _key(value: Any) -> Any:
 def _category_names(categories: Any) -> dict[int, str]:
     names: dict[int, str] = {}
     for category in categories:
-        index, name = parse_whole("category", category["id"], 0, LARGEST), category["name"]
+        index, name = parse_whole("category", category["id"]), category["name"]
         if isinstance(name, bool) or not isinstance(name, (str, int, float)):
             raise InputError(f"category {index}: name {name!r:.60}; accepted: text")
         if names.setdefault(index, str(name)) != str(name):
@@ -107,7 +105,7 @@ def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
     if "width" not in entry and "height" not in entry:
         return None
     width, height = (
-        parse_whole(f"image {entry['file_name']}: {side}", entry.get(side), 0, LARGEST)
+        parse_whole(f"image {entry['file_name']}: {side}", entry.get(side), 1)
         for side in ("width", "height")
     )
     return width, height
@@ -117,5 +115,5 @@ def _shifted(annotation: Any, shift: int, file_name: str) -> dict[str, Any]:
     if "category_id" not in annotation:
         return dict(annotation)
     where = f"image {file_name}: annotation {annotation.get('id', '')}: category_id"
-    index = parse_whole(where, annotation["category_id"], 0, LARGEST)
+    index = parse_whole(where, annotation["category_id"])
     return {**annotation, "category_id": index + shift}
