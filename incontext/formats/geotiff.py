@@ -43,15 +43,19 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
                 "crs": source.crs, "transform": source.transform,
             }  # fmt: skip
             (points, points_system), rational = source.gcps, source.rpcs
-        with atomic(path) as draft, rasterio.open(draft, "w", **profile) as raster:
-            if points:
-                raster.gcps = (points, points_system)
-            if rational:
-                raster.rpcs = rational
-            raster.write(values, 1)
-            if not wide:
-                raster.write_colormap(1, {i: (*rgb, 255) for i, rgb in result.colors.items()})
-            raster.update_tags(1, **{f"class_{i}": n for i, n in result.names.items()})
+        with atomic(path) as draft:
+            draft.unlink(
+                missing_ok=True
+            )  # of a writer that was killed: GDAL opens what it replaces
+            with rasterio.open(draft, "w", **profile) as raster:
+                if points:
+                    raster.gcps = (points, points_system)
+                if rational:
+                    raster.rpcs = rational
+                raster.write(values, 1)
+                if not wide:
+                    raster.write_colormap(1, {i: (*rgb, 255) for i, rgb in result.colors.items()})
+                raster.update_tags(1, **{f"class_{i}": n for i, n in result.names.items()})
     return out
 
 

@@ -20,6 +20,7 @@ from incontext.formats.brush_rle import encode
 from incontext.labels.coco import encode_rle
 from incontext.labels.color_mask import MAX_ID
 from incontext.labels.encodings import UNKNOWN
+from tests.formats.test_read_examples import segmented
 from tests.fuzzing import fuzz
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -105,6 +106,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(root / "pairs/set/images")
     write_mask(root / "pairs/set/labels")
     (root / "pairs/set.json").write_text(json.dumps(METADATA))
+    segmented(root / "results", {"a": MASK * 1}, {1: "cat"})
     return root
 
 
@@ -119,6 +121,7 @@ DOCUMENTS = {
     "yolo list": ("yolo/list.txt", "yolo"),
     "voc": ("voc/labelmap.txt", "voc"),
     "pairs": ("pairs/set.json", "pairs/set"),
+    "results": ("results/results/results.json", "results/results"),
 }
 
 
@@ -182,7 +185,7 @@ def mistyped(draw: st.DrawFn, document: Any) -> bytes:
     changed = copy.deepcopy(document)
     for _ in range(draw(st.integers(1, 2))):
         path = draw(st.sampled_from(list(paths_in(changed))))
-        value = draw(ODD)
+        value = copy.deepcopy(draw(ODD))
         if not path:
             return json.dumps(value).encode()
         owner = changed
@@ -215,6 +218,13 @@ def test_fuzz_fields_of_coco(root, content):
 @given(content=mistyped(TASKS))
 def test_fuzz_fields_of_label_studio(root, content):
     read(root, "label-studio", content)
+
+
+@fuzz(80)
+@given(data=st.data())
+def test_fuzz_fields_of_results(root, data):
+    valid = json.loads((root / DOCUMENTS["results"][0]).read_text())
+    read(root, "results", data.draw(mistyped(valid)))
 
 
 @fuzz(50)
@@ -290,3 +300,23 @@ def test_fuzz_shapes_of_cvat(root, shapes):
         for tag, values in shapes
     )
     read(root, "cvat", CVAT.replace("<tag", f"{text}<tag").encode())
+
+
+@fuzz(60)
+@given(data=st.data())
+def test_fuzz_damaged_rasters(root, data):
+    rasterio = pytest.importorskip("rasterio", reason="needs rasterio (geo extra)")
+    path = root / "rasters/a.tif"
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)  # GDAL opens what it replaces
+    profile = {"driver": "GTiff", "width": SIZE[0], "height": SIZE[1], "count": 1, "dtype": "uint8"}
+    with rasterio.open(path, "w", **profile) as raster:
+        raster.write(MASK.astype(np.uint8), 1)
+        raster.update_tags(1, class_1="cat")
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(0, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
+    with suppress(InputError):
+        [example] = read_examples(path, images=root / "cvat/a.png", format="geotiff")
+        assert example.labels.ids.shape == SIZE[::-1]
