@@ -11,7 +11,7 @@ import numpy as np
 from incontext.errors import InputError, first_line
 from incontext.files import atomic
 from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, Size
-from incontext.formats.output import check_not_source
+from incontext.formats.output import check_not_source, check_text
 from incontext.formats.results import LabelledImage
 from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import UNKNOWN, IdMap
@@ -33,6 +33,7 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
     rasterio = import_rasterio()
     for result in results:
         path = out / f"{result.name}.tif"
+        names = {i: check_text(n, "name", xml=True) for i, n in result.names.items()}  # GDAL's tags
         check_not_source(path, result.source)
         wide = max(result.names, default=0) > 255
         values = result.labels.astype(np.uint16 if wide else np.uint8)
@@ -55,7 +56,7 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
                 raster.write(values, 1)
                 if not wide:
                     raster.write_colormap(1, {i: (*rgb, 255) for i, rgb in result.colors.items()})
-                raster.update_tags(1, **{f"class_{i}": n for i, n in result.names.items()})
+                raster.update_tags(1, **{f"class_{i}": n for i, n in names.items()})
     return out
 
 

@@ -71,7 +71,7 @@ def write_earth(path: Path, labels: np.ndarray) -> Path:
     """An image that lies somewhere on earth."""
     rasterio = pytest.importorskip("rasterio", reason="needs rasterio (geo extra)")
     path.parent.mkdir(parents=True, exist_ok=True)
-    transform = rasterio.transform.from_origin(500_000, 4_000_000, 10, 10)
+    transform = rasterio.Affine(10, 0, 500_000, 0, -10, 4_000_000)
     profile = {"driver": "GTiff", "height": labels.shape[0], "width": labels.shape[1], "count": 3,
                "dtype": "uint8", "crs": "EPSG:32633", "transform": transform}  # fmt: skip
     with rasterio.open(path, "w", **profile) as raster:

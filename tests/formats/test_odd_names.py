@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from incontext import InputError, export, read_examples
+from tests.formats.test_fuzz_round_trip import segmented as segmented_on_earth
 from tests.formats.test_read_examples import MASK, picture, segmented
 
 LEGACY = os.fsdecode(b"gr\xfcn")  # of an old zip file: no UTF-8
@@ -33,22 +34,26 @@ def test_file_names_that_are_no_text(tmp_path, to):
     assert np.array_equal(example.labels.ids, MASK)
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", [*FORMATS, "geotiff"])
 @pytest.mark.parametrize(
     "name", ["cat\U0001f600", 'a "b" & <c>', "x: y", "\x07bell", "\udcfc", "two\nlines", "# no"]
 )
 def test_names_of_classes_come_back_or_are_refused(tmp_path, to, name):
-    out = segmented(tmp_path, {"a": MASK * 1}, {1: name})
+    if to == "geotiff":
+        out = segmented_on_earth(tmp_path, MASK * np.int32(1), {1: name})
+    else:
+        out = segmented(tmp_path, {"a": MASK * 1}, {1: name})
     path = tmp_path / FILES.get(to, "set")
     try:
         export(out, to, path)
     except InputError as error:
         problem = str(error)
     else:
-        [example] = read_examples(path, images=tmp_path / "pictures" if path.suffix else None)
+        images = {"geotiff": tmp_path / "images", "yolo": None, "voc": None}
+        [example] = read_examples(path, images=images.get(to, tmp_path / "pictures"))
         assert example.names == {1: name}
         return
-    assert to in ("voc", "label-studio", "cvat")
+    assert to in ("voc", "label-studio", "cvat", "geotiff")
     assert ascii(name) in problem
     assert name in ("\x07bell", "\udcfc", "two\nlines", "# no")
 
