@@ -100,7 +100,7 @@ OURS = {"results": "", "coco": "a.json", "coco-polygons": "a.json", "yolo": "set
 
 
 @pytest.mark.parametrize("to", OURS)
-@fuzz(15)
+@fuzz(10)
 @given(drawn=label_maps())
 def test_fuzz_our_own_files(tmp_path_factory, to, drawn):
     labels, names = drawn
@@ -305,7 +305,7 @@ THEIRS: dict[str, Callable[[Path, np.ndarray, Names], Path]] = {
 
 
 @pytest.mark.parametrize("form", THEIRS)
-@fuzz(15)
+@fuzz(10)
 @given(data=st.data())
 def test_fuzz_files_written_by_hand(tmp_path_factory, form, data):
     """Fields of COCO as text, byte order marks, labels that are listed twice."""
