@@ -3,10 +3,12 @@
 The command line prints the text of an `InputError` and nothing else.
 """
 
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -15,6 +17,27 @@ R = TypeVar("R")
 
 class InputError(ValueError):
     """Input that cannot be used as it is: what was wrong, and what is accepted."""
+
+
+class ShapeError(InputError):
+    """An outline or run lengths that cannot be drawn; the rest of its file can be used."""
+
+
+class OmissionWarning(UserWarning):
+    """Something of the input was left out; a command that warns of it ends with exit code 1."""
+
+
+@contextmanager
+def located(location: str) -> Iterator[None]:
+    """Put a location in front of every InputError and warning of the block."""
+    try:
+        with warnings.catch_warnings(record=True) as records:
+            warnings.simplefilter("always")
+            yield
+    except InputError as error:
+        raise type(error)(f"{location}: {error}") from None
+    for record in records:
+        warnings.warn(f"{location}: {record.message}", record.category, stacklevel=4)
 
 
 def first_line(error: Exception) -> str:
@@ -27,6 +50,26 @@ def check_count(name: str, value: object) -> None:
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if value is not None and not (whole and value >= 1):  # type: ignore[operator]
         raise InputError(f"{name} is {value!r}; accepted: whole numbers, 1 or more")
+
+
+def parse_whole(name: str, value: object, low: int = 0, high: int | None = None) -> int:
+    """Return a whole number that a file gives as 3, 3.0, "3" or "3.0".
+
+    Raises:
+        InputError: anything else, or a number outside `low` … `high` (None: any that is higher).
+    """
+    number = None
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([+-]?[0-9]{1,18})(?:\.0*)?\s*", value, re.ASCII)
+        number = int(match[1]) if match else None
+    elif isinstance(value, Integral) and not isinstance(value, bool):
+        number = int(value)
+    elif isinstance(value, Real) and not isinstance(value, bool):
+        number = int(float(value)) if float(value).is_integer() else None
+    if number is None or number < low or (high is not None and number > high):
+        accepted = f"integers, {low} or more" if high is None else f"integers {low} … {high}"
+        raise InputError(f"{name} {value!r:.60}; accepted: {accepted}")
+    return number
 
 
 def former_attributes(**names: str) -> Callable[[Any, str], Any]:

@@ -1,15 +1,67 @@
-"""Files: written whole or not at all, locked while in use, and the settings they were made with."""
+"""Files: text and XML as others write them, files written whole or not at all, locked while in use,
+and the settings they were made with."""
 
+import codecs
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+from xml.etree import ElementTree
 
-from incontext.errors import InputError
+from incontext.errors import InputError, first_line
 
 LOCK = ".lock"
+# UTF-32 first: its mark of little endian begins with that of UTF-16.
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
 TRIES = 1000  # to lock a folder that other runs remove when empty; then the error is raised
+
+
+def _marked_encoding(content: bytes) -> str | None:
+    """Return the encoding that a byte order mark names; None without one."""
+    return next((name for mark, name in BYTE_ORDER_MARKS if content.startswith(mark)), None)
+
+
+def decode_text(content: bytes, errors: str = "strict") -> str:
+    """Decode UTF-8, or UTF-16 and UTF-32 with a byte order mark, which is left out.
+
+    Raises:
+        UnicodeDecodeError: it is neither (a ValueError).
+    """
+    return content.decode(_marked_encoding(content) or "utf-8", errors)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file; see `decode_text`.
+
+    Raises:
+        InputError: it is in another encoding.
+    """
+    try:
+        return decode_text(path.read_bytes())
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: no text in UTF-8, nor in UTF-16 with a byte order mark ({first_line(error)})"
+        ) from None
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """Read the root of an XML file; a byte order mark counts more than the declaration.
+
+    Raises:
+        InputError: not XML, or in an unknown encoding.
+    """
+    content = path.read_bytes()
+    try:
+        text = content if _marked_encoding(content) is None else decode_text(content)
+        return ElementTree.fromstring(text)
+    # An unknown encoding is a LookupError; a ValueError if it has several bytes for a character.
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise InputError(f"{path}: no XML that can be read ({first_line(error)})") from None
 
 
 def draft_path(path: Path) -> Path:

@@ -3,7 +3,10 @@
 import pytest
 
 from incontext import InputError
+from incontext.checkpoints.checkpoint import read_config
+from incontext.data.pictures import class_names, read_metadata
 from incontext.files import atomic, check_same_settings, exclusive, is_locked, try_lock
+from incontext.training.run_log import read_rows
 
 
 class TestAtomic:
@@ -94,3 +97,16 @@ def test_lock_lasts_as_long_as_its_file_is_open(tmp_path):
         assert try_lock(first)
         assert not try_lock(second)
     assert not is_locked(tmp_path / "a")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_tables_and_settings_with_a_byte_order_mark(tmp_path, encoding):
+    """As Excel and PowerShell save them."""
+    table, settings = tmp_path / "log.csv", tmp_path / "set.json"
+    table.write_text("step,loss\r\n1,0.5\r\n", encoding=encoding, newline="")
+    assert read_rows(table) == [{"step": "1", "loss": "0.5"}]
+    settings.write_text('{"domain": "x", "classes": {"2": "cät"}}', encoding=encoding)
+    assert class_names(read_metadata(settings.with_suffix(""))) == {2: "cät"}
+    config = tmp_path / "config.json"
+    config.write_text('{"depth": 3}', encoding=encoding)
+    assert read_config(tmp_path / "model.safetensors") == {"depth": 3}

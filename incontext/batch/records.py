@@ -90,7 +90,7 @@ def read(path: Path) -> JournalContent:
         return JournalContent()
     try:
         # Records become text again one by one, so that they are never all in memory as dicts.
-        data = json.loads(path.read_text(encoding="utf-8"), object_hook=_pack_record)
+        data = json.loads(path.read_bytes(), object_hook=_pack_record)
         content = JournalContent(dict(data["settings"]), dict(data["ids"]), dict(data["results"]))
         for text in content.records.values():
             if not isinstance(text, str):

@@ -113,8 +113,8 @@ def read_config(weights: Path) -> dict[str, Any] | None:
     if weights.suffix != ".safetensors" or not path.is_file():
         return None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from None
     if not isinstance(config, dict):
         raise InputError(f"{path}: not a JSON object")

@@ -104,7 +104,7 @@ def place(draft: Path, folder: Path) -> list[str]:
 def _exported_files(folder: Path) -> list[str]:
     """Return the files that the folder's `incontext.json` lists; none if it is not an export's."""
     try:
-        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        metadata = json.loads((folder / METADATA).read_bytes())
         graphs = metadata["graphs"].values() if metadata["format"] == FORMAT else ()
         names = [str(n) for graph in graphs for n in (graph["file"], *graph.get("weights", ()))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

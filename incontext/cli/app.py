@@ -1,5 +1,6 @@
 """The command line: its commands, and how errors are shown. Imports torch in commands only."""
 
+import io
 import os
 import sys
 import warnings
@@ -17,7 +18,7 @@ from incontext.cli.serve import serve
 from incontext.cli.training import calibrate, finetune, train
 from incontext.cli.tuning import doctor, tune
 from incontext.cli.video import video
-from incontext.errors import InputError
+from incontext.errors import InputError, OmissionWarning
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -60,11 +61,27 @@ def main() -> None:
     """
     if os.environ.get("INCONTEXT_DEBUG"):
         app(prog_name="incontext")
-    warnings.showwarning = lambda message, *_, **__: typer.echo(f"Warning: {message}", err=True)
+    omissions = list[str]()
+
+    def print_warning(
+        message: Warning | str, category: type[Warning], *_: object, **__: object
+    ) -> None:
+        typer.echo(f"Warning: {message}", err=True)
+        if issubclass(category, OmissionWarning):
+            omissions.append(str(message))
+
+    warnings.showwarning = print_warning
+    for stream in (sys.stdout, sys.stderr):  # file names may hold bytes that are no text
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     # The hub client logs each attempt to reach it; our own error says in one line how they ended.
     os.environ.setdefault("HF_HUB_VERBOSITY", "critical")
     try:
         app(prog_name="incontext")
+    except SystemExit as end:
+        if omissions and not end.code:
+            _stop(f"{len(omissions)} of the labels could not be used, see the warnings", 1)
+        raise
     except InputError as error:
         _stop(str(error), 2)
     except OSError as error:

@@ -25,7 +25,7 @@ def prompt(
     """Encode examples once, into a prompt file.
 
     `incontext segment --prompt FILE` uses it, here or on another machine with the same checkpoint.
-    Exit code: 0 done, 2 the input was wrong.
+    Exit code: 0 done, 1 labels were left out, 2 the input was wrong.
     """
     from incontext.checkpoints.checkpoint import locate
     from incontext.inference.prompt import prompt_path

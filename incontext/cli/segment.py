@@ -70,7 +70,7 @@ def segment(
 
     Writes for each image its labels (PNG), confidence (PNG) and overlay (JPEG), and one
     results.json. Finished files are skipped, so that a run can be resumed. Exit code: 0 all done,
-    1 some images failed, 2 the input was wrong.
+    1 some images failed or labels were left out, 2 the input was wrong.
     """
     from incontext.batch.engines import check_engine
     from incontext.batch.inputs import UNSHARDED, Shard, file_hash, find_images

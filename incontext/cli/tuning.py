@@ -53,7 +53,7 @@ def tune(
 
     Takes 2 to thousands of labelled images of a scene or dataset. Measures on held-out ones whether
     tuning helps, and writes what does best: the tuned prompt, or the best untuned one. Exit code: 0
-    tuning helps, 3 it was not proven to help, 2 the input was wrong.
+    tuning helps, 3 it was not proven to help, 1 labels were left out, 2 the input was wrong.
     """
     import torch
 
@@ -100,7 +100,8 @@ def doctor(
 
     Segments each example with the others. Predicts mIoU on new images for 1, 2, 4 … examples, names
     examples that hurt, near-duplicates, ids that are confused or too small, and proposes a small
-    subset. Exit code: 0 nothing wrong, 4 some examples hurt, 2 the input was wrong.
+    subset. Exit code: 0 nothing wrong, 4 some examples hurt, 1 labels were left out, 2 the input
+    was wrong.
     """
     import torch
 

@@ -157,12 +157,22 @@ def read_metadata(source: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+        metadata = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({first_line(error)})") from None
     if not isinstance(metadata, dict) or metadata.get("kind", SET_TYPES[0]) not in SET_TYPES:
         raise InputError(f"{path}: accepted: an object whose kind is one of {', '.join(SET_TYPES)}")
+    if not isinstance(metadata.get("domain") or "", str):
+        raise InputError(f"{path}: domain {metadata['domain']!r:.60}; accepted: text")
+    if not isinstance(metadata.get("classes") or {}, dict):
+        raise InputError(f"{path}: classes {metadata['classes']!r:.60}; accepted: {{id: name}}")
     return metadata
+
+
+def class_names(metadata: dict[str, Any]) -> dict[int, str]:
+    """Return names by id of a set's metadata; other keys than ids are left out."""
+    classes = (metadata.get("classes") or {}).items()
+    return {int(i): str(n) for i, n in classes if str(i).isdecimal() and len(str(i)) < 6}
 
 
 def check_labelled(data: PictureSet, source: Path) -> None:
@@ -197,5 +207,5 @@ def load_set(source: Path, size: int) -> PictureSet:
         labels.append(torch.from_numpy(resize_nearest(ids, (size, size))))
     return PictureSet(
         source.stem, metadata.get("kind", SET_TYPES[0]), torch.stack(images), torch.stack(labels),
-        metadata.get("domain", ""),
+        metadata.get("domain") or "",
     )  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from incontext.errors import InputError
 from incontext.formats import coco, cvat, geotiff, label_studio, voc, yolo
+from incontext.formats.label_studio_config import config_path
 from incontext.formats.output import check_output
 from incontext.formats.results import LabelledImage, read_results
 
@@ -34,7 +35,7 @@ FORMATS = {
     "voc": Format(voc.write, "", "Pascal VOC: SegmentationClass/*.png and labelmap.txt"),
     "label-studio": Format(
         label_studio.write, ".json", "Label Studio tasks, masks as brush RLE",
-        lambda out: [label_studio.config_path(out)],
+        lambda out: [config_path(out)],
     ),
     "cvat": Format(cvat.write, ".xml", "CVAT for images 1.1, masks as run lengths"),
     "geotiff": Format(geotiff.write, "", "GeoTIFF with the source's georeference"),

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from PIL import Image
 
-from incontext.errors import InputError
+from incontext.errors import InputError, parse_whole
 from incontext.images.image import SUFFIXES
 from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import IdMap
@@ -79,7 +79,7 @@ class ImageFolder:
         path = os.path.normpath(reference) if reference.strip("/. ") else ""
         if not path or (not absolute and path.startswith("..")):
             raise InputError(f"picture {reference!r} is no file in {self.path}, or leads out of it")
-        if not absolute and (self.path / path).is_file():
+        if not absolute and exists(self.path / path) and not (self.path / path).is_dir():
             return self.path / path
         return self._best_match(self.by_name.get(Path(path).name, []), path, within=not absolute)
 
@@ -128,6 +128,14 @@ class ImageFolder:
         return closest[0]
 
 
+def exists(path: Path) -> bool:
+    """Return whether a file or folder is there; no file has a name that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or with characters that are not allowed
+        return False
+
+
 def image_files(folder: Path) -> list[Path]:
     """Return the image files of a folder, to any depth, sorted."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
@@ -153,6 +161,25 @@ def stored_labels(ids: IdMap, size: Size) -> IdMap:
 def alphabetical_ids(names: Iterable[str]) -> dict[str, int]:
     """Number names 1, 2, … in alphabetical order, for files that have no ids."""
     return {name: number for number, name in enumerate(sorted(names), 1)}
+
+
+def number_names(rows: Iterable[tuple[str, str | None]], location: str) -> dict[str, int]:
+    """Return ids by name of a configuration's labels, which several tools in it may share.
+
+    Ids are the numbers of the rows if all have one, else the order in which names come first.
+
+    Raises:
+        InputError: a name with two numbers, or see `check_unique_ids`.
+    """
+    rows = list(rows)
+    if not all(number is not None and number.isdecimal() for _, number in rows):
+        return {name: order for order, name in enumerate(dict.fromkeys(n for n, _ in rows), 1)}
+    ids: dict[str, int] = {}
+    for name, text in rows:
+        number = parse_whole(f"{location}: id of {name!r}", text)
+        if ids.setdefault(name, number) != number:
+            raise InputError(f"{location}: {name!r} has the ids {ids[name]} and {number}")
+    return check_unique_ids(ids, location)
 
 
 def check_unique_ids(ids: dict[str, int], location: str) -> dict[str, int]:

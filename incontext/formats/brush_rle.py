@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from incontext.errors import InputError
+from incontext.errors import ShapeError
 
 SIZES = (3, 4, 8, 16)  # bits that lengths of runs may have
 
@@ -35,28 +35,30 @@ def decode(rle: list[int], shape: tuple[int, int]) -> "np.ndarray[Any, np.dtype[
     """Decode what `encode`, or Label Studio, wrote to (H, W) bool; `shape` is (height, width).
 
     Raises:
-        InputError: not bytes of this format, or of another size.
+        ShapeError: not bytes of this format, or of another size.
     """
     if not rle or not all(type(byte) is int and 0 <= byte <= 255 for byte in rle):
-        raise InputError("brush RLE must be whole numbers 0 … 255")
+        raise ShapeError("brush RLE must be whole numbers 0 … 255")
     text, at = "".join(f"{byte:08b}" for byte in rle), 0
 
     def read(count: int) -> int:
         nonlocal at
         at += count
         if at > len(text):
-            raise InputError("brush RLE ends within a run")
+            raise ShapeError("brush RLE ends within a run")
         return int(text[at - count : at], 2)
 
     total, word = read(32), read(5) + 1
     sizes = [read(4) + 1 for _ in range(4)]
+    if word != 8:
+        raise ShapeError(f"brush RLE of {word} bits a value; expected 8")
     if total != shape[0] * shape[1] * 4:
-        raise InputError(f"brush RLE of {total} values; expected {shape[1]} · {shape[0]} · 4")
+        raise ShapeError(f"brush RLE of {total} values; expected {shape[1]} · {shape[0]} · 4")
     values, position = np.zeros(total, np.uint8), 0
     while position < total:
         repeats, length = read(1), read(sizes[read(2)]) + 1
         if position + length > total:
-            raise InputError("brush RLE holds more values than it says")
+            raise ShapeError("brush RLE holds more values than it says")
         run = read(word) if repeats else [read(word) for _ in range(length)]
         values[position : position + length] = run
         position += length

@@ -2,20 +2,20 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from incontext.errors import InputError, first_line
+from incontext.errors import InputError
 from incontext.formats.annotated_image import AnnotatedImage, Size, image_folder
 from incontext.formats.output import GENERATOR
 from incontext.formats.polygons import Mask, polygons
 from incontext.formats.results import LabelledImage, SegmentationLike
 from incontext.inference.segmentation import write_text
 from incontext.labels.coco import draw, encode_rle
+from incontext.labels.coco_file import CocoFile
 from incontext.labels.color_mask import MAX_ID
 from incontext.labels.encodings import UNKNOWN, IdMap
 
@@ -94,66 +94,22 @@ write_outlines = partial(write, outlines=True)
 def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
     """Yield every image of a COCO file; labels as `incontext.labels.coco.draw` draws them.
 
-    An image without annotations is all background. Where categories begin at 0, which is the
-    background here, ids are one more.
+    An image without annotations is all background.
 
     Raises:
-        InputError: not a COCO file, or annotations of images that are not in it.
+        InputError: see `CocoFile.read`; an image that is not found.
     """
-    file = _read_file(path)
+    file = CocoFile.read(path)
     folder = image_folder(path, images)
-    shift = int(any(i == 0 for i in file.names))
-    names = {i + shift: name for i, name in file.names.items()}
-    for number, entry in file.images.items():
-        annotations = [
-            {**a, "category_id": a["category_id"] + shift} if "category_id" in a else a
-            for a in file.annotations.get(number, [])
-        ]
-        name = str(entry["file_name"])
-        location = f"{path}: image {name}"
+    for entry in file.images:
+        location = f"{path}: image {entry.file_name}"
         try:
-            image = folder.find(name)
+            image = folder.find(entry.file_name)
         except InputError as error:
             raise InputError(f"{location}: {error}") from None
-        sized = "width" in entry and "height" in entry
-        size = (int(entry["width"]), int(entry["height"])) if sized else None
-        yield AnnotatedImage(location, image, partial(_draw, annotations), names, size=size)
+        read_labels = partial(_draw, entry.annotations)
+        yield AnnotatedImage(location, image, read_labels, file.names, size=entry.size)
 
 
 def _draw(annotations: list[Any], size: Size) -> IdMap:
-    return draw(annotations, size, MAX_ID, UNKNOWN)
-
-
-@dataclass(frozen=True)
-class _CocoFile:
-    """A COCO file: images by id, annotations by the image's id, names of categories."""
-
-    images: dict[Any, dict[str, Any]]
-    annotations: dict[Any, list[dict[str, Any]]]
-    names: dict[int, str]
-
-
-def _read_file(path: Path) -> _CocoFile:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        entries = [(entry["id"], dict(entry)) for entry in data["images"]]
-        images = dict(entries)
-        unnamed = [i for i, entry in entries if not isinstance(entry["file_name"], str)]
-        names = {int(c["id"]): str(c["name"]) for c in data.get("categories", [])}
-        annotations: dict[Any, list[dict[str, Any]]] = {}
-        for annotation in data["annotations"]:
-            annotations.setdefault(annotation["image_id"], []).append(dict(annotation))
-            annotation.get("category_id", 1) + 0  # raises TypeError unless it is a number
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"{path}: not a COCO file with images and annotations "
-            f"({type(error).__name__}: {first_line(error)})"
-        ) from None
-    unlisted = [i for i in annotations if i not in images]
-    if unlisted:
-        raise InputError(f"{path}: annotations of image {unlisted[0]!r}, which is not listed")
-    if unnamed:
-        raise InputError(f"{path}: image {unnamed[0]!r} has no file name")
-    if len(entries) > len(images):
-        raise InputError(f"{path}: two images have one id")
-    return _CocoFile(images, annotations, names)
+    return draw(annotations, size, MAX_ID, UNKNOWN, omit=True)

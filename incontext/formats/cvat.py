@@ -7,20 +7,21 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from incontext.errors import InputError, first_line
+from incontext.errors import InputError, ShapeError, located, parse_whole
+from incontext.files import read_xml
 from incontext.formats.annotated_image import (
     AnnotatedImage,
     Size,
     alphabetical_ids,
-    check_unique_ids,
     image_folder,
+    number_names,
     parse_hex_color,
 )
-from incontext.formats.output import GENERATOR
+from incontext.formats.output import GENERATOR, check_text
 from incontext.formats.polygons import Mask
 from incontext.formats.results import LabelledImage
 from incontext.inference.segmentation import write_text
-from incontext.labels.coco import decode_rle, layered
+from incontext.labels.coco import decode_rle, drawable, layered
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
 
@@ -40,15 +41,16 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
     meta = ElementTree.SubElement(root, "meta")
     names, colors = dict[int, str](), dict[int, Rgb]()
     for number, result in enumerate(results):
-        names |= result.names
+        names |= {i: check_text(name, "name", xml=True) for i, name in result.names.items()}
         colors |= result.colors
+        file_name = check_text(result.file_name, "picture", xml=True)
         height, width = result.labels.shape
         image = ElementTree.SubElement(
-            root, "image", id=str(number), name=result.file_name, width=str(width),
+            root, "image", id=str(number), name=file_name, width=str(width),
             height=str(height),
         )  # fmt: skip
         for index, mask in result.masks():
-            ElementTree.SubElement(image, "mask", _mask_attributes(mask, result.names[index]))
+            ElementTree.SubElement(image, "mask", _mask_attributes(mask, names[index]))
     labels = ElementTree.SubElement(ElementTree.SubElement(meta, "task"), "labels")
     for index in sorted(names):
         label = ElementTree.SubElement(labels, "label")
@@ -83,10 +85,7 @@ def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
     Raises:
         InputError: no such file, a file of a video, or an image that is not found.
     """
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"{path}: not CVAT for images ({first_line(error)})") from None
+    root = read_xml(path)
     if root.tag != "annotations" or root.find("track") is not None:
         raise InputError(f"{path}: accepted: CVAT for images 1.1, which has no tracks")
     folder = image_folder(path, images)
@@ -95,11 +94,9 @@ def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
     for element in root.iter("image"):
         name = element.get("name", "")
         location = f"{path}: image {name}"
-        try:
+        with located(location):
             image = folder.find(name)
-            size = (int(element.get("width", "")), int(element.get("height", "")))
-        except ValueError as error:  # InputError is one
-            raise InputError(f"{location}: {error}") from None
+            size = (_whole(element, "width"), _whole(element, "height"))
         yield AnnotatedImage(location, image, partial(_draw, element, ids), names, colors, size)
 
 
@@ -111,12 +108,9 @@ def _read_labels(root: ElementTree.Element, path: str) -> tuple[dict[str, int], 
     labels = [] if meta is None else list(meta.iter("label"))
     if not labels:
         return alphabetical_ids(used_names), {}
-    numbers = [label.findtext("id", "") for label in labels]
-    numbered = all(number.isdecimal() for number in numbers)
-    ids = {
-        label.findtext("name", ""): int(number) if numbered else order
-        for order, (label, number) in enumerate(zip(labels, numbers, strict=True), 1)
-    }
+    # A file of several jobs may list the same labels for each of them.
+    rows = [(label.findtext("name", ""), label.findtext("id")) for label in labels]
+    ids = number_names(rows, path)
     undefined = sorted(used_names - ids.keys())
     if undefined:
         raise InputError(f"{path}: label {undefined[0]!r} is used, but is not in meta")
@@ -124,19 +118,22 @@ def _read_labels(root: ElementTree.Element, path: str) -> tuple[dict[str, int], 
         ids[label.findtext("name", "")]: parse_hex_color(label.findtext("color", ""))
         for label in labels
     }
-    return check_unique_ids(ids, path), {i: rgb for i, rgb in colors.items() if rgb}
+    return ids, {i: rgb for i, rgb in colors.items() if rgb}
 
 
 def _draw(image: ElementTree.Element, ids: dict[str, int], size: Size) -> IdMap:
-    shapes = [shape for shape in image if shape.tag != "tag"]
+    def read_shape(number: int, shape: ElementTree.Element) -> tuple[int, Mask, int]:
+        with located(f"{shape.tag} {number}"):
+            label = shape.get("label", "")
+            if not label:
+                raise InputError("no label; accepted: shapes with one")
+            order = _whole(shape, "z_order", "0", low=-(2**63))
+            return order, _read_mask(shape, size), ids[label]
+
     layers = dict[int, list[tuple[Mask, int]]]()  # by z_order
-    for number, shape in enumerate(shapes, 1):
-        try:
-            mask = _read_mask(shape, size)
-            order = int(shape.get("z_order", "0"))
-        except (ValueError, TypeError) as error:  # InputError is a ValueError
-            raise InputError(f"{shape.tag} {number}: {first_line(error)}") from None
-        layers.setdefault(order, []).append((mask, ids[shape.get("label", "")]))
+    shapes = enumerate((shape for shape in image if shape.tag != "tag"), 1)
+    for order, mask, index in drawable(shapes, read_shape):
+        layers.setdefault(order, []).append((mask, index))
     labels = np.zeros((size[1], size[0]), np.int32)
     for order in sorted(layers):
         layer = layered(layers[order], size)
@@ -144,18 +141,35 @@ def _draw(image: ElementTree.Element, ids: dict[str, int], size: Size) -> IdMap:
     return labels
 
 
+def _whole(element: ElementTree.Element, name: str, default: str = "", low: int = 0) -> int:
+    return parse_whole(name, element.get(name, default), low)
+
+
 def _read_mask(shape: ElementTree.Element, size: Size) -> Mask:
     if shape.tag == "polygon":
-        points = shape.get("points", "").split(";")
-        return decode_rle([[float(p) for point in points for p in point.split(",")]], size)
+        return decode_rle([_read_points(shape.get("points", ""))], size)
     if shape.tag != "mask":
         raise InputError(f"{shape.get('label')}; accepted: mask, polygon, which have an outline")
-    left, top, width, height = (int(shape.get(k, "")) for k in ("left", "top", "width", "height"))
-    runs = [int(run) for run in shape.get("rle", "").split(",")]
-    fits = left >= 0 and left + width <= size[0] and top >= 0 and top + height <= size[1]
-    if not fits or min(runs) < 0 or sum(runs) != width * height:
-        raise InputError("run lengths that do not fill its box, or a box outside the picture")
+    try:
+        box = [_whole(shape, name) for name in ("left", "top", "width", "height")]
+        texts = shape.get("rle", "").split(",")
+        runs = [parse_whole("run of rle", text) for text in texts]
+    except InputError as error:
+        raise ShapeError(str(error)) from None
+    left, top, width, height = box
+    fits = left + width <= size[0] and top + height <= size[1]
+    if not fits or sum(runs) != width * height:
+        raise ShapeError("run lengths that do not fill its box, or a box outside the picture")
     flat = np.repeat(np.arange(len(runs)) % 2, runs).astype(bool)
     mask = np.zeros((size[1], size[0]), bool)
     mask[top : top + height, left : left + width] = flat.reshape(height, width)
     return mask
+
+
+def _read_points(text: str) -> list[float]:
+    """Return the corners x, y, x, y, … of "x,y;x,y;…"."""
+    try:
+        points = [(float(x), float(y)) for x, y in (p.split(",") for p in text.split(";"))]
+    except ValueError:
+        raise ShapeError(f"points {text[:60]!r}; accepted: x,y;x,y;…") from None
+    return [coordinate for point in points for coordinate in point]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from incontext.data.pictures import IGNORE_INDEX, read_metadata, read_pairs
-from incontext.errors import InputError
+from incontext.data.pictures import IGNORE_INDEX, class_names, read_metadata, read_pairs
+from incontext.errors import InputError, OmissionWarning, ShapeError, located
+from incontext.files import decode_text
 from incontext.formats import coco, cvat, geotiff, label_studio, results, voc, yolo
 from incontext.formats.annotated_image import AnnotatedImage, Size, stored_labels
 from incontext.images.image import read_image
@@ -38,15 +39,14 @@ def _begins(path: Path, suffix: str, start: str) -> bool:
     if not _has_suffix(path, suffix):
         return False
     with path.open("rb") as file:
-        return file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == start.encode()
+        return decode_text(file.read(64), errors="ignore").lstrip()[:1] == start
 
 
 def _read_pairs(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
     """Yield the images of a set in the folder layout of tuning and training."""
     if images is not None:
         raise InputError(f"{path}: a set with images/ of its own; images= (--images) says others")
-    classes = read_metadata(path).get("classes", {})
-    names = {int(i): str(n) for i, n in classes.items() if str(i).isdecimal()} if classes else {}
+    names = class_names(read_metadata(path))
     for name, image, ids in read_pairs(path):
         labels = np.where(ids == IGNORE_INDEX, UNKNOWN, ids.astype(np.int32))
         yield AnnotatedImage(f"{path}: {name}", image, partial(stored_labels, labels), names)
@@ -104,7 +104,8 @@ def read_examples(
 
     Raises:
         InputError: an unknown format, no labelled image; from the iterator: an entry that cannot be
-            read; file and entry are named.
+            read; file and entry are named. An outline or run lengths that cannot be drawn are left
+            out with an `OmissionWarning`, and an image of which nothing else is known with them.
     """
     path, images = Path(path), Path(images) if images is not None else None
     if not path.exists():
@@ -126,10 +127,21 @@ def _examples(
     unlabelled: str,
     negative: int | Sequence[int] | None,
 ) -> Iterator[Example]:
-    count = 0
+    count, problems = 0, list[str]()  # problems are told once it is clear that not all have one
     for annotated in annotated_images:
-        yield _example(annotated, unlabelled, negative)
-        count += 1
+        try:
+            example = _example(annotated, unlabelled, negative)
+        except ShapeError as problem:
+            problems.append(str(problem))
+        else:
+            yield example
+            count += 1
+        while count and problems:
+            text = f"{problems.pop(0)}; nothing else is in the picture, which is left out"
+            warnings.warn(text, OmissionWarning, stacklevel=2)
+    if problems:
+        more = f" (and {len(problems) - 1} more pictures)" if len(problems) > 1 else ""
+        raise InputError(problems[0] + more)
     if not count:
         raise InputError(f"{path}: no labelled picture in it")
 
@@ -137,23 +149,17 @@ def _examples(
 def _example(
     annotated: AnnotatedImage, unlabelled: str, negative: int | Sequence[int] | None
 ) -> Example:
-    try:
+    with located(annotated.location):
         image = read_image(annotated.image)
         if annotated.size is not None:
             _check_size(annotated.size, image.size)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            ids = annotated.read_labels(image.size)
+        ids = annotated.read_labels(image.size)
         _check_size(ids.shape[::-1], image.size)
         if ids.max(initial=0) > MAX_ID:
             raise InputError(f"id {ids.max()}; accepted: 0 … {MAX_ID}")
         present = set(np.unique(ids).tolist())
         labels = Labels(ids, {i: rgb for i, rgb in annotated.colors.items() if i in present})
         labels = mark(labels, unlabelled, negative)
-    except InputError as error:
-        raise InputError(f"{annotated.location}: {error}") from None
-    for warning in caught:
-        warnings.warn(f"{annotated.location}: {warning.message}", stacklevel=4)
     path = annotated.image
     source = path.name if isinstance(path, Path) else annotated.location.rpartition(": ")[2]
     return Example.from_labels(image, labels, annotated.names, source)

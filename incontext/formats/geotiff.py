@@ -11,7 +11,7 @@ import numpy as np
 from incontext.errors import InputError, first_line
 from incontext.files import atomic
 from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, Size
-from incontext.formats.output import check_not_source
+from incontext.formats.output import check_not_source, check_text
 from incontext.formats.results import LabelledImage
 from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import UNKNOWN, IdMap
@@ -33,6 +33,7 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
     rasterio = import_rasterio()
     for result in results:
         path = out / f"{result.name}.tif"
+        names = {i: check_text(n, "name", xml=True) for i, n in result.names.items()}  # GDAL's tags
         check_not_source(path, result.source)
         wide = max(result.names, default=0) > 255
         values = result.labels.astype(np.uint16 if wide else np.uint8)
@@ -43,15 +44,19 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
                 "crs": source.crs, "transform": source.transform,
             }  # fmt: skip
             (points, points_system), rational = source.gcps, source.rpcs
-        with atomic(path) as draft, rasterio.open(draft, "w", **profile) as raster:
-            if points:
-                raster.gcps = (points, points_system)
-            if rational:
-                raster.rpcs = rational
-            raster.write(values, 1)
-            if not wide:
-                raster.write_colormap(1, {i: (*rgb, 255) for i, rgb in result.colors.items()})
-            raster.update_tags(1, **{f"class_{i}": n for i, n in result.names.items()})
+        with atomic(path) as draft:
+            draft.unlink(
+                missing_ok=True
+            )  # of a writer that was killed: GDAL opens what it replaces
+            with rasterio.open(draft, "w", **profile) as raster:
+                if points:
+                    raster.gcps = (points, points_system)
+                if rational:
+                    raster.rpcs = rational
+                raster.write(values, 1)
+                if not wide:
+                    raster.write_colormap(1, {i: (*rgb, 255) for i, rgb in result.colors.items()})
+                raster.update_tags(1, **{f"class_{i}": n for i, n in names.items()})
     return out
 
 
@@ -149,7 +154,7 @@ def _read_classes(
         raise InputError(f"cannot be read ({first_line(error)})") from None
     if place and image_place and not _same_grid(place, image_place):
         raise InputError(f"lies elsewhere on earth than {image}: {place} and {image_place}")
-    names = {int(i): name for i, name in tags.items() if i.isdecimal()}
+    names = {int(i): name for i, name in tags.items() if i.isdecimal() and len(i) < 6}
     return names, {i: rgb[:3] for i, rgb in palette.items() if i in names}
 
 
@@ -161,8 +166,11 @@ def _same_grid(a: Place, b: Place) -> bool:
 
 
 def _read_labels(rasterio: Any, raster: Path, size: Size) -> IdMap:
-    with rasterio.open(raster) as source:
-        values, nodata = source.read(1).astype(np.int64), source.nodata
+    try:
+        with rasterio.open(raster, driver="GTiff") as source:
+            values, nodata = source.read(1).astype(np.int64), source.nodata
+    except Exception as error:  # GDAL has errors of its own
+        raise InputError(f"cannot be read ({first_line(error)})") from None
     unknown = np.zeros(values.shape, bool) if not nodata else values == nodata
     values[unknown] = 0
     if values.min() < 0 or values.max() > MAX_ID:

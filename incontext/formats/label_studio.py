@@ -2,44 +2,42 @@
 
 import json
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
-from xml.etree import ElementTree
 
-from incontext.errors import InputError, first_line
+from incontext.errors import InputError, ShapeError, first_line, located, parse_whole
 from incontext.formats.annotated_image import (
     AnnotatedImage,
     ImageFolder,
     Size,
-    alphabetical_ids,
-    check_unique_ids,
     image_folder,
-    parse_hex_color,
 )
 from incontext.formats.brush_rle import decode, encode
-from incontext.formats.output import GENERATOR
+from incontext.formats.label_studio_config import (
+    FROM,
+    TO,
+    LabellingConfig,
+    config_path,
+    labelling_config,
+)
+from incontext.formats.output import check_text
 from incontext.formats.polygons import Mask
 from incontext.formats.results import LabelledImage
+from incontext.images.image import SUFFIXES
 from incontext.inference.segmentation import write_text
-from incontext.labels.coco import decode_rle, layered
+from incontext.labels.coco import decode_rle, drawable, layered
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
 
-FROM, TO = "label", "image"  # names in the labelling configuration
 REGIONS = ("brushlabels", "polygonlabels")
+ORIGINAL_SIZE = ("original_width", "original_height")
 # Annotations of the whole task, which mark no region.
 TASK_LEVEL = ("choices", "number", "pairwise", "rating", "relation", "taxonomy", "textarea")
-HEAD = f"<!-- {GENERATOR} -->\n"  # of the configuration
 UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-")
-
-
-def config_path(tasks: Path) -> Path:
-    """Return where the labelling configuration of a file of tasks is: NAME.config.xml beside it."""
-    return tasks.with_suffix(".config.xml")
 
 
 def write(results: Iterable[LabelledImage], out: Path) -> Path:
@@ -52,7 +50,7 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
     """
     tasks, names, colors = list[Any](), dict[int, str](), dict[int, Rgb]()
     for result in results:
-        names |= result.names
+        names |= {i: check_text(name, "name", xml=True) for i, name in result.names.items()}
         colors |= result.colors
         height, width = result.labels.shape
         regions = [
@@ -71,41 +69,23 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
             "data": {"image": str(result.source)},
             "predictions": [{"model_version": "incontext", "score": score, "result": regions}],
         })  # fmt: skip
-    write_text(config_path(out), HEAD + labelling_config(names, colors))
+    write_text(config_path(out), labelling_config(names, colors))
     return write_text(out, json.dumps(tasks))
 
 
-def labelling_config(names: Mapping[int, str], colors: Mapping[int, Rgb]) -> str:
-    """Return the labelling configuration for images with these classes.
-
-    `category` is the id, which Label Studio takes over into what it exports as COCO.
-    """
-    from xml.sax.saxutils import quoteattr
-
-    labels = "".join(
-        f'    <Label value={quoteattr(names[i])} category="{i}"'
-        + (' background="#{:02x}{:02x}{:02x}"'.format(*colors[i]) if i in colors else "")
-        + "/>\n"
-        for i in sorted(names)
-    )
-    return (
-        f'<View>\n  <Image name="{TO}" value="$image" zoom="true"/>\n'
-        f'  <BrushLabels name="{FROM}" toName="{TO}">\n{labels}  </BrushLabels>\n</View>\n'
-    )
-
-
 def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
-    """Yield every task of a JSON export that has an annotation, or else a prediction.
+    """Yield the images of every task of a JSON export that has an annotation, or else a prediction.
 
     Tasks without either are left out. Ids are the `category` of the labels in the configuration at
     `config_path`, else the order of the labels there, else the alphabetical order of the labels in
-    use.
+    use. Of a task with several images each gets the regions whose `to_name` it is.
 
     Raises:
-        InputError: no such file, a task with several annotations, an image that is not found.
+        InputError: no such file, a task with several annotations, an image that is not found,
+            regions of which it is not known whose they are.
     """
     try:
-        entries = list(json.loads(path.read_text(encoding="utf-8")))
+        entries = list(json.loads(path.read_bytes()))
         tasks = [(n, dict(task["data"]), _regions(task)) for n, task in enumerate(entries, 1)]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -119,16 +99,18 @@ def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
     used_names = {
         name for _, _, regions in labelled_tasks for region in regions for name in _names(region)
     }
-    ids, colors = _read_config(config_path(path), used_names)
-    names = {index: name for name, index in ids.items()}
+    config = LabellingConfig.read(config_path(path), used_names)
+    names = {index: name for name, index in config.ids.items()}
     for number, data, regions in labelled_tasks:
-        location = f"{path}: task {number}"
-        try:
-            image = _find_image(data, folder)
-        except InputError as error:
-            raise InputError(f"{location}: {error}") from None
-        location = f"{location} ({image.name})"
-        yield AnnotatedImage(location, image, partial(_draw, regions, ids), names, colors)
+        with located(f"{path}: task {number}"):
+            parts = [
+                (_find_image(address, folder), own)
+                for address, own in _by_image(data, regions, config.images)
+            ]
+        for image, own in parts:
+            location = f"{path}: task {number} ({image.name})"
+            read_labels = partial(_draw, own, config.ids)
+            yield AnnotatedImage(location, image, read_labels, names, config.colors)
 
 
 def _regions(task: dict[str, Any]) -> list[dict[str, Any]] | None:
@@ -141,99 +123,129 @@ def _regions(task: dict[str, Any]) -> list[dict[str, Any]] | None:
         results = [a for a in task.get(key) or [] if not a.get("was_cancelled")]
         results = [a for a in results if a.get("ground_truth")] or results
         if len(results) > 1:
-            raise InputError(f"task {task.get('id', task['data'])}: {len(results)} {key}; keep one")
+            number = task.get("id", task["data"])
+            raise InputError(f"task {number!r:.60}: {len(results)} {key}; keep one")
         if results:
-            return [dict(r) for r in results[0]["result"] if r.get("type") not in TASK_LEVEL]
+            regions = [dict(region) for region in results[0]["result"]]
+            return [region for region in regions if region.get("type") not in TASK_LEVEL]
     return None
 
 
 def _names(region: dict[str, Any]) -> list[str]:
-    return list(region["value"].get(region.get("type"), []))
+    """Return the labels of a region; none where they are no list of texts."""
+    value, kind = region.get("value"), region.get("type")
+    names = value.get(kind) if isinstance(value, dict) and isinstance(kind, str) else None
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
-def _read_config(path: Path, used_names: set[str]) -> tuple[dict[str, int], dict[int, Rgb]]:
-    """Return ids by name and colors by id of a labelling configuration, if there is one."""
-    if not path.is_file():
-        ids = alphabetical_ids(used_names)
-        text = ", ".join(f"{index} {name}" for name, index in ids.items())
-        warnings.warn(
-            f"no {path.name} beside the tasks, so ids follow the alphabet: {text}; put the "
-            "labelling configuration there to have its order",
-            stacklevel=2,
-        )
-        return ids, {}
-    try:
-        labels = [label for label in ElementTree.parse(path).iter("Label") if label.get("value")]
-        categories = [label.get("category") for label in labels]
-        numbered = all(number is not None and number.isdecimal() for number in categories)
-        ids = {
-            str(label.get("value")): int(str(number)) if numbered else order
-            for order, (label, number) in enumerate(zip(labels, categories, strict=True), 1)
-        }
-        colors = {
-            ids[str(label.get("value"))]: rgb
-            for label in labels
-            if (rgb := parse_hex_color(label.get("background", "")))
-        }
-    except (ElementTree.ParseError, InputError) as error:
-        raise InputError(f"{path}: no labelling configuration ({first_line(error)})") from None
-    undefined = sorted(used_names - ids.keys())
-    if undefined:
-        raise InputError(f"{path}: label {undefined[0]!r} is used, but is not in it")
-    return check_unique_ids(ids, str(path)), colors
+def _by_image(
+    data: dict[str, Any], regions: list[dict[str, Any]], images: dict[str, str]
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the address of each labelled image of a task, and the regions in it.
 
+    Args:
+        images: those of the configuration, see `LabellingConfig`; empty without one.
 
-def _find_image(data: dict[str, Any], folder: ImageFolder) -> Path:
-    """Return the image of a task, by the end of its address; uploads have 8 digits in front."""
-    address = next((v for v in (data.get("image"), *data.values()) if isinstance(v, str)), None)
-    if address is None:
+    Raises:
+        InputError: no image, or regions of which it is not known whose they are.
+    """
+    addresses = {key: value for key, value in data.items() if isinstance(value, str)}
+    by_suffix = {k: v for k, v in addresses.items() if _path(v).suffix.lower() in SUFFIXES}
+    addresses = by_suffix or addresses
+    targets = {str(r["to_name"]) for r in regions if r.get("to_name") is not None}
+    if images:
+        keys = {name: key for name, key in images.items() if isinstance(data.get(key), str)}
+    elif len(addresses) == 1 and len(targets) < 2:
+        keys = dict.fromkeys(targets or {""}, next(iter(addresses)))
+    else:
+        keys = {name: name for name in targets if name in addresses}
+    if not addresses or (images and not keys):
         raise InputError(f"no picture among {sorted(data)}")
-    parts = urlsplit(address)
+    unclear = targets - keys.keys()
+    if unclear or not keys or (len(keys) > 1 and any(r.get("to_name") is None for r in regions)):
+        raise InputError(
+            f"regions of {', '.join(sorted(unclear)) or 'no name'}; its pictures are "
+            f"{', '.join(keys if images else addresses)}: the labelling configuration, "
+            "NAME.config.xml beside NAME.json, must say which is which"
+        )
+    only = next(iter(keys))
+    return [
+        (data[key], [r for r in regions if str(r.get("to_name") or only) == name])
+        for name, key in sorted(keys.items())
+    ]
+
+
+def _path(address: str) -> PurePosixPath:
+    """Return the path in an address, as it is on the server that the address is of."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return PurePosixPath(address)
     local = parts.query.startswith("d=")  # a file below a folder that only the server knows
     path = unquote(f"/{parts.query.removeprefix('d=')}" if local else parts.path)
+    return PurePosixPath(path.replace("\\", "/"))
+
+
+def _find_image(address: str, folder: ImageFolder) -> Path:
+    """Return the image at the end of an address; uploads have 8 digits in front of the name."""
+    path = _path(address)
+    # A path, such as our own export has, where # and % mean themselves.
+    if "://" not in address and "?d=" not in address and ".." not in path.parts:
+        with suppress(InputError):
+            return folder.find(address)
     try:
-        return folder.find(path)
+        return folder.find(str(path))
     except InputError:
-        name = Path(path).name
-        if not UPLOAD_PREFIX.match(name):
+        if ".." in path.parts or not UPLOAD_PREFIX.match(path.name):
             raise
-        return folder.find(f"/{UPLOAD_PREFIX.sub('', name)}")
+        return folder.find(f"/{UPLOAD_PREFIX.sub('', path.name)}")
 
 
 def _draw(regions: list[dict[str, Any]], ids: dict[str, int], size: Size) -> IdMap:
-    return layered(_read_masks(regions, ids, size), size)
+    def read_region(number: int, region: dict[str, Any]) -> tuple[Mask, int]:
+        name = str(region.get("id", number))[:60]
+        with located(f"region {name}"):
+            return _read_region(region, ids, size)
+
+    return layered(drawable(enumerate(regions, 1), read_region), size)
 
 
-def _read_masks(
-    regions: list[dict[str, Any]], ids: dict[str, int], size: Size
-) -> Iterator[tuple[Mask, int]]:
-    for number, region in enumerate(regions, 1):
-        try:
-            names = _names(region)
-            if region.get("type") not in REGIONS:
-                raise InputError(f"{region.get('type')}; accepted: brushlabels, polygonlabels")
-            if len(names) != 1:
-                raise InputError(f"labels {names}; accepted: one a region")
-            yield _read_mask(region, size), ids[names[0]]
-        except InputError as error:
-            raise InputError(f"region {region.get('id', number)}: {error}") from None
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"region {region.get('id', number)}: {type(error).__name__} {first_line(error)}"
-            ) from None
-
-
-def _read_mask(region: dict[str, Any], size: Size) -> Mask:
-    original = (int(region["original_width"]), int(region["original_height"]))
-    if original != size:
+def _read_region(region: dict[str, Any], ids: dict[str, int], size: Size) -> tuple[Mask, int]:
+    kind, value = region.get("type"), region.get("value")
+    if kind not in REGIONS:
+        raise InputError(f"{kind!r:.60}; accepted: {', '.join(REGIONS)}")
+    if not isinstance(value, dict):
+        raise ShapeError(f"value {value!r:.60}; accepted: an outline or a brush with its label")
+    if region.get("item_index"):
+        raise InputError("of a list of pictures (item_index); accepted: tasks of single pictures")
+    original = [parse_whole(k, region.get(k), 1) for k in ORIGINAL_SIZE]
+    if tuple(original) != size:
         raise InputError(
             f"{original[0]}×{original[1]}, its picture is {size[0]}×{size[1]} (upright, where EXIF "
             "rotates it)"
         )
-    if region.get("image_rotation"):
-        raise InputError(f"image_rotation {region['image_rotation']}; accepted: 0")
-    value = region["value"]
-    if region["type"] == "brushlabels":
-        return decode(list(value["rle"]), (size[1], size[0]))
-    flat = [float(p) * size[i % 2] / 100 for point in value["points"] for i, p in enumerate(point)]
-    return decode_rle([flat], size)
+    if str(region.get("image_rotation") or 0) not in ("0", "0.0"):
+        raise InputError(f"image_rotation {region['image_rotation']!r:.60}; accepted: 0")
+    names = _names(region)
+    if len(names) != 1:
+        raise InputError(f"labels {names}; accepted: one a region")
+    read_shape = _read_brush if kind == "brushlabels" else _read_polygon
+    return read_shape(value, size), ids[names[0]]
+
+
+def _read_brush(value: dict[str, Any], size: Size) -> Mask:
+    rle = value.get("rle")
+    if not isinstance(rle, list):
+        raise ShapeError(f"rle {rle!r:.60}; accepted: a list of bytes")
+    return decode(rle, (size[1], size[0]))
+
+
+def _read_polygon(value: dict[str, Any], size: Size) -> Mask:
+    try:
+        points = [(float(x), float(y)) for x, y in value["points"]]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        text = repr(value.get("points"))[:60]
+        raise ShapeError(f"points {text}; accepted: a list of [x, y] in percent") from None
+    return decode_rle(
+        [[p * side / 100 for xy in points for p, side in zip(xy, size, strict=True)]], size
+    )

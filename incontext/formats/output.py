@@ -1,6 +1,7 @@
 """Output of an export: what may be overwritten, and the images that a format keeps."""
 
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,26 @@ from pathlib import Path
 from incontext.errors import InputError
 from incontext.files import atomic
 
+NOT_IN_UTF8 = re.compile("[\ud800-\udfff]")  # bytes of file names that are no text, too
+NOT_IN_XML = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 GENERATOR = "written by incontext export"  # noted in files whose format has a place for it
+
+
+def check_text(text: str, use: str, *, xml: bool = False) -> str:
+    """Return a text that a file of another tool can hold.
+
+    Args:
+        use: what the text is, for the message.
+        xml: refuse the control characters too that XML has no way to write.
+
+    Raises:
+        InputError: it cannot be stored.
+    """
+    characters = NOT_IN_XML if xml else NOT_IN_UTF8
+    if characters.search(text):
+        kind = "XML" if xml else "a text file"
+        raise InputError(f"{use} {text!a} has characters that {kind} cannot hold; rename it")
+    return text
 
 
 def check_output(out: Path, files: Sequence[Path], overwrite: bool) -> None:

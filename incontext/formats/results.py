@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
 from incontext.batch.records import read_all, record_files
-from incontext.errors import InputError, first_line
+from incontext.errors import InputError, first_line, parse_whole
 from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, stored_labels
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
@@ -79,20 +79,28 @@ def read_results(folder: str | Path) -> Iterator[LabelledImage]:
     ids, records = read_all(folder)
     try:
         names = {int(i): str(about["name"]) for i, about in ids.items()}
-        colors = {
-            int(i): (about["color"][0], about["color"][1], about["color"][2])
-            for i, about in ids.items()
-        }
+        colors = {int(i): _rgb(about["color"]) for i, about in ids.items()}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
             f"{folder}: results are damaged, or not of `incontext segment` ({first_line(error)})"
         ) from None
     for name in sorted(records):
         record = records[name]
-        presence = {int(i): float(counts["presence"]) for i, counts in record["ids"].items()}
-        labels = _read_labels(folder / record["files"]["labels"])
-        source = Path(record["source"]["path"])
+        try:
+            presence = {int(i): float(counts["presence"]) for i, counts in record["ids"].items()}
+            file, source = folder / record["files"]["labels"], Path(record["source"]["path"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{folder}: the entry of {name} is damaged ({type(error).__name__}: "
+                f"{first_line(error)})"
+            ) from None
+        labels = _read_labels(file)
         yield LabelledImage(name, source, labels, presence, names, colors)
+
+
+def _rgb(color: Any) -> Rgb:
+    red, green, blue = (parse_whole("color", channel, 0, 255) for channel in color)
+    return red, green, blue
 
 
 def _read_labels(path: Path) -> IdMap:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from incontext.errors import InputError, first_line
+from incontext.errors import InputError, first_line, parse_whole
+from incontext.files import read_text
 from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, Size
-from incontext.formats.output import check_not_source, link
+from incontext.formats.output import check_not_source, check_text, link
 from incontext.formats.results import LabelledImage
 from incontext.inference.segmentation import label_image, write_image, write_text
-from incontext.labels.color_mask import Rgb
+from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import IGNORE_INDEX, IdMap, read_labels
 
 HEAD = "# label:color_rgb:parts:actions"
@@ -34,7 +35,8 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
     colors: dict[int, Rgb] = {0: (0, 0, 0)}
     image_names = []
     for result in results:
-        names |= result.names
+        names |= {i: _check_name(name) for i, name in result.names.items()}
+        check_text(result.name, "picture")
         colors |= result.colors
         path = out / MASKS / f"{result.name}.png"
         check_not_source(path, result.source)
@@ -57,6 +59,17 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
         *(f"{names[i]}:{','.join(map(str, colors[i]))}::" for i in order),
     ]
     return write_text(out / LABEL_MAP, "".join(f"{line}\n" for line in lines))
+
+
+def _check_name(name: str) -> str:
+    """Return a name that fits into a line of the label map.
+
+    Raises:
+        InputError: it does not.
+    """
+    if len(name.splitlines()) > 1 or name.startswith("#") or name != name.strip():
+        raise InputError(f"name {name!r}; accepted for VOC: one line that does not begin with #")
+    return check_text(name, "name")
 
 
 def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
@@ -121,12 +134,14 @@ class _LabelMap:
             return cls({}, {}, False)
         names, colors, ids = list[str](), list[Rgb](), list[int]()
         try:
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in read_text(path).splitlines():
                 if line.startswith(IDS):
-                    ids = [int(i) for i in line.removeprefix(IDS).split()]
+                    ids = [parse_whole("id", i, 0, MAX_ID) for i in line.removeprefix(IDS).split()]
                 elif line.strip() and not line.startswith("#"):
                     name, rgb = line.rsplit(":", 3)[0], line.rsplit(":", 3)[1]
-                    red, green, blue = (int(channel) for channel in rgb.split(","))
+                    red, green, blue = (
+                        parse_whole("color", channel, 0, 255) for channel in rgb.split(",")
+                    )
                     names.append(name)
                     colors.append((red, green, blue))
         except (ValueError, IndexError) as error:
@@ -135,6 +150,8 @@ class _LabelMap:
             ) from None
         if ids and len(ids) != len(names):
             raise InputError(f"{path}: {len(ids)} ids for {len(names)} names")
+        if len(set(ids)) < len(ids):
+            raise InputError(f"{path}: an id with two names")
         rows = zip(ids or range(len(names)), names, colors, strict=True)
         objects = [row for row in rows if row[0] and row[1] != UNUSED.format(row[0])]
         return cls({i: n for i, n, _ in objects}, {i: c for i, _, c in objects}, bool(ids))

@@ -1,6 +1,5 @@
 """YOLO segmentation: images/NAME, labels/NAME.txt with a polygon a line, and data.yaml."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,14 +7,22 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-from incontext.errors import InputError, first_line
-from incontext.formats.annotated_image import AnnotatedImage, Size, check_unique_ids, image_files
+from incontext.errors import InputError, ShapeError, first_line, located, parse_whole
+from incontext.files import read_text
+from incontext.formats.annotated_image import (
+    AnnotatedImage,
+    Size,
+    check_unique_ids,
+    exists,
+    image_files,
+)
 from incontext.formats.output import check_not_source, link
 from incontext.formats.polygons import Mask, polygons
 from incontext.formats.results import LabelledImage
 from incontext.images.image import read_image
 from incontext.inference.segmentation import write_image, write_text
-from incontext.labels.coco import decode_rle, layered
+from incontext.labels.coco import decode_rle, drawable, layered
+from incontext.labels.color_mask import MAX_ID
 from incontext.labels.encodings import IdMap
 
 # What ultralytics looks for; images of another format are written as PNG.
@@ -50,10 +57,17 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
         write_text(out / label_path(image.relative_to(out)), "".join(lines))
     (out / IMAGES).mkdir(parents=True, exist_ok=True)
     ids = sorted(names)
-    name_lines = [f"  {number}: {json.dumps(names[i])}" for number, i in enumerate(ids)]
+    name_lines = [f"  {number}: {_quote(names[i])}" for number, i in enumerate(ids)]
     id_lines = [f"  {number}: {i}" for number, i in enumerate(ids)]
     text = "\n".join(["train: images", "val: images", "names:", *name_lines, "ids:", *id_lines])
     return write_text(out / "data.yaml", f"{text}\n")
+
+
+def _quote(name: str) -> str:
+    """Return a name as a quoted text of YAML, which has no surrogate pairs as JSON has."""
+    import yaml  # type: ignore[import-untyped]
+
+    return str(yaml.safe_dump(name, default_style='"', width=2**31).rstrip("\n"))
 
 
 def _place_image(result: LabelledImage, out: Path) -> Path:
@@ -95,20 +109,14 @@ def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
 
 
 def _draw(path: Path, ids: dict[int, int], size: Size) -> IdMap:
-    return layered(_read_masks(path, ids, size), size)
-
-
-def _read_masks(path: Path, ids: dict[int, int], size: Size) -> Iterator[tuple[Mask, int]]:
-    lines = path.read_text(encoding="utf-8-sig").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
+    def read_line(number: int, line: str) -> tuple[Mask, int]:
+        with located(f"{path} line {number}"):
             index, corners = _parse_line(line, ids)
-            pixels = [p * size[i % 2] for i, p in enumerate(corners)]
-            yield decode_rle([pixels], size), index
-        except (InputError, ValueError) as error:
-            raise InputError(f"{path} line {number}: {first_line(error)}") from None
+            return decode_rle([[p * size[i % 2] for i, p in enumerate(corners)]], size), index
+
+    lines = read_text(path).splitlines() if path.is_file() else []
+    filled = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    return layered(drawable(filled, read_line), size)
 
 
 def _parse_line(line: str, ids: dict[int, int]) -> tuple[int, list[float]]:
@@ -117,18 +125,19 @@ def _parse_line(line: str, ids: dict[int, int]) -> tuple[int, list[float]]:
     try:
         corners = [float(number) for number in numbers]
     except ValueError as error:
-        raise InputError(f"{line.strip()[:40]!r}: {error}; accepted: numbers") from None
+        raise ShapeError(f"{line.strip()[:40]!r}: {first_line(error)}; accepted: numbers") from None
     if len(corners) == 4:
         raise InputError("a box; accepted: outlines, a class and three points or more")
     if len(corners) < 6 or len(corners) % 2:
-        raise InputError(
+        raise ShapeError(
             f"{len(corners)} numbers after the class; accepted: x y of 3 points or more"
         )
     if not all(-TOLERANCE <= p <= 1 + TOLERANCE for p in corners):
-        raise InputError("points outside 0 … 1; they are shares of width and height")
-    if float(class_text) not in ids:
+        raise ShapeError("points outside 0 … 1; they are shares of width and height")
+    number = parse_whole("class", class_text, 0, MAX_ID)
+    if number not in ids:
         raise InputError(f"class {class_text}; data.yaml names {min(ids)} … {max(ids)}")
-    return ids[int(float(class_text))], [min(max(p, 0.0), 1.0) for p in corners]
+    return ids[number], [min(max(p, 0.0), 1.0) for p in corners]
 
 
 @dataclass(frozen=True)
@@ -142,21 +151,24 @@ class _DataFile:
 
     @classmethod
     def read(cls, path: Path) -> "_DataFile":
-        import yaml  # type: ignore[import-untyped]
+        import yaml
 
         if path.is_dir():
             path = next(iter(data_files(path)), path / "data.yaml")
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-            names = _by_class(content["names"], str)
-            ids = _by_class(content.get("ids", {i: i + 1 for i in names}), int)
+            content = yaml.safe_load(read_text(path))
+            names = {i: _class_name(n) for i, n in _by_class(content["names"]).items()}
+            ids = _by_class(content.get("ids", {i: i + 1 for i in names}))
+            ids = {n: parse_whole("ids", index, 1, MAX_ID) for n, index in ids.items()}
             root = str(content.get("path") or "")
             splits = [entry for split in SPLITS for entry in _as_list(content.get(split))]
             if names.keys() != ids.keys() or not names:
                 raise ValueError("ids and names of other classes, or none")
-        except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+        ) as error:  # fmt: skip
             raise InputError(
                 f"{path}: not a data.yaml with names and train ({first_line(error)})"
             ) from None
@@ -164,7 +176,7 @@ class _DataFile:
         by_name = {names[i] if unique else str(i): index for i, index in ids.items()}
         check_unique_ids(by_name, str(path))
         # What another machine calls the folder means nothing here.
-        inside = not Path(root).is_absolute() and (path.parent / root).is_dir()
+        inside = not Path(root).is_absolute() and exists(path.parent / root)
         return cls(path, names, ids, [f"{root}/{s}" if root and inside else s for s in splits])
 
     def image_paths(self) -> list[Path]:
@@ -173,7 +185,7 @@ class _DataFile:
         for split in self.splits:
             place = self._resolve(split)
             if place.suffix == ".txt":
-                lines = place.read_text(encoding="utf-8").splitlines()
+                lines = read_text(place).splitlines()
                 listing = [self._resolve(line.strip()) for line in lines if line.strip()]
             else:
                 listing = image_files(place) if place.is_dir() else [place]
@@ -184,16 +196,17 @@ class _DataFile:
         """Return a folder or file that data.yaml names, inside its own folder."""
         root = self.path.parent
         # Some tools write ../train/images and mean train/images, as ultralytics knows.
+        entry = entry.replace("\\", "/")
         for text in (entry, entry.removeprefix("../")):
             path = os.path.normpath(text)
             if not path.startswith("..") and not Path(path).is_absolute():
-                if (root / path).exists():
+                if exists(root / path):
                     return root / path
             elif Path(path).is_absolute() and Path(path).is_relative_to(root.absolute()):
                 return Path(path)
         raise InputError(
-            f"{self.path}: {entry!r} is not in {root}; pass the folder that holds it, or pictures "
-            "with images= (--images)"
+            f"{self.path}: {entry!r:.200} is not in {root}; pass the folder that holds it, or "
+            "pictures with images= (--images)"
         )
 
 
@@ -205,10 +218,16 @@ def data_files(folder: Path) -> list[Path]:
     ]  # fmt: skip
 
 
-def _by_class(values: Any, value_type: type) -> dict[int, Any]:
+def _by_class(values: Any) -> dict[int, Any]:
     """Return values by class; a list counts from 0."""
     pairs = enumerate(values) if isinstance(values, list) else values.items()
-    return {int(number): value_type(value) for number, value in pairs}
+    return {parse_whole("class", number, 0, MAX_ID): value for number, value in pairs}
+
+
+def _class_name(value: Any) -> str:
+    if not isinstance(value, (str, int, float)):
+        raise ValueError(f"name {value!r:.60}; accepted: text")
+    return str(value)
 
 
 def _as_list(value: Any) -> list[str]:

@@ -3,17 +3,19 @@
 faster-coco-eval decodes them; what its C++ code trusts blindly is checked before.
 """
 
-import json
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from incontext.errors import InputError
+from incontext.errors import InputError, OmissionWarning, ShapeError, parse_whole
+from incontext.labels.coco_file import CocoFile
 
 Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def import_mask_coder() -> Any:
@@ -46,31 +48,26 @@ def annotations_of(path: Path, file_name: str | None, size: tuple[int, int]) -> 
         raise InputError(f"{path}: no such file")
     if file_name is None:
         raise InputError(f"{path}: annotations are looked up by file name; pass the picture's path")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        images = [i for i in data["images"] if Path(i["file_name"]).name == file_name]
-        annotations = [
-            a for a in data["annotations"] if images and a["image_id"] == images[0]["id"]
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        kind = type(error).__name__
-        raise InputError(
-            f"{path}: not a COCO file with images and annotations ({kind}: {error})"
-        ) from None
+    images = CocoFile.read(path).named(file_name)
     if len(images) != 1:
         raise InputError(f"{path}: {len(images)} pictures named {file_name!r}, expected 1")
-    noted_size = (images[0].get("width", size[0]), images[0].get("height", size[1]))
+    noted_size = images[0].size or size
     if noted_size != size:
         raise InputError(
             f"{path}: {file_name} is {noted_size[0]}×{noted_size[1]} there, the picture is "
             f"{size[0]}×{size[1]}; they must have the same size (a picture with EXIF rotation "
             "counts upright)"
         )
-    return annotations
+    return images[0].annotations
 
 
 def draw(
-    source: dict[str, Any] | list[Any], size: tuple[int, int], max_id: int, crowd_id: int
+    source: dict[str, Any] | list[Any],
+    size: tuple[int, int],
+    max_id: int,
+    crowd_id: int,
+    *,
+    omit: bool = False,
 ) -> np.ndarray[Any, np.dtype[np.int32]]:
     """Draw annotations as ids (H, W) int32: `category_id`, 1 if there is none.
 
@@ -79,36 +76,69 @@ def draw(
     Args:
         size: (width, height).
         crowd_id: id of annotations with `iscrowd`.
+        omit: leave out what cannot be drawn, as `drawable` does.
 
     Raises:
         InputError: see `decode_rle`; the annotation's number is named.
-    """
+    """  # fmt: skip
     annotations = [source] if isinstance(source, dict) else source
     if isinstance(source, dict) and "annotations" in source:
         raise InputError("a whole COCO file; pass its path, or the annotations of one picture")
     images = {str(a["image_id"]) for a in annotations if isinstance(a, dict) and "image_id" in a}
     if len(images) > 1:
         raise InputError(f"COCO annotations of {len(images)} pictures; pass those of one")
-    return layered(_masks(annotations, size, max_id, crowd_id), size)
 
-
-def _masks(
-    annotations: list[Any], size: tuple[int, int], max_id: int, crowd_id: int
-) -> Iterator[tuple[Mask, int]]:
-    """Yield masks of annotations with their ids."""
-    for index, annotation in enumerate(annotations):
-        if not isinstance(annotation, dict):
-            raise InputError(f"COCO annotation {index} is a {type(annotation).__name__}, no dict")
+    def read(number: int, annotation: Any) -> tuple[Mask, int]:
         try:
-            mask = decode_rle(annotation.get("segmentation", annotation), size)
+            return _read_annotation(annotation, size, max_id, crowd_id)
         except InputError as error:
-            raise InputError(f"COCO annotation {index}: {error}") from None
-        label = annotation.get("category_id", 1)
-        if not is_whole(label) or not 1 <= label <= max_id:
-            raise InputError(
-                f"COCO annotation {index}: category_id {label!r}; accepted: integers 1 … {max_id}"
-            )
-        yield mask, crowd_id if annotation.get("iscrowd") else label
+            own = annotation.get("id") if isinstance(annotation, dict) else None
+            noted = "" if own is None else f" (id {own!r:.60})"
+            raise type(error)(f"COCO annotation {number}{noted}: {error}") from None
+
+    numbered = list(enumerate(annotations))
+    if omit:
+        return layered(drawable(numbered, read), size)
+    return layered((read(*item) for item in numbered), size)
+
+
+def _read_annotation(
+    annotation: Any, size: tuple[int, int], max_id: int, crowd_id: int
+) -> tuple[Mask, int]:
+    """Return the mask of an annotation with its id."""
+    if not isinstance(annotation, dict):
+        raise InputError(f"a {type(annotation).__name__}, no dict")
+    label = parse_whole("category_id", annotation.get("category_id", 1), 1, max_id)
+    crowd = annotation.get("iscrowd", 0)
+    if not isinstance(crowd, (bool, np.bool_)):
+        crowd = parse_whole("iscrowd", crowd, 0, 1)
+    return decode_rle(
+        annotation.get("segmentation", annotation), size
+    ), crowd_id if crowd else label
+
+
+def drawable(shapes: Iterable[tuple[int, T]], read: Callable[[int, T], R]) -> Iterator[R]:
+    """Yield what `read(number, shape)` makes of the shapes of one image that can be drawn.
+
+    The others are left out with an `OmissionWarning` each.
+
+    Raises:
+        ShapeError: there are shapes, and none can be drawn.
+        InputError: what `read` raises, unless it is a `ShapeError`.
+    """
+    problems, count = list[ShapeError](), 0
+    for number, shape in shapes:
+        try:
+            result = read(number, shape)
+        except ShapeError as error:
+            problems.append(error)
+            continue
+        count += 1
+        yield result
+    if problems and not count:
+        raise problems[0]
+    for problem in problems:
+        warnings.warn(f"{problem}; left out", OmissionWarning, stacklevel=2)
 
 
 def layered(
@@ -137,7 +167,8 @@ def decode_rle(rle: Any, size: tuple[int, int]) -> Mask:
     """Decode COCO polygons or run lengths to (H, W) bool, by faster-coco-eval.
 
     Raises:
-        InputError: the package is missing, malformed data, another size than (width, height).
+        ShapeError: malformed data.
+        InputError: the package is missing, another size than (width, height).
     """
     coder = import_mask_coder()
     width, height = size
@@ -154,7 +185,7 @@ def decode_rle(rle: Any, size: tuple[int, int]) -> Mask:
     except InputError:
         raise
     except Exception as error:  # the extension raises what its C++ code happens to raise
-        raise InputError(f"malformed segmentation ({type(error).__name__}: {error})") from None
+        raise ShapeError(f"malformed segmentation ({type(error).__name__}: {error})") from None
 
 
 def encode_rle(mask: Mask) -> dict[str, Any]:
@@ -176,21 +207,21 @@ def _check_segmentation(rle: Any, size: tuple[int, int]) -> None:
     width, height = size
     if isinstance(rle, dict):
         if "counts" not in rle:
-            raise InputError("neither segmentation nor counts in it; accepted: polygons or RLE")
+            raise ShapeError("neither segmentation nor counts in it; accepted: polygons or RLE")
         rle_size = rle.get("size")
         if not isinstance(rle_size, (list, tuple)) or list(rle_size) != [height, width]:
             raise InputError(
-                f"RLE of size {rle_size} (height, width); expected [{height}, {width}]"
+                f"RLE of size {rle_size!r:.60} (height, width); expected [{height}, {width}]"
             )
         runs = rle["counts"]
         if isinstance(runs, list) and (
             not all(is_whole(n) and n >= 0 for n in runs) or sum(runs) != width * height
         ):
-            raise InputError("RLE runs must be whole numbers whose sum is width · height")
+            raise ShapeError("RLE runs must be whole numbers whose sum is width · height")
         if not isinstance(runs, (list, str, bytes)):
-            raise InputError(f"RLE counts are a {type(runs).__name__}; accepted: list, text, bytes")
+            raise ShapeError(f"RLE counts are a {type(runs).__name__}; accepted: list, text, bytes")
     elif not (isinstance(rle, list) and rle and all(_is_polygon(p, size) for p in rle)):
-        raise InputError(
+        raise ShapeError(
             "segmentation must be RLE, or a list of polygons [x, y, x, y, …] of six numbers or "
             "more, none farther outside the picture than its width and height"
         )
@@ -202,7 +233,7 @@ def _is_polygon(points: Any, size: tuple[int, int]) -> bool:
         isinstance(points, list)
         and len(points) >= 6
         and len(points) % 2 == 0
-        and all(isinstance(p, (int, float, np.number)) for p in points)
+        and all(isinstance(p, (int, float, np.number)) and not isinstance(p, bool) for p in points)
         and all(-size[i % 2] <= p <= 2 * size[i % 2] for i, p in enumerate(points))
     )
 
@@ -213,18 +244,18 @@ def _decode_compressed(counts: bytes, height: int, width: int) -> Mask:
     for byte in counts:
         code = byte - 48
         if not 0 <= code < 64:
-            raise InputError(f"RLE counts hold the byte {byte}, outside 48 … 111")
+            raise ShapeError(f"RLE counts hold the byte {byte}, outside 48 … 111")
         value |= (code & 31) << shift
         shift += 5
         if shift > 60:  # more than the decoder's integers hold
-            raise InputError("RLE counts hold a run of endless length")
+            raise ShapeError("RLE counts hold a run of endless length")
         if not code & 32:
             value -= (1 << shift) if code & 16 else 0
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             total, value, shift = total + runs[-1], 0, 0
     if shift:
-        raise InputError("RLE counts end within a run")
+        raise ShapeError("RLE counts end within a run")
     if total != height * width or min(runs, default=0) < 0:
-        raise InputError(f"RLE runs cover {total} pixels; expected {height * width}")
+        raise ShapeError(f"RLE runs cover {total} pixels; expected {height * width}")
     rle = {"size": [height, width], "counts": counts}
     return np.asarray(import_mask_coder().decode(rle), bool)

@@ -12,7 +12,7 @@ from einops import rearrange
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from incontext.errors import InputError
+from incontext.errors import InputError, located
 from incontext.images.image import decode, open_file, to_numpy
 from incontext.labels import coco
 from incontext.labels.color_mask import MAX_ID, Rgb, ids_of_colors, is_gray
@@ -69,7 +69,9 @@ def read_labels(
       to colors, without it the colors that occur are taken (see `match_colors`).
     - COCO: an annotation, a list of them, or the path of a COCO .json (with the image's
       `file_name`): polygons, compressed or plain RLE; ids are `category_id`, 1 if there is none; a
-      smaller object lies over a larger one; iscrowd is ignored (-1).
+      smaller object lies over a larger one; iscrowd is ignored (-1). In a file whose categories
+      begin at 0 ids are one more, and what cannot be drawn is left out with a warning, unless
+      nothing of the image can be.
 
     Args:
         size: (width, height) that the labels must have.
@@ -89,7 +91,8 @@ def read_labels(
         labels = Labels(coco.draw(source, size, MAX_ID, UNKNOWN))
     elif isinstance(source, (str, Path)) and annotated:
         annotations = coco.annotations_of(Path(source), file_name, size)
-        labels = Labels(coco.draw(annotations, size, MAX_ID, UNKNOWN))
+        with located(f"{source}: {file_name}"):
+            labels = Labels(coco.draw(annotations, size, MAX_ID, UNKNOWN, omit=True))
     else:
         labels = _from_pixels(source, size, colors, ignore, threshold)
     if labels.ids.shape != (size[1], size[0]):

@@ -127,7 +127,7 @@ class Run:
             InputError: an unreadable file, unknown or missing entries, bad values.
         """
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
+            entries = json.loads(path.read_bytes())
             unknown = entries.keys() - ENTRIES
             if unknown:
                 raise ValueError(f"unknown entries {', '.join(sorted(unknown))}")

@@ -1,6 +1,7 @@
 """The log of a training run: two CSV files and two images."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from incontext.data.pictures import IGNORE_INDEX
 from incontext.errors import InputError
+from incontext.files import read_text
 from incontext.training.validation import ValidationSample
 
 OBJECT, UNKNOWN = (255, 196, 0), (90, 90, 90)
@@ -139,8 +141,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Read the rows of a CSV file; none if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
 
 
 def sheet(samples: Sequence[ValidationSample]) -> Image.Image:

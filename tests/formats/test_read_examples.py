@@ -401,7 +401,7 @@ WRONG = {
     "yolo box": (bad_row("0 0.5 0.5 0.1 0.1\n"), r"labels/train/a\.txt line 1: a box"),
     "yolo pixels": (bad_row("\n0 4 3 20 3 20 9\n"), r"a\.txt line 2: points outside 0 … 1"),
     "yolo class": (bad_row(f"2 {ROW}\n"), r"class 2; data\.yaml names 0 … 1"),
-    "yolo words": (bad_row("cat 0 0 0 1 1 1\n"), r"a\.txt line 1: could not convert"),
+    "yolo words": (bad_row("cat 0 0 0 1 1 1\n"), r"a\.txt line 1: class 'cat'; accepted"),
     "yolo odd": (bad_row(f"0 {ROW} 0.5\n"), "9 numbers after the class"),
     "yolo escape": (bad_row("", yaml="train: ../../x\nnames: [a]\n"), r"'\.\./\.\./x' is not in"),
     "yolo no names": (bad_row("", yaml="train: images\n"), r"not a data\.yaml with names"),
@@ -421,7 +421,7 @@ WRONG = {
         "mask 1: run lengths that do not fill",
     ),
     "cvat polygon": (bad_shape('<polygon label="a" points="1,2"/>'), "polygon 1: segmentation"),
-    "no xml": (written("x.xml", "<annotations>"), r"x\.xml: not CVAT for images"),
+    "no xml": (written("x.xml", "<annotations>"), r"x\.xml: no XML that can be read"),
     "cvat video": (written("x.xml", "<annotations><track/></annotations>"), "has no tracks"),
 }  # fmt: skip
 

@@ -657,6 +657,7 @@ class TestCocoFile:
 
     def test_unknown_picture(self, tmp_path, photo, content):
         content["images"].pop(0)
+        content["annotations"] = content["annotations"][1:2]
         with pytest.raises(InputError, match=r"0 pictures named 'cat.png', expected 1"):
             Example(photo, self.written(tmp_path, content))
 
