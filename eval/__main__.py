@@ -89,15 +89,18 @@ def classes_per_pass(
 def absence(
     data: Sets,
     checkpoint: Checkpoint = DEFAULT,
-    sets: Annotated[
-        str, typer.Option(help="Names of sets of several classes, with commas.")
-    ] = "voc_novel,workshop",
-    episodes: Annotated[int, typer.Option(help="Number of pairs of queries of each set.")] = 100,
+    sets: SetNames = "",
+    episodes: Annotated[int, typer.Option(help="Number of episodes of each set.")] = 100,
+    examples: Annotated[int, typer.Option(help="Number of examples.", min=1)] = 1,
+    threads: Threads = 2,
 ) -> None:
     """Measure what is painted if the object is absent."""
+    import torch
+
     from eval.studies.absence import run
 
-    run(data, checkpoint, sets.split(","), episodes)
+    torch.set_num_threads(threads)
+    run(data, checkpoint, words(sets), episodes, examples)
 
 
 @app.command("matters", rich_help_panel=STUDIES)

@@ -15,7 +15,8 @@ from incontext.images.image import Normalizer
 from incontext.model import VotingModel, assemble
 from incontext.model.votes.features import ImageFeatures
 
-IMAGES = 32  # of a set, drawn at random, so that their features fit into memory
+IMAGES = 32  # of a set, drawn at random, which are its examples and queries
+VISITORS = 4  # images of each set that are queries for sets of other domains
 EXAMPLES = (1, 1, 1, 4)  # numbers of them, drawn at random
 MIN_SHARE = 0.001  # of a picture's pixels, from which a class counts as shown
 WIDTH = 32  # of the head's hidden layer
@@ -79,10 +80,13 @@ def collect_rows(
     """Gather evidence of queries with and without the object, see `fit_presence`."""
     rng = np.random.default_rng(seed)
     normalizer = Normalizer(model.config.mean, model.config.std)
-    sources = [_embed(model, normalizer, data, rng) for data in sets if data.images_by_class]
+    # Features are large: of other domains a few images stay in memory, of one set more.
+    visitors = [_embed(model, normalizer, data, VISITORS, rng) for data in sets]
     evidence, present, numbers = [], [], []
-    for number, source in enumerate(sources):
-        for query, examples, index, shows in _draw(sources, number, episodes, rng):
+    for number, data in enumerate(sets):
+        source = _embed(model, normalizer, data, IMAGES, rng)
+        others = [x for x in visitors if x.data.domain != data.domain and x.data.name != data.name]
+        for query, examples, index, shows in _draw(source, others, episodes, rng):
             evidence.append(_evidence(model, source, examples, index, query))
             present.append(shows)
             numbers.append(number)
@@ -126,10 +130,11 @@ def fit_head(model: VotingModel, rows: Rows, seed: int = 0) -> float:
 
 
 def _embed(
-    model: VotingModel, normalizer: Normalizer, data: PictureSet, rng: np.random.Generator
-) -> _Images:
-    """Embed some of a set's images."""
-    some = data.subset(rng.permutation(len(data))[:IMAGES].tolist())
+    model: VotingModel, normalizer: Normalizer, data: PictureSet, count: int,
+    rng: np.random.Generator,
+) -> _Images:  # fmt: skip
+    """Embed `count` of a set's images, if it has as many."""
+    some = data.subset(rng.permutation(len(data))[:count].tolist())
     features = [model.embed_images(normalizer(image[None] / 255)) for image in some.images]
     minimum = MIN_SHARE * some.labels[0].numel()
     by_class = {
@@ -140,11 +145,9 @@ def _embed(
 
 
 def _draw(
-    sources: Sequence[_Images], number: int, episodes: int, rng: np.random.Generator
+    source: _Images, others: Sequence[_Images], episodes: int, rng: np.random.Generator
 ) -> Iterator[tuple[ImageFeatures, list[int], int, bool]]:
     """Draw query, numbers of the examples, class, and whether the query shows it."""
-    source = sources[number]
-    others = [s for s in sources if s.data.domain != source.data.domain and s is not source]
     for _ in range(episodes if source.by_class else 0):
         index = int(rng.choice(list(source.by_class)))
         order = rng.permutation(source.by_class[index]).tolist()
