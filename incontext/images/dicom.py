@@ -36,8 +36,8 @@ def may_be_dicom(name: str) -> bool:
 def read(path: Path, max_pixels: int) -> Image.Image:
     """Read a DICOM file of one frame as 8-bit gray, or RGB if it has colors.
 
-    Gray values are rescaled, and the first window of the file becomes 0–255, or else the 1st to the
-    99th percentile; MONOCHROME1 is inverted.
+    Gray values are rescaled, and the first window of the file becomes 0–255, or else its
+    percentiles 0.1 to 99.9; MONOCHROME1 is inverted.
 
     Args:
         max_pixels: larger images are refused before they are read.
@@ -149,6 +149,7 @@ def _stack(folder: Path, name: str, slices: list[tuple[Path, Any]]) -> Volume:
     """Return slices as a volume, in order from the first to the last place."""
     try:
         positions = np.array([h.ImagePositionPatient for _, h in slices], float)
+        positions = positions.reshape(len(slices), 3)
         grids = {
             (h.Rows, h.Columns, *map(float, h.PixelSpacing),
              *(round(float(v), 3) for v in h.ImageOrientationPatient))

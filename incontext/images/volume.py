@@ -16,7 +16,6 @@ import numpy as np
 from PIL import Image
 
 from incontext.errors import InputError, first_line
-from incontext.images.raster import PERCENTILES
 
 Values = np.ndarray[Any, Any]
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -26,6 +25,7 @@ SUFFIXES = (".nii.gz", ".nii")
 # the right, the head is up in coronal and sagittal slices, the face in axial ones.
 PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
 MAX_VOXELS = 2_000_000_000
+PERCENTILES = (0.1, 99.9)  # of the finite values, that become 0 and 255
 SAMPLE_VALUES = 1_000_000  # evenly spread, that percentiles are taken of
 EXTRA = "pip install 'incontext-seg[volumes]'"
 
@@ -189,7 +189,7 @@ def read_values(volume: Volume) -> Values:
 def read_slice(path: Path) -> Image.Image:
     """Read a slice of a volume as 8-bit gray.
 
-    The 1st and the 99th percentile of the whole volume become 0 and 255; NaN is black.
+    The percentiles 0.1 and 99.9 of the whole volume become 0 and 255; NaN is black.
 
     Raises:
         InputError: see `open_volume`; no such slice, no finite value.
