@@ -19,7 +19,8 @@ def test_recipe_segments_layers(kind):
 
     z, y, x = np.mgrid[:4, :64, :72]
     truth = ((x - 20 - 8 * z) ** 2 + (y - 30) ** 2 < 150).astype(np.uint8)
-    pixels = (truth * 2500.0 + np.random.default_rng(0).integers(300, 800, truth.shape)).astype("u2")
+    noise = np.random.default_rng(0).integers(300, 800, truth.shape)
+    pixels = (truth * 2500.0 + noise).astype(np.uint16)
     drawn = np.where(z == 1, truth, 0).astype(np.uint8)
     if kind == "plane":
         pixels, truth, drawn = pixels[1], truth[1], drawn[1]
