@@ -166,7 +166,7 @@ def _read_ids(file: Path, scan: Volume) -> IdMap:
     affine = labels.affine @ inv_ornt_aff(turn, values.shape)
     corners = np.array(np.meshgrid(*((0, n - 1) for n in shape), [1])).reshape(4, -1)
     shift = np.abs(np.linalg.solve(scan.affine, affine @ corners) - corners).max()
-    if shift > MAX_SHIFT:
+    if not shift <= MAX_SHIFT:  # nor not a number
         raise InputError(
             f"{file}: lies elsewhere than its scan {scan.path}, by {shift:.1f} voxels; store it "
             "with the scan's affine"

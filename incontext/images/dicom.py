@@ -47,21 +47,11 @@ def read(path: Path, max_pixels: int) -> Image.Image:
             be read here.
     """
     dataset = _open(path)
-    rows, columns = dataset.get("Rows") or 0, dataset.get("Columns") or 0
-    if not rows or not columns:
-        raise InputError(f"{path}: a DICOM file without a picture in it")
-    if rows * columns > max_pixels:
-        raise InputError(
-            f"{path}: {columns}×{rows} is more than {max_pixels // 10**6} megapixels; cut it into "
-            "parts first"
-        )
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise InputError(
-            f"{path}: {dataset.NumberOfFrames} frames; accepted: one for each file, or a NIfTI "
-            "volume made of them (dcm2niix)"
-        )
     try:
+        _check_size(dataset, max_pixels)
         return Image.fromarray(np.ascontiguousarray(_pixels(dataset)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except Exception as error:  # pydicom and its decoders raise nearly anything
         syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
         raise InputError(
@@ -70,13 +60,32 @@ def read(path: Path, max_pixels: int) -> Image.Image:
         ) from None
 
 
+def _check_size(dataset: Any, max_pixels: int) -> None:
+    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+    if not rows or not columns:
+        raise InputError("a DICOM file without a picture in it")
+    if rows * columns > max_pixels:
+        raise InputError(
+            f"{columns}×{rows} is more than {max_pixels // 10**6} megapixels; cut it into parts "
+            "first"
+        )
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        raise InputError(
+            f"{dataset.NumberOfFrames} frames; accepted: one for each file, or a NIfTI volume made "
+            "of them (dcm2niix)"
+        )
+
+
 def _open(path: Path, **options: Any) -> Any:
     try:
         import pydicom
     except ImportError:
         raise InputError(f"{path}: DICOM, which needs pydicom: {EXTRA}") from None
     try:
-        return pydicom.dcmread(path, **options)
+        dataset = pydicom.dcmread(path, **options)
+        for name in GEOMETRY:
+            dataset.get(name)  # values are decoded when they are asked for
+        return dataset
     except Exception as error:  # see read
         raise InputError(
             f"{path}: damaged DICOM ({type(error).__name__}: {first_line(error)})"
@@ -94,7 +103,7 @@ def _pixels(dataset: Any) -> Pixels:
     if values.ndim == 3 and values.shape[-1] == 3 and values.dtype == np.uint8:
         return values
     if not photometric.startswith("MONOCHROME") or values.ndim != 2:
-        raise InputError(f"{photometric} of {values.dtype}")
+        raise InputError(f"{photometric} of {values.dtype}; accepted: gray, or 8-bit colors")
     gray = _window(apply_modality_lut(values, dataset), dataset)
     return 255 - gray if photometric == "MONOCHROME1" else gray
 
@@ -158,6 +167,10 @@ def _stack(folder: Path, name: str, slices: list[tuple[Path, Any]]) -> Volume:
         first = slices[0][1]
         x, y = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
         spacing_y, spacing_x = map(float, first.PixelSpacing)
+        thickness = float(first.get("SliceThickness") or 1)
+        size = int(first.Columns), int(first.Rows)
+        if not all(np.isfinite([*positions.flat, *x, *y])) or min(spacing_x, spacing_y) <= 0:
+            raise ValueError("numbers that are none")
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(
             f"{folder}: slices that do not say where they lie ({first_line(error)})"
@@ -170,7 +183,7 @@ def _stack(folder: Path, name: str, slices: list[tuple[Path, Any]]) -> Volume:
     normal = np.cross(x, y)
     order = np.argsort(positions @ normal, kind="stable")
     positions, count = positions[order], len(slices)
-    step = normal * float(first.get("SliceThickness") or 1)
+    step = normal * thickness
     if count > 1:
         step = (positions[-1] - positions[0]) / (count - 1)
     places = positions[0] + np.arange(count)[:, None] * step
@@ -184,6 +197,6 @@ def _stack(folder: Path, name: str, slices: list[tuple[Path, Any]]) -> Volume:
     affine[:3] = np.stack([x * spacing_x, y * spacing_y, step, positions[0]], 1)
     affine[:2] *= -1  # DICOM counts to the left and to the back
     return Volume(
-        name, folder, [slices[n][0] for n in order], (int(first.Columns), int(first.Rows), count),
-        affine, np.array([[0, 1], [1, 1], [2, 1]]),
+        name, folder, [slices[n][0] for n in order], (*size, count), affine,
+        np.array([[0, 1], [1, 1], [2, 1]]),
     )  # fmt: skip

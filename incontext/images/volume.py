@@ -154,9 +154,10 @@ def open_volume(path: Path) -> Volume:
             f"{parts.file}: {math.prod(shape):,} voxels of {dtype}; accepted: integers and real "
             f"numbers, at most {MAX_VOXELS:,}"
         )
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise InputError(f"{parts.file}: its affine says nothing about where voxels lie")
-    orientation = _orientation(affine, PLANES[parts.plane])
+    try:
+        orientation = _orientation(affine, PLANES[parts.plane])
+    except (ValueError, np.linalg.LinAlgError):
+        raise InputError(f"{parts.file}: its affine does not say where voxels lie") from None
     count = (*shape, 1)[int(np.argmax(orientation[:, 0] == 2))]
     name = re.sub(r"\.nii(\.gz)?$", "", parts.file.name, flags=re.IGNORECASE)
     return Volume(
@@ -169,6 +170,7 @@ def open_volume(path: Path) -> Volume:
 def _orientation(affine: Values, axes: str) -> Values:
     from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+    np.linalg.inv(affine)
     return ornt_transform(io_orientation(affine), axcodes2ornt(tuple(axes)))
 
 

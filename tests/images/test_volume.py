@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from incontext import InputError, read_image
+from incontext import InputError, read_examples, read_image
 from incontext.batch.inputs import file_hash, find_images
 from incontext.images.volume import open_volume, stretch
 from tests.images.volumes import AFFINE, dicom, drawn_ids, drawn_scan, nibabel, nifti, series, turn
@@ -182,3 +182,33 @@ def test_dicom_that_is_refused(tmp_path, tags, text):
         read_image(path)
     assert text in str(error.value)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.filterwarnings("ignore")
+def test_damage_anywhere_is_one_sentence(tmp_path, seed):
+    """Bytes of the header changed, or the end cut off: read, or an InputError that names it."""
+    scan, folder = drawn_scan(drawn_ids()), tmp_path / "ct"
+    labels = nifti(tmp_path / "labels.nii", drawn_ids())
+    tags = {"RescaleSlope": 2, "RescaleIntercept": 1, "WindowCenter": 3, "WindowWidth": 4}
+    whole = {
+        nifti(tmp_path / "a.nii", scan): 352,
+        next(series(folder, scan[:, :, :1], **tags).iterdir()): 900,
+    }
+    rng = np.random.default_rng(seed)
+    for path, head in whole.items():
+        content = path.read_bytes()
+        pictures, images = (path, folder) if path.parent == folder else (path / "axial/000", path)
+        for _ in range(60):
+            damaged = bytearray(content)
+            for _ in range(rng.integers(1, 6)):
+                damaged[rng.integers(0, head)] = rng.integers(0, 256)
+            path.write_bytes(
+                damaged[: rng.integers(0, len(damaged)) if rng.random() < 0.1 else None]
+            )
+            for read in (lambda p=pictures: read_image(p),
+                         lambda i=images: list(read_examples(labels, images=i))):  # fmt: skip
+                try:
+                    read()
+                except InputError as error:
+                    assert str(tmp_path) in str(error)
