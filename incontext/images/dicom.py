@@ -23,7 +23,7 @@ def is_dicom(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM" and path.name.upper() != "DICOMDIR"
-    except OSError:
+    except (OSError, ValueError):  # a NUL in the name; said where it is read
         return False
 
 

@@ -139,6 +139,11 @@ def test_folders_of_volumes(tmp_path):
     for name, stored in (("a", ids), ("deep/b", ids[::-1])):
         again = nibabel.load(tmp_path / f"maps/{name}.nii.gz")
         assert np.array_equal(np.asarray(again.dataobj), stored)
+    first = (tmp_path / "maps/a.nii.gz").read_bytes()
+    with pytest.raises(InputError, match="is not empty; choose another --out"):
+        export(out, "nifti", tmp_path / "maps")
+    export(out, "nifti", tmp_path / "maps", overwrite=True)
+    assert (tmp_path / "maps/a.nii.gz").read_bytes() == first
     examples = list(read_examples(tmp_path / "maps", images=tmp_path / "scans"))
     assert sum((e.labels.ids == 1).sum() for e in examples) == 2 * (ids == 1).sum()
     with pytest.raises(InputError, match=r"a.nii.gz: no scan of this name"):
