@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from incontext.errors import InputError
+from incontext.images import dicom, volume
 from incontext.images.image import SUFFIXES
 
 
@@ -60,8 +61,8 @@ UNSHARDED = Shard()
 def find_images(sources: Sequence[str | Path], out: Path) -> list[InputImage]:
     """Find the images behind files, folders (searched to any depth) and glob patterns.
 
-    Names keep the structure below the given folder. If two would be the same, each takes its suffix
-    into its name; what still collides is refused.
+    A NIfTI volume is a folder of its slices. Names keep the structure below the given folder. If
+    two would be the same, each takes its suffix into its name; what still collides is refused.
 
     Raises:
         InputError: a source without an image, or two images with one name.
@@ -72,8 +73,8 @@ def find_images(sources: Sequence[str | Path], out: Path) -> list[InputImage]:
         path = Path(source)
         if path.is_dir():
             pairs = _scan(path)
-        elif path.exists():
-            pairs = [(os.path.realpath(path), path.name)]
+        elif (file := volume.picture_file(path)).exists():
+            pairs = [(os.path.realpath(path), file.name)]
         else:
             matches = sorted(Path(p) for p in glob.glob(str(source), recursive=True))
             pairs = [(os.path.realpath(p), p.name) for p in matches if p.is_file()]
@@ -86,8 +87,9 @@ def find_images(sources: Sequence[str | Path], out: Path) -> list[InputImage]:
                 f"{source}: lies in the output folder {out}, where results are kept apart from "
                 "pictures; pass another --out"
             )
-        for p, name in pairs:
-            names.setdefault(p, name)
+        for pair in pairs:
+            for p, name in _slices(*pair):
+                names.setdefault(p, name)
     return list(_name_outputs(names))
 
 
@@ -108,10 +110,30 @@ def _scan(folder: Path) -> list[tuple[str, str]]:
             name = prefix + entry.name
             if entry.is_dir(follow_symlinks=False):
                 folders.append((entry.path, name + os.sep))
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
+            elif _is_image(entry) and entry.is_file():
                 path = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
                 pairs.append((path, name))
     return sorted(pairs, key=lambda pair: pair[1].split(os.sep))
+
+
+def _is_image(entry: "os.DirEntry[str]") -> bool:
+    name = entry.name.lower()
+    if os.path.splitext(name)[1] in SUFFIXES or name.endswith(volume.SUFFIXES):
+        return True
+    return dicom.may_be_dicom(name) and dicom.is_dicom(Path(entry.path))
+
+
+def _slices(path: str, name: str) -> Iterator[tuple[str, str]]:
+    """Yield paths and names of the slices of a volume, and of any other image its own."""
+    try:
+        slices = volume.slice_paths(Path(path)) if volume.SlicePath.parse(path) else []
+    except InputError:  # said again where it is read: a bad volume does not stop the others
+        slices = []
+    stem = re.sub(r"\.nii(\.gz)?$", "", name, flags=re.IGNORECASE)
+    for slice_path in slices:
+        yield str(slice_path), os.path.join(stem, slice_path.parent.name, slice_path.name)
+    if not slices:
+        yield path, name
 
 
 def _name_outputs(names: dict[str, str]) -> Iterator[InputImage]:
@@ -133,12 +155,15 @@ def _name_outputs(names: dict[str, str]) -> Iterator[InputImage]:
 
 
 def file_hash(path: str | Path) -> str:
-    """Return the first 16 hex digits of a file's SHA-256."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    """Return the first 16 hex digits of a file's SHA-256; a slice of a volume adds where it is."""
+    path = Path(path)
+    file_path = volume.picture_file(path)
+    with file_path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return digest if file_path == path else f"{digest}/{path.relative_to(file_path).as_posix()}"
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
     """Return path, size and time of change of a file, which tell it from an edited one."""
-    status = path.stat()
+    status = volume.picture_file(path).stat()
     return {"path": str(path), "bytes": status.st_size, "modified_ns": status.st_mtime_ns}

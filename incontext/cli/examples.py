@@ -60,17 +60,35 @@ class ExampleFiles:
 
     def iter_examples(self) -> Iterator["Example"]:
         """Read the examples one at a time: those of the pairs, then those of the source."""
+        from incontext.images.volume import SlicePath
         from incontext.inference.example import Example
 
         for image, mask in self.pairs:
+            if SlicePath.parse(mask):
+                yield from self._read_source(self._volumes(image, mask))
+                continue
             try:
                 yield Example(image, mask, **self.label_options)
             except InputError as error:
                 raise InputError(f"example {image} {mask}: {error}") from None
         if self.source:
-            for example in self.source.read(**self.partial_options):
-                self.source_hashes.append(_hash(example))
-                yield example
+            yield from self._read_source(self.source)
+
+    def _read_source(self, source: Source) -> Iterator["Example"]:
+        for example in source.read(**self.partial_options):
+            self.source_hashes.append(_hash(example))
+            yield example
+
+    def _volumes(self, image: str, mask: str) -> Source:
+        """Return a scan and its label volume, whose labelled slices are examples."""
+        for name in ("colors", "ignore", "threshold"):
+            if self.label_options.get(name) is not None:
+                option = "color" if name == "colors" else name
+                raise InputError(
+                    f"example {image} {mask}: --{option} with a label volume, whose values are ids "
+                    "as they are"
+                )
+        return Source(Path(mask), Path(image), "nifti")
 
     def encode(self, predictor: "Predictor", examples: list["Example"], **options: Any) -> "Prompt":
         """Encode these examples as a prompt."""
@@ -82,13 +100,17 @@ class ExampleFiles:
     def settings(self) -> dict[str, Any]:
         """Return what decides the prompt, for comparing runs; call it after `read`."""
         from incontext.batch.inputs import file_hash
+        from incontext.images.volume import SlicePath
 
         settings = {
             "kind": self.kind, "crop": self.crop, "nearest": self.nearest,
-            "examples": [[file_hash(path) for path in pair] for pair in self.pairs],
+            "examples": [
+                [file_hash(path) for path in pair]
+                for pair in self.pairs if not SlicePath.parse(pair[1])
+            ],
             "labels": self.label_options, "names": self.names,
         }  # fmt: skip
-        return settings | ({"examples_from": self.source_hashes} if self.source else {})
+        return settings | ({"examples_from": self.source_hashes} if self.source_hashes else {})
 
 
 def _hash(example: "Example") -> str:

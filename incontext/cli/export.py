@@ -8,7 +8,7 @@ import typer
 from incontext.cli.common import DEFAULT, Checkpoint, from_command_line
 from incontext.errors import InputError
 
-FORMAT_NAMES = "coco, coco-polygons, yolo, voc, label-studio, cvat, geotiff"
+FORMAT_NAMES = "coco, coco-polygons, yolo, voc, label-studio, cvat, geotiff, nifti"
 ONNX = "onnx"  # instead of a folder of results
 
 

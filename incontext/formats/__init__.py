@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from incontext.errors import InputError
-from incontext.formats import coco, cvat, geotiff, label_studio, voc, yolo
+from incontext.formats import coco, cvat, geotiff, label_studio, nifti, voc, yolo
 from incontext.formats.label_studio_config import config_path
 from incontext.formats.output import check_output
 from incontext.formats.results import LabelledImage, read_results
@@ -39,6 +39,7 @@ FORMATS = {
     ),
     "cvat": Format(cvat.write, ".xml", "CVAT for images 1.1, masks as run lengths"),
     "geotiff": Format(geotiff.write, "", "GeoTIFF with the source's georeference"),
+    "nifti": Format(nifti.write, "", "NIfTI label volumes in the geometry of the scans"),
 }  # fmt: skip
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from incontext.data.pictures import IGNORE_INDEX, class_names, read_metadata, read_pairs
 from incontext.errors import InputError, OmissionWarning, ShapeError, located
 from incontext.files import decode_text
-from incontext.formats import coco, cvat, geotiff, label_studio, results, voc, yolo
+from incontext.formats import coco, cvat, geotiff, label_studio, nifti, results, voc, yolo
 from incontext.formats.annotated_image import AnnotatedImage, Size, stored_labels
 from incontext.images.image import read_image
+from incontext.images.volume import picture_file, picture_name
 from incontext.inference.example import Example
 from incontext.labels.color_mask import MAX_ID
 from incontext.labels.encodings import UNKNOWN, Labels
@@ -79,6 +80,11 @@ READERS = {
         lambda p: bool(geotiff.tiff_files(p)) if p.is_dir() else _has_suffix(p, ".tif", ".tiff"),
         "GeoTIFF label rasters, with their pictures",
     ),
+    "nifti": Reader(
+        nifti.read,
+        lambda p: bool(nifti.nifti_files(p)) if p.is_dir() else nifti.is_nifti(p),
+        "NIfTI label volumes, with their scans",
+    ),
 }  # fmt: skip
 
 
@@ -97,7 +103,8 @@ def read_examples(
 
     Args:
         path: a file or folder in one of the formats of `READERS`.
-        images: folder of the images (GeoTIFF: or one file); None: the file's folder, or the folder.
+        images: folder of the images (GeoTIFF, NIfTI: or one file); None: the file's folder, or the
+            folder.
         format: name of the format; None: recognised from the file or folder.
         unlabelled: see `Example`.
         negative: see `Example`.
@@ -110,7 +117,7 @@ def read_examples(
     path, images = Path(path), Path(images) if images is not None else None
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    if images is not None and not images.exists():
+    if images is not None and not picture_file(images).exists():
         raise InputError(f"images {images}: no such folder")
     if format is not None and format not in READERS:
         raise InputError(f"format {format!r}; accepted: {', '.join(READERS)}")
@@ -161,7 +168,9 @@ def _example(
         labels = Labels(ids, {i: rgb for i, rgb in annotated.colors.items() if i in present})
         labels = mark(labels, unlabelled, negative)
     path = annotated.image
-    source = path.name if isinstance(path, Path) else annotated.location.rpartition(": ")[2]
+    source = (
+        picture_name(path) if isinstance(path, Path) else annotated.location.rpartition(": ")[2]
+    )
     return Example.from_labels(image, labels, annotated.names, source)
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from incontext.errors import InputError
-from incontext.images import raster
+from incontext.images import dicom, raster, volume
 
 ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor"
 
@@ -22,7 +22,7 @@ MAX_PIXELS = 200_000_000
 # What folders are searched for; a file given by its path is read whatever its suffix.
 SUFFIXES = frozenset((
     ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
-    ".webp",
+    ".webp", *dicom.SUFFIXES,
 ))  # fmt: skip
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and all else that Pillow reads
 
@@ -104,17 +104,15 @@ def read_image(source: ImageLike) -> Image.Image:
     EXIF orientation is applied to files and PIL images. Transparency is laid over white. Images
     with more than 8 bits are stretched so that their lowest and highest value become 0 and 255.
     TIFF files of several bands, or of deep values with a georeference or nodata, are converted by
-    `incontext.images.raster.read`, which needs rasterio.
+    `incontext.images.raster.read`, which needs rasterio. DICOM files and slices of NIfTI volumes
+    (scan.nii.gz/axial/012) are windowed, see `incontext.images.dicom` and `.volume`.
 
     Raises:
         InputError: any other source, or an image that cannot be read.
     """
     name = str(source) if isinstance(source, (str, Path)) else "picture"
     if isinstance(source, (str, Path)):
-        path = Path(source)
-        deep = path.is_file() and raster.is_raster(path)
-        image = raster.read(path, MAX_PIXELS) if deep else open_file(path)
-        raster.warn_of_alpha(image, name)
+        image = _read_file(Path(source))
     elif isinstance(source, Image.Image):
         image = source
         decode(image, name)
@@ -130,6 +128,19 @@ def read_image(source: ImageLike) -> Image.Image:
         raise InputError(
             f"{name}: cannot be made RGB from mode {image.mode} ({type(error).__name__}: {error})"
         ) from None
+
+
+def _read_file(path: Path) -> Image.Image:
+    """Read an image file, or a slice of a volume, in the mode that its kind has."""
+    if volume.SlicePath.parse(path):
+        return volume.read_slice(path)
+    if dicom.is_dicom(path):
+        return dicom.read(path, MAX_PIXELS)
+    if path.is_file() and raster.is_raster(path):
+        return raster.read(path, MAX_PIXELS)
+    image = open_file(path)
+    raster.warn_of_alpha(image, str(path))
+    return image
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from incontext.errors import former_constructor
 from incontext.images.image import ImageLike, read_image
+from incontext.images.volume import picture_name
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import Labels, LabelsLike, read_labels
 from incontext.labels.partial import mark
@@ -48,7 +49,7 @@ class Example:
     ) -> None:
         self.image: Image.Image = read_image(image)
         self.names: dict[int, str] = {}
-        name = Path(image).name if isinstance(image, (str, Path)) else None
+        name = picture_name(Path(image)) if isinstance(image, (str, Path)) else None
         read = read_labels(
             labels, self.image.size, colors=colors, ignore=ignore, threshold=threshold,
             file_name=name,
