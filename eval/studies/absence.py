@@ -10,6 +10,7 @@ from tqdm import tqdm
 from eval.studies.common import ImageSet, set_paths
 from incontext import Predictor
 from incontext.data.pictures import read_metadata
+from incontext.training.presence import PRIOR
 
 SORTS = ("present", "same set", "other domain")  # of queries, by what they show
 BINS = 10  # of presence, for its calibration error
@@ -44,7 +45,7 @@ def run(
         rows[name] = score(predictor, data[name], others, episodes, examples)
     print(format_table(rows))
     every_row = [row for some in rows.values() for row in some]
-    print(f"\nCalibration error of presence, half of the queries with the object: "
+    print(f"\nCalibration error of presence, {PRIOR:.0%} of the queries with the object: "
           f"{calibration_error(every_row):.3f}")  # fmt: skip
     return rows
 
@@ -109,11 +110,11 @@ def rank(rows: Sequence[Row], sort: int) -> float:
 def calibration_error(rows: Sequence[Row]) -> float:
     """Return the expected calibration error of presence: |presence − share present|, in bins.
 
-    Queries with and without the object count as much in total.
+    Queries with the object count as `PRIOR` of all.
     """
     present = np.array([row.sort == 0 for row in rows])
     presence = np.array([row.presence for row in rows])
-    weight = np.where(present, 1 / present.sum(), 1 / (~present).sum()) / 2
+    weight = np.where(present, PRIOR / present.sum(), (1 - PRIOR) / (~present).sum())
     bins = np.minimum((presence * BINS).astype(int), BINS - 1)
     error = 0.0
     for number in np.unique(bins):

@@ -20,7 +20,8 @@ VISITORS = 4  # images of each set that are queries for sets of other domains
 EXAMPLES = (1, 1, 1, 4)  # numbers of them, drawn at random
 MIN_SHARE = 0.001  # of a picture's pixels, from which a class counts as shown
 WIDTH = 32  # of the head's hidden layer
-STEPS, RATE, DECAY, DROPOUT = 400, 0.01, 0.1, 0.2  # of its training, on all rows at once
+STEPS, RATE, DECAY, DROPOUT = 400, 0.01, 1.0, 0.3  # of its training, on all rows at once
+PRIOR = 0.8  # share of queries that show the object, which presence takes for granted
 
 
 class Rows(NamedTuple):
@@ -50,8 +51,8 @@ def fit_presence(
 ) -> VotingModel:
     """Return the model with a new presence head, fitted to queries with and without the object.
 
-    Half of the queries show it; of the others half are images of the same set that lack the class,
-    if there are any, and half are images of another domain.
+    Half of the queries drawn show it, but count as `PRIOR` of all; of the others half are images of
+    the same set that lack the class, if there are any, and half are images of another domain.
 
     Args:
         sets: semantic ones, held at the model's image size.
@@ -97,7 +98,7 @@ def collect_rows(
 
 
 def fit_head(model: VotingModel, rows: Rows, seed: int = 0) -> float:
-    """Fit the model's presence head to rows; every set counts alike, and both answers do.
+    """Fit the model's presence head to rows; every set counts alike, `PRIOR` of it present.
 
     Returns:
         The mean binary cross-entropy at the end, without dropout.
@@ -108,9 +109,13 @@ def fit_head(model: VotingModel, rows: Rows, seed: int = 0) -> float:
     head.mean.copy_(rows.evidence.mean(0))
     head.spread.copy_(rows.evidence.std(0).clamp(min=1e-3))
     group = rows.sets * 2 + rows.present
-    weight = 1 / torch.bincount(group)[group].float()
+    share = torch.where(rows.present, PRIOR, 1 - PRIOR)
+    weight = share / torch.bincount(group)[group]
     weight = weight / weight.sum()
-    optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)
+    weights, biases = ([p for p in head.parameters() if (p.dim() > 1) == w] for w in (True, False))
+    # Biases do not decay: without evidence the answer is the prior.
+    groups = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     truth = rows.present.float()
     head.requires_grad_(True)

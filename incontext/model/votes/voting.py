@@ -38,6 +38,7 @@ from incontext.model.votes.votes import MAPS, SELF_MAPS, Voters, cast_self_votes
 
 STRIDES = (8, 16, 32)  # of the voting blocks; a block's level is its index in here
 COARSE = STRIDES[0]  # stride of the mixer's grid
+COARSEST = len(STRIDES) - 1  # level of the blocks that tell presence
 FINE_SHARE = 0.5  # of the cells at stride 4, relative to coarser ones, that are kept of an example
 TRAINING_SHARE = 0.66  # of what is kept at inference, to save time
 UNREQUESTED = -30.0  # logit of an id that was not requested
@@ -72,7 +73,7 @@ class VotingModel(nn.Module):
         )  # fmt: skip
         self.presence: PresenceHead | None = None
         if config.presence_width:
-            evidence = MASK_EVIDENCE + self_voting * BLOCK_EVIDENCE
+            evidence = MASK_EVIDENCE + self.levels.count(COARSEST) * BLOCK_EVIDENCE
             self.presence = PresenceHead(evidence, config.presence_width)
 
     def forward(self, images: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -343,7 +344,7 @@ class VotingModel(nn.Module):
         for q, k, level, size, maps in zip(
             query.blocks, voters.blocks, self.levels, query.grids, block_maps, strict=True
         ):
-            if level > 0:  # at stride 8 comparing costs most and says least
+            if level == COARSEST:  # finer blocks cost more and add nothing
                 pooled = F.adaptive_avg_pool2d(probability, size).flatten(2)
                 evidence.append(match_evidence(q, k, voters.cells[level], maps, pooled))
         return logits, torch.cat(evidence, 2)
