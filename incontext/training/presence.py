@@ -1,8 +1,9 @@
 """Teach a voting model when an id is not in the query, while all else is frozen."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -108,13 +109,16 @@ def fit_head(model: VotingModel, rows: Rows, seed: int = 0) -> float:
     torch.manual_seed(seed)
     head.mean.copy_(rows.evidence.mean(0))
     head.spread.copy_(rows.evidence.std(0).clamp(min=1e-3))
+    last = head.body[-1]
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():
+        last.bias.fill_(math.log(PRIOR / (1 - PRIOR)))  # the answer without evidence
     group = rows.sets * 2 + rows.present
     share = torch.where(rows.present, PRIOR, 1 - PRIOR)
     weight = share / torch.bincount(group)[group]
     weight = weight / weight.sum()
     weights, biases = ([p for p in head.parameters() if (p.dim() > 1) == w] for w in (True, False))
-    # Biases do not decay: without evidence the answer is the prior.
-    groups = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": weights}, {"params": biases, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     truth = rows.present.float()
