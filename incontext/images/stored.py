@@ -1,0 +1,127 @@
+"""Stored values: what Pillow changes or forgets when it decodes a file, so that masks get it back.
+
+Pillow shows pictures: samples of 2 and 4 bits are spread over 0–255, white-is-zero is turned
+around, 16 bits of a color are cut to 8, signed bytes become unsigned. The values of a mask are ids,
+and count as they are stored, as tifffile and libpng give them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
+
+Values = np.ndarray[Any, Any]
+
+LOSSY_FORMATS = ("JPEG", "MPO", "AVIF", "HEIF", "JPEG2000", "JXL")  # or cannot be told from lossy
+LOSSY_COMPRESSIONS = {
+    6: "JPEG", 7: "JPEG", 33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000",
+    34712: "JPEG 2000", 34892: "JPEG", 50001: "WebP", 50002: "JPEG XL",
+}  # fmt: skip
+SAMPLES = {1: "u", 2: "i"}  # of TIFF's SampleFormat
+NODATA = 42113  # GDAL's tag
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a file stores its numbers.
+
+    Attributes:
+        lossy: name of the encoding, if it does not keep values exactly; "" if it does.
+        turned: the image is to be turned when it is shown (EXIF orientation).
+        inverted: 0 is white.
+        factor: what Pillow multiplies samples with, (numerator, denominator).
+        sample: dtype that the samples have and Pillow's array has not.
+        deep_colors: more than 8 bits a channel, of which Pillow keeps 8.
+        nodata: value that means "no data".
+    """
+
+    lossy: str = ""
+    turned: bool = False
+    inverted: bool = False
+    factor: tuple[int, int] = (1, 1)
+    sample: str = ""
+    deep_colors: bool = False
+    nodata: float | None = None
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "Storage":
+        """Look at an image, best before it is decoded: later most of it is forgotten."""
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        lossy = (image.format or "") if image.format in LOSSY_FORMATS else ""
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            return cls._of_tiff(image, turned)
+        if not isinstance(image, ImageFile.ImageFile):
+            return cls(lossy, turned)
+        if image.format == "WEBP" and _is_lossy_webp(image):
+            lossy = "lossy WebP"
+        decoder, arguments = _decoder(image)
+        if image.format == "PPM" and decoder in ("ppm", "ppm_plain"):
+            top = 65_535 if image.mode == "I" else 255
+            limit = int(arguments[1]) if arguments[1:] else top  # none is said of bitmaps
+            deep = limit > 255 and image.mode != "I"
+            return cls(lossy, turned, factor=(top, limit), deep_colors=deep)
+        raw = str(arguments[0]) if arguments else ""
+        factor = {"L;2": (85, 1), "L;4": (17, 1)}.get(raw, (1, 1))
+        return cls(lossy, turned, factor=factor, deep_colors=";16" in raw and image.mode[0] != "I")
+
+    @classmethod
+    def _of_tiff(cls, image: TiffImagePlugin.TiffImageFile, turned: bool) -> "Storage":
+        tags = image.tag_v2
+        bits, form = max(tags.get(258, (1,))), max(tags.get(339, (1,)))
+        single = tags.get(277, 1) == 1
+        inverted = tags.get(262) == 0 and image.mode in ("1", "L")  # deeper ones Pillow leaves
+        sample = f"{SAMPLES[form]}{bits // 8}" if form in SAMPLES and bits >= 8 else ""
+        return cls(
+            LOSSY_COMPRESSIONS.get(tags.get(259, 1), ""), turned, inverted,
+            {2: (85, 1), 4: (17, 1)}.get(bits, (1, 1)) if image.mode == "L" else (1, 1),
+            sample if single and image.mode in ("L", "I") else "",
+            bits > 8 and not single, parse_nodata(tags.get(NODATA)),
+        )  # fmt: skip
+
+    def restore(self, values: Values) -> Values:
+        """Return the values as they are stored, of what Pillow decoded."""
+        if self.inverted:
+            values = ~values if values.dtype == bool else 255 - values
+        above, below = self.factor
+        if above != below:
+            values = np.round(values * (below / above)).astype(values.dtype)
+        if self.sample and values.dtype != np.dtype(self.sample):
+            wide = np.dtype(self.sample).itemsize == values.dtype.itemsize
+            # Pillow widens signed 16 bits itself.
+            values = np.ascontiguousarray(values).view(self.sample) if wide else values
+        return values
+
+
+def parse_nodata(text: Any) -> float | None:
+    """Return GDAL's nodata value; None if there is none, or no number."""
+    try:
+        return float(str(text).strip("\0 ")) if text is not None else None
+    except ValueError:
+        return None
+
+
+def _decoder(image: ImageFile.ImageFile) -> tuple[str, tuple[Any, ...]]:
+    """Return the decoder that Pillow will use and its arguments; nothing once it has decoded."""
+    if not image.tile:
+        return "", ()
+    decoder, _, _, arguments = image.tile[0]
+    return decoder, arguments if isinstance(arguments, tuple) else (arguments,)
+
+
+def _is_lossy_webp(image: ImageFile.ImageFile) -> bool:
+    """Return whether the first frame is of the lossy kind; False once it is decoded."""
+    file = image.fp
+    if file is None or file.closed:
+        return False
+    here = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(here)
+    at = 12 if data.startswith(b"RIFF") else len(data)
+    while at + 8 <= len(data):
+        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if kind in (b"VP8 ", b"VP8L"):
+            return kind == b"VP8 "
+        at += 8 + (16 if kind == b"ANMF" else size + size % 2)  # a frame begins with its place
+    return False
