@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from incontext.data.pictures import IGNORE_INDEX, read_metadata, read_pairs
+from incontext.data.pictures import IGNORE_INDEX, read_labelled, read_metadata
 from incontext.errors import InputError
 from incontext.formats import coco, cvat, geotiff, label_studio, results, voc, yolo
 from incontext.formats.annotated_image import AnnotatedImage, Size, stored_labels
 from incontext.images.image import read_image
 from incontext.inference.example import Example
 from incontext.labels.color_mask import MAX_ID
-from incontext.labels.encodings import UNKNOWN, Labels
+from incontext.labels.encodings import Labels
 from incontext.labels.partial import mark
 
 
@@ -47,9 +47,15 @@ def _read_pairs(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
         raise InputError(f"{path}: a set with images/ of its own; images= (--images) says others")
     classes = read_metadata(path).get("classes", {})
     names = {int(i): str(n) for i, n in classes.items() if str(i).isdecimal()} if classes else {}
-    for name, image, ids in read_pairs(path):
-        labels = np.where(ids == IGNORE_INDEX, UNKNOWN, ids.astype(np.int32))
-        yield AnnotatedImage(f"{path}: {name}", image, partial(stored_labels, labels), names)
+    has_ids = has_unknown = False
+    for name, image, ids in read_labelled(path):
+        has_ids, has_unknown = has_ids or bool((ids > 0).any()), has_unknown or bool(ids.min() < 0)
+        yield AnnotatedImage(f"{path}: {name}", image, partial(stored_labels, ids), names)
+    if has_unknown and not has_ids:
+        raise InputError(
+            f"{path}: the labels hold 0 and {IGNORE_INDEX} only, and {IGNORE_INDEX} means unknown "
+            "in a set; write the object as 1"
+        )
 
 
 READERS = {

@@ -73,10 +73,9 @@ def open_stored(source: Path | bytes, name: str) -> tuple[Image.Image, Storage]:
                     f"{name}: {image.width}×{image.height} is more than {MAX_PIXELS // 10**6} "
                     "megapixels; cut it into parts first"
                 )
-            storage = Storage.of(image)
             # Counted before decoding, since counting leaves the first frame.
             frames = getattr(image, "n_frames", 1)
-            decode(image, name)
+            storage = decode(image, name)
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -93,16 +92,18 @@ def open_stored(source: Path | bytes, name: str) -> tuple[Image.Image, Storage]:
     return image, storage
 
 
-def decode(image: Image.Image, name: str) -> None:
-    """Decode an image that was opened but not read yet.
+def decode(image: Image.Image, name: str) -> Storage:
+    """Decode an image that was opened but not read yet; tell how its file stores values.
 
     Raises:
         InputError: damaged or closed; the message begins with `name`.
     """
     try:
+        storage = Storage.of(image)
         image.load()
     except Exception as error:  # see open_file
         raise InputError(f"{name}: {_damage(error)}") from None
+    return storage
 
 
 def _damage(error: Exception) -> str:
@@ -129,9 +130,7 @@ def read_image(source: ImageLike) -> Image.Image:
     if isinstance(source, (str, Path)):
         return read_file(Path(source), str(source))
     if isinstance(source, Image.Image):
-        storage = Storage.of(source)
-        decode(source, "picture")
-        return _to_upright(source, storage, "picture")
+        return _to_upright(source, decode(source, "picture"), "picture")
     return _to_upright(_from_array(source), Storage(), "picture")
 
 

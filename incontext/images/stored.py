@@ -5,7 +5,7 @@ around, 16 bits of a color are cut to 8, signed bytes become unsigned. The value
 and count as they are stored, as tifffile and libpng give them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ class Storage:
     """How a file stores its numbers.
 
     Attributes:
-        lossy: name of the encoding, if it does not keep values exactly; "" if it does.
+        lossy: name of the encoding if it does not keep values exactly, else "".
         turned: the image is to be turned when it is shown (EXIF orientation).
         inverted: 0 is white.
         factor: what Pillow multiplies samples with, (numerator, denominator).
@@ -47,33 +47,41 @@ class Storage:
     @classmethod
     def of(cls, image: Image.Image) -> "Storage":
         """Look at an image, best before it is decoded: later most of it is forgotten."""
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        # EXIF comes last: to look for it in a PNG decodes the PNG.
         lossy = (image.format or "") if image.format in LOSSY_FORMATS else ""
         if isinstance(image, TiffImagePlugin.TiffImageFile):
-            return cls._of_tiff(image, turned)
-        if not isinstance(image, ImageFile.ImageFile):
-            return cls(lossy, turned)
-        if image.format == "WEBP" and _is_lossy_webp(image):
-            lossy = "lossy WebP"
-        decoder, arguments = _decoder(image)
-        if image.format == "PPM" and decoder in ("ppm", "ppm_plain"):
-            top = 65_535 if image.mode == "I" else 255
-            limit = int(arguments[1]) if arguments[1:] else top  # none is said of bitmaps
-            deep = limit > 255 and image.mode != "I"
-            return cls(lossy, turned, factor=(top, limit), deep_colors=deep)
-        raw = str(arguments[0]) if arguments else ""
-        factor = {"L;2": (85, 1), "L;4": (17, 1)}.get(raw, (1, 1))
-        return cls(lossy, turned, factor=factor, deep_colors=";16" in raw and image.mode[0] != "I")
+            storage = cls._of_tiff(image)
+        elif not isinstance(image, ImageFile.ImageFile):
+            storage = cls(lossy)
+        elif image.format == "WEBP":
+            storage = cls("lossy WebP" if _is_lossy_webp(image) else "")
+        elif image.format == "PPM":
+            storage = cls._of_ppm(image)
+        else:
+            raw = _decoder(image)[1][:1]
+            factor = {"L;2": (85, 1), "L;4": (17, 1)}.get(str(*raw), (1, 1))
+            deep = ";16" in str(*raw) and image.mode[0] != "I"
+            storage = cls(lossy, factor=factor, deep_colors=deep)
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return replace(storage, turned=turned)
 
     @classmethod
-    def _of_tiff(cls, image: TiffImagePlugin.TiffImageFile, turned: bool) -> "Storage":
+    def _of_ppm(cls, image: ImageFile.ImageFile) -> "Storage":
+        decoder, arguments = _decoder(image)
+        if decoder not in ("ppm", "ppm_plain") or not arguments[1:]:  # bitmaps have no highest value
+            return cls()
+        top, limit = 65_535 if image.mode == "I" else 255, int(arguments[1])
+        return cls(factor=(top, limit), deep_colors=limit > 255 and image.mode != "I")
+
+    @classmethod
+    def _of_tiff(cls, image: TiffImagePlugin.TiffImageFile) -> "Storage":
         tags = image.tag_v2
         bits, form = max(tags.get(258, (1,))), max(tags.get(339, (1,)))
         single = tags.get(277, 1) == 1
         inverted = tags.get(262) == 0 and image.mode in ("1", "L")  # deeper ones Pillow leaves
         sample = f"{SAMPLES[form]}{bits // 8}" if form in SAMPLES and bits >= 8 else ""
         return cls(
-            LOSSY_COMPRESSIONS.get(tags.get(259, 1), ""), turned, inverted,
+            LOSSY_COMPRESSIONS.get(tags.get(259, 1), ""), False, inverted,
             {2: (85, 1), 4: (17, 1)}.get(bits, (1, 1)) if image.mode == "L" else (1, 1),
             sample if single and image.mode in ("L", "I") else "",
             bits > 8 and not single, parse_nodata(tags.get(NODATA)),

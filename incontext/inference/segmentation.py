@@ -24,9 +24,9 @@ class Segmentation:
     """Labels of one image.
 
     Attributes:
-        labels: (H, W) int32, 0 = background.
+        labels: (H, W) int32, 0 = background, and of pixels without data (nodata, NaN, alpha 0).
         confidence: (H, W) float32 in 0–1, the probability of the pixel's label less that of the
-            second; 0 on a border between two.
+            second; 0 on a border between two, and where there is no data.
         presence: for each id of the prompt how sure the model is that it is in the image, 0–1;
             below 0.5 its mask is empty.
         image: the query, upright RGB.

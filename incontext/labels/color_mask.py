@@ -32,7 +32,9 @@ def ids_of_colors(
         InputError: colors that the table lacks, or a mask that can mean something else.
     """
     if isinstance(ignore, int):
-        raise InputError(f"ignore={ignore} is a value of one channel, and this mask has colors")
+        raise InputError(
+            f"ignore={ignore} is a value of one channel, and this mask has colors; store ids in one"
+        )
     if values.max() <= 1 and values.any():
         raise InputError(
             "a color mask whose values are 0 and 1 can be a stack of masks; pass ids (H, W), such "
@@ -46,12 +48,12 @@ def ids_of_colors(
                 "a gray picture stored as RGB can hold ids, colors or a soft mask; pass one "
                 "channel for ids, colors={id: (r, g, b)}, or threshold=128"
             )
-        _check_exact(present)
         if len(present) > MAX_COLORS:
             raise InputError(
                 f"{len(present)} different colors: an antialiased or lossy mask? pass "
                 "colors={id: (r, g, b)} after storing it with exact colors"
             )
+        _check_exact(present)
         table = {index: _rgb(code) for index, code in enumerate(present[present != 0], 1)}
     else:
         table = check_colors(colors)
@@ -74,12 +76,9 @@ def _check_exact(codes: np.ndarray[Any, Any]) -> None:
     rgb = np.array([_rgb(code) for code in codes])
     tint = int((rgb.max(1) - rgb.min(1)).max())
     near_gray = 0 < tint <= GRAY_TINT and len(codes) > 3 and rgb.max() > 64
-    if len(codes) <= MAX_COLORS:
-        distances = np.abs(rgb[:, None] - rgb[None]).max(-1)
-        distances[np.diag_indices(len(rgb))] = 255
-        close = int((distances.min(1) <= CLOSE_COLORS).sum())
-    else:
-        close = 0  # refused anyway
+    distances = np.abs(rgb[:, None] - rgb[None]).max(-1)
+    distances[np.diag_indices(len(rgb))] = 255
+    close = int((distances.min(1) <= CLOSE_COLORS).sum())
     if near_gray or (close > MANY_CLOSE and close > len(codes) / 2):
         raise InputError(
             f"{len(codes)} colors that are nearly the same: a lossy or antialiased mask, whose "

@@ -3,6 +3,7 @@
 Ambiguous masks are rejected; the error lists the possible readings and the option for each.
 """
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -51,7 +52,7 @@ class Labels:
 
 
 def read_labels(
-    source: "LabelsLike | bytes",
+    source: "LabelsLike | io.BytesIO",
     size: tuple[int, int],
     *,
     colors: dict[int, Rgb] | None = None,
@@ -75,7 +76,7 @@ def read_labels(
       smaller object lies over a larger one; iscrowd is ignored (-1).
 
     Args:
-        source: as above; also the content of a file, as bytes.
+        source: as above; also the content of a file, as `io.BytesIO`.
         size: (width, height) that the labels must have.
         name: of the source, for messages; its path by default.
         ignore: value that means "unknown"; "none": 255 is an id like any other.

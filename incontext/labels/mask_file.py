@@ -48,8 +48,8 @@ def read_mask(source: Any, name: str, thresholded: bool) -> MaskValues:
     Raises:
         InputError: not readable, lossy, turned by EXIF, transparent, or a mode that is no mask.
     """
-    if isinstance(source, (str, Path, bytes)):
-        content = source if isinstance(source, bytes) else Path(source)
+    if isinstance(source, (str, Path, io.BytesIO)):
+        content = source.getvalue() if isinstance(source, io.BytesIO) else Path(source)
         if _is_npy(content):
             return _of_array(_read_npy(content, name), name)
         stored = _read_beyond_pillow(content, name)
@@ -59,8 +59,7 @@ def read_mask(source: Any, name: str, thresholded: bool) -> MaskValues:
             return MaskValues(_channels(values, name), no_data=_no_data(values, storage))
         image, storage = images.open_stored(content, name)
     elif isinstance(source, Image.Image):
-        image, storage = source, Storage.of(source)
-        images.decode(image, name)
+        image, storage = source, images.decode(source, name)
     else:
         return _of_array(images.to_numpy(source), name)
     _check(storage, name, thresholded)
