@@ -14,7 +14,6 @@ from incontext.batch.inputs import InputImage, fingerprint
 from incontext.batch.journal import Journal
 from incontext.batch.manifest import Manifest
 from incontext.errors import InputError
-from incontext.images.data_mask import data_mask
 from incontext.images.image import read_image
 from incontext.inference.predictor import Predictor
 from incontext.inference.prompt import Prompt
@@ -101,20 +100,13 @@ def result_record(
         "source": source,
         "size": [result.image.width, result.image.height],
         "files": {part: str(path.relative_to(folder)) for part, path in files.items()},
-        "confidence": round(_mean_confidence(result), 4),
+        "confidence": round(result.mean_confidence, 4),
         "ids": {
             str(index): {"pixels": int(result.mask(index).sum()), "presence": round(presence, 4)}
             for index, presence in result.presence.items()
         },
     }
     return {**record, "notes": notes} if notes else record
-
-
-def _mean_confidence(result: Segmentation) -> float:
-    """Return the mean over the pixels that hold data."""
-    mask = data_mask(result.image)
-    values = result.confidence if mask is None else result.confidence[mask]
-    return float(values.mean()) if values.size else 0.0
 
 
 @dataclass(frozen=True)

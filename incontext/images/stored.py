@@ -68,7 +68,7 @@ class Storage:
     @classmethod
     def _of_ppm(cls, image: ImageFile.ImageFile) -> "Storage":
         decoder, arguments = _decoder(image)
-        if decoder not in ("ppm", "ppm_plain") or not arguments[1:]:  # bitmaps have no highest value
+        if decoder not in ("ppm", "ppm_plain") or len(arguments) < 2:  # nothing to be undone
             return cls()
         top, limit = 65_535 if image.mode == "I" else 255, int(arguments[1])
         return cls(factor=(top, limit), deep_colors=limit > 255 and image.mode != "I")

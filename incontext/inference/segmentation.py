@@ -11,6 +11,7 @@ from PIL import Image
 
 from incontext.errors import InputError, former_attributes
 from incontext.files import atomic
+from incontext.images.data_mask import data_mask
 from incontext.images.image import resize_nearest
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
@@ -49,6 +50,13 @@ class Segmentation:
     def painting(self) -> Pixels:
         """What the model painted in the first pass, repeated to the query's size, (H, W, 3)."""
         return resize_nearest(self.paintings[0], self.labels.shape)
+
+    @property
+    def mean_confidence(self) -> float:
+        """Mean confidence of the pixels that hold data, 0–1; 0 if none does."""
+        mask = data_mask(self.image)
+        values = self.confidence if mask is None else self.confidence[mask]
+        return float(values.mean()) if values.size else 0.0
 
     def mask(self, index: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return the mask of an id, (H, W) bool.

@@ -1,4 +1,4 @@
-"""Id masks: one channel of numbers that are ids, or a mask of 0 and 255 (or 65 535), or a soft mask."""
+"""Id masks: one channel of numbers that are ids, a mask of black and white, or a soft mask."""
 
 import warnings
 from typing import Any
