@@ -47,7 +47,7 @@ def stored_mask(image: Image.Image, storage: Storage) -> Mask | None:
     A pixel of several channels has no data if all of them are nodata.
     """
     if image.mode == "F":
-        mask = np.isfinite(np.asarray(image))
+        mask = np.isfinite(storage.restore(np.asarray(image)))
     elif storage.nodata is None:
         return None
     else:

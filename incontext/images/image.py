@@ -164,7 +164,7 @@ def _upright_rgb(image: Image.Image, storage: Storage, name: str) -> Image.Image
     mask = join(data_mask(image), turned(mask, orientation))
     image = ImageOps.exif_transpose(image) or image
     if image.mode.startswith("I") or image.mode == "F":
-        image = _stretch(np.asarray(image), mask, name)
+        image = _stretch(storage.restore(np.asarray(image)), mask, name)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         mask = join(mask, np.asarray(image.getchannel("A")) > 0)

@@ -1,10 +1,12 @@
 """Stored values: what Pillow changes or forgets when it decodes a file, so that masks get it back.
 
-Pillow shows pictures: samples of 2 and 4 bits are spread over 0–255, white-is-zero is turned
-around, 16 bits of a color are cut to 8, signed bytes become unsigned. The values of a mask are ids,
+Pillow shows images: samples of 2 and 4 bits are spread over 0–255, white-is-zero is turned
+around, 16 bits of a color are cut to 8, signed bytes become unsigned; of some compressed TIFFs it
+swaps the bytes of a number. The values of a mask are ids,
 and count as they are stored, as tifffile and libpng give them.
 """
 
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +34,7 @@ class Storage:
         inverted: 0 is white.
         factor: what Pillow multiplies samples with, (numerator, denominator).
         sample: dtype that the samples have and Pillow's array has not.
+        swapped: dtype of samples whose bytes Pillow puts in the wrong order.
         deep_colors: more than 8 bits a channel, of which Pillow keeps 8.
         nodata: value that means "no data".
     """
@@ -41,6 +44,7 @@ class Storage:
     inverted: bool = False
     factor: tuple[int, int] = (1, 1)
     sample: str = ""
+    swapped: str = ""
     deep_colors: bool = False
     nodata: float | None = None
 
@@ -84,11 +88,13 @@ class Storage:
             LOSSY_COMPRESSIONS.get(tags.get(259, 1), ""), False, inverted,
             {2: (85, 1), 4: (17, 1)}.get(bits, (1, 1)) if image.mode == "L" else (1, 1),
             sample if single and image.mode in ("L", "I") else "",
-            bits > 8 and not single, parse_nodata(tags.get(NODATA)),
+            _swapped(image), bits > 8 and not single, parse_nodata(tags.get(NODATA)),
         )  # fmt: skip
 
     def restore(self, values: Values) -> Values:
         """Return the values as they are stored, of what Pillow decoded."""
+        if self.swapped:
+            return values.astype(self.swapped).byteswap()
         if self.inverted:
             values = ~values if values.dtype == bool else 255 - values
         above, below = self.factor
@@ -115,6 +121,14 @@ def _decoder(image: ImageFile.ImageFile) -> tuple[str, tuple[Any, ...]]:
         return "", ()
     decoder, _, _, arguments = image.tile[0]
     return decoder, arguments if isinstance(arguments, tuple) else (arguments,)
+
+
+def _swapped(image: ImageFile.ImageFile) -> str:
+    """Return the dtype of samples that libtiff has put in order and Pillow turns around again."""
+    decoder, arguments = _decoder(image)
+    if decoder != "libtiff" or sys.byteorder == "big":
+        return ""
+    return {"I;16BS": "i2", "I;32BS": "i4", "F;32BF": "f4"}.get(str(arguments[0]), "")
 
 
 def _is_lossy_webp(image: ImageFile.ImageFile) -> bool:
