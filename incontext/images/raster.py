@@ -131,8 +131,7 @@ def read(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
     """
     with _opened(source, name, max_pixels) as raster:
         rgb, valid_mask = _to_rgb(name, raster)
-        orientation = _orientation(raster)
-    image = Image.fromarray(rgb)
+    image, orientation = Image.fromarray(rgb), _orientation(source)
     image.getexif()[0x0112] = orientation  # turned upright like all other images
     attach(image, turned(valid_mask, orientation))
     return image
@@ -149,14 +148,19 @@ def read_stored(source: Path | bytes, name: str, max_pixels: int) -> tuple[Value
         compression = raster.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
         lossy = compression if compression in (*LOSSY_COMPRESSIONS.values(), "WEBP", "JXL") else ""
         storage = Storage(
-            lossy or ("JPEG" if "JPEG" in compression else ""), _orientation(raster) != 1,
+            lossy or ("JPEG" if "JPEG" in compression else ""), _orientation(source) != 1,
             nodata=raster.nodata,
         )  # fmt: skip
     return values if values.ndim == 2 else rearrange(values, "b h w -> h w b"), storage
 
 
-def _orientation(raster: Any) -> int:
-    return int(raster.tags().get("TIFFTAG_ORIENTATION", 1))
+def _orientation(source: Path | bytes) -> int:
+    """Return the EXIF orientation, which GDAL does not report; 1 where Pillow reads no tags."""
+    try:
+        tags, _ = _read_tags(source)
+    except Exception:  # GDAL has read the file, so that only this is lost
+        return 1
+    return int(tags.get(274, 1)) if tags is not None else 1
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class Storage:
         elif not isinstance(image, ImageFile.ImageFile):
             storage = cls(lossy)
         elif image.format == "WEBP":
-            storage = cls("lossy WebP" if _is_lossy_webp(image) else "")
+            storage = cls("this WebP" if _is_lossy_webp(image) else "")
         elif image.format == "PPM":
             storage = cls._of_ppm(image)
         else:
