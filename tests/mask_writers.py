@@ -33,7 +33,9 @@ def png(values: np.ndarray, bits: int, palette: np.ndarray | None = None) -> byt
     )  # fmt: skip
 
 
-def tiff(values: np.ndarray, bits: int, photometric: int, more: dict[int, int] | None = None) -> bytes:
+def tiff(
+    values: np.ndarray, bits: int, photometric: int, more: dict[int, int] | None = None
+) -> bytes:
     """A TIFF of one strip, unsigned samples of 1, 2, 4 or 8 bits; `more`: other short tags."""
     data = pack(values, bits)
     tags = {

@@ -165,7 +165,9 @@ def _same_grid(a: Place, b: Place) -> bool:
 def _read_labels(path: Path, size: Size) -> IdMap:
     values, storage = read_stored(path, path.name, MAX_PIXELS)
     if storage.lossy:
-        raise InputError(f"{storage.lossy} is lossy, its values are not exact; store ids losslessly")
+        raise InputError(
+            f"{storage.lossy} is lossy, its values are not exact; store ids losslessly"
+        )
     nodata = storage.nodata
     unknown = np.zeros(values.shape, bool)
     if nodata:  # 0 is the background

@@ -205,7 +205,7 @@ def _from_array(source: Any) -> Image.Image:
         )
     image = Image.fromarray(np.ascontiguousarray(array))
     if mask is not None:
-        attach(image, ~(mask.all(-1) if mask.ndim == 3 else mask))
+        attach(image, np.asarray(~(mask.all(-1) if mask.ndim == 3 else mask)))
     return image
 
 

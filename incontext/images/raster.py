@@ -155,12 +155,16 @@ def read_stored(source: Path | bytes, name: str, max_pixels: int) -> tuple[Value
 
 
 def _orientation(source: Path | bytes) -> int:
-    """Return the EXIF orientation, which GDAL does not report; 1 where Pillow reads no tags."""
+    """Return the EXIF orientation, which GDAL does not report; 1 where Pillow reads no tags.
+
+    A georeference places the pixels as they are stored, and so do all programs that read it.
+    """
     try:
         tags, _ = _read_tags(source)
     except Exception:  # GDAL has read the file, so that only this is lost
         return 1
-    return int(tags.get(274, 1)) if tags is not None else 1
+    counts = tags is not None and not any(tag in tags for tag in GEO)
+    return int(tags.get(274, 1)) if counts else 1
 
 
 @contextmanager

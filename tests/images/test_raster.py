@@ -132,8 +132,16 @@ def test_what_holds_no_data_is_white(tmp_path, nodata, value):
     assert mask[7:].all()
 
 
-TURNS = [lambda a: a, lambda a: a[:, ::-1], lambda a: a[::-1, ::-1], lambda a: a[::-1],
-         lambda a: a.T, lambda a: a.T[:, ::-1], lambda a: a.T[::-1, ::-1], lambda a: a.T[::-1]]
+TURNS = [
+    lambda a: a,
+    lambda a: a[:, ::-1],
+    lambda a: a[::-1, ::-1],
+    lambda a: a[::-1],
+    lambda a: a.T,
+    lambda a: a.T[:, ::-1],
+    lambda a: a.T[::-1, ::-1],
+    lambda a: a.T[::-1],
+]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
