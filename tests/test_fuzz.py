@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from faster_coco_eval import mask as coco
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
@@ -18,11 +18,10 @@ from incontext import Example, InputError
 from incontext.images.image import read_image
 from incontext.labels.color_mask import MAX_ID
 from incontext.labels.encodings import UNKNOWN, read_labels
+from tests.fuzzing import fuzz
 
-FUZZ = settings(
-    deadline=None, derandomize=True, max_examples=250, suppress_health_check=list(HealthCheck)
-)
-pytestmark = pytest.mark.filterwarnings("ignore")
+FUZZ = fuzz(250)
+pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("ignore")]
 
 INTEGERS = [np.dtype(f"{order}{kind}") for order in "<>" for kind in ("i2", "u2", "i4", "u8")]
 INTEGERS += [np.dtype(kind) for kind in ("u1", "i1", "i8", "u4")]
@@ -204,7 +203,7 @@ def check_file(path: Path, content: bytes) -> None:
         assert UNKNOWN <= labels.ids.min() <= labels.ids.max() <= MAX_ID
 
 
-@settings(FUZZ, max_examples=500)
+@fuzz(500)
 @given(content=damaged())
 def test_damaged_files(path, content):
     check_file(path, content)

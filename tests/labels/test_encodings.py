@@ -883,7 +883,7 @@ class TestLossy:
             memory = io.BytesIO()
             Image.fromarray(colors).save(memory, kind, quality=quality)
             again = stored(tmp_path, Image.open(memory).convert("RGB"), "m.png")
-            with pytest.raises(InputError, match="colors|gray"):
+            with pytest.raises(InputError, match=r"colors|gray"):
                 read_labels(again, (64, 48))
 
     def test_decoded_before(self, mask):
