@@ -7,7 +7,7 @@ another, cropped or turned, has no mask rather than a wrong one.
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from incontext.images.stored import Storage
 
@@ -32,8 +32,6 @@ def join(first: Mask | None, second: Mask | None) -> Mask | None:
 
 def turned(mask: Mask | None, orientation: int) -> Mask | None:
     """Return a mask as an image of an EXIF orientation is turned upright."""
-    from PIL import ExifTags, ImageOps
-
     if mask is None or orientation == 1:
         return mask
     image = Image.fromarray(mask.astype(np.uint8))
