@@ -100,7 +100,7 @@ def result_record(
         "source": source,
         "size": [result.image.width, result.image.height],
         "files": {part: str(path.relative_to(folder)) for part, path in files.items()},
-        "confidence": round(float(result.confidence.mean()), 4),
+        "confidence": round(result.mean_confidence, 4),
         "ids": {
             str(index): {"pixels": int(result.mask(index).sum()), "presence": round(presence, 4)}
             for index, presence in result.presence.items()

@@ -97,19 +97,20 @@ def open_image(path: str | Path) -> Image.Image:
 
 
 def open_mask(path: str | Path) -> Image.Image:
-    """Open an uploaded mask as it is stored: its numbers are ids.
+    """Open an uploaded mask, not decoded yet: `Example` asks its file how it stores numbers.
 
     Raises:
-        InputError: see `open_image`.
+        InputError: see `open_image`; damaged pixels are found later.
     """
-    return _open(path)
+    return _open(path, decode=False)
 
 
-def _open(path: str | Path) -> Image.Image:
+def _open(path: str | Path, decode: bool = True) -> Image.Image:
     name = Path(path).name
     try:
         image = Image.open(path)
-        image.load()
+        if decode:
+            image.load()
     except FileNotFoundError:
         raise InputError(f"{name}: removed after an hour; upload it again") from None
     except Image.DecompressionBombError:

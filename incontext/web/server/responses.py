@@ -125,7 +125,7 @@ def result_entry(name: str, result: Segmentation, masks: bool) -> Entry:
             ids[str(index)]["rle"] = rles.get(index)
     return {
         "name": name, "size": [result.image.width, result.image.height],
-        "confidence": round(float(result.confidence.mean()), 4), "ids": ids,
+        "confidence": round(result.mean_confidence, 4), "ids": ids,
     }  # fmt: skip
 
 
