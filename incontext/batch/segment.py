@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
-from incontext.batch.inputs import InputImage, fingerprint
+from incontext.batch.inputs import InputImage, file_hash, fingerprint
 from incontext.batch.journal import Journal
 from incontext.batch.manifest import Manifest
 from incontext.errors import InputError
@@ -130,6 +130,8 @@ def _load(
             try:
                 # Before reading: a file edited in between counts as changed the next time.
                 source = fingerprint(image.path)
+                if image.path.is_file():
+                    source["sha256"] = file_hash(image.path)
                 pixels = read_image(image.path)
             except (InputError, OSError, MemoryError) as error:
                 error_text = str(error) or type(error).__name__

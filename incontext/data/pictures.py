@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from incontext.errors import InputError, first_line
-from incontext.images.image import read_image, resize_nearest
+from incontext.images.image import open_header, read_image, resize_nearest
 from incontext.labels import encodings
 
 Ids = np.ndarray[Any, np.dtype[np.uint8]]
@@ -96,13 +96,13 @@ def read_pairs(source: Path, unlabelled: bool = False) -> Iterator[tuple[str, Im
         )
     for name, pair in complete.items():
         try:
-            file = Image.open(io.BytesIO(pair["images"]))
+            file = open_header(io.BytesIO(pair["images"]), f"{source}: {name}")
             file.load()  # so that damage is reported with the name, below
             image = read_image(file)
             if images_only:
                 yield name, image, np.zeros(image.size[::-1], np.uint8)
                 continue
-            ids = np.asarray(Image.open(io.BytesIO(pair["labels"])))
+            ids = np.asarray(open_header(io.BytesIO(pair["labels"]), f"{source}: labels of {name}"))
         except UnidentifiedImageError:
             raise InputError(f"{source}: {name}: picture or labels are no image file") from None
         except (OSError, SyntaxError) as error:

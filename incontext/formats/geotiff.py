@@ -13,6 +13,7 @@ from incontext.files import atomic
 from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, Size
 from incontext.formats.output import check_not_source
 from incontext.formats.results import LabelledImage
+from incontext.images.folder import list_images
 from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import UNKNOWN, IdMap
 
@@ -120,7 +121,7 @@ def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
 
 def tiff_files(folder: Path) -> list[Path]:
     """Return the TIFF files of a folder, to any depth, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".tif", ".tiff"))
+    return list_images(folder, suffixes=(".tif", ".tiff")).paths
 
 
 def _read_classes(

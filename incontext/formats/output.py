@@ -7,7 +7,9 @@ from pathlib import Path
 
 from incontext.errors import InputError
 from incontext.files import atomic
+from incontext.images.image import is_upright, read_image
 
+JPEG_SUFFIXES = (".jfif", ".jpe", ".jpeg", ".jpg")
 GENERATOR = "written by incontext export"  # noted in files whose format has a place for it
 
 
@@ -31,6 +33,41 @@ def check_output(out: Path, files: Sequence[Path], overwrite: bool) -> None:
         )
 
 
+def place_image(source: Path, base: Path) -> Path:
+    """Put an image at `base` with its own suffix, so that readers without EXIF see it upright.
+
+    An image that is stored upright is linked. Others are written anew, JPEG as JPEG of a high
+    quality, the rest as PNG: labels lie on the upright image.
+
+    Returns:
+        The path, with a suffix.
+
+    Raises:
+        InputError: the image does not exist any more, or would be replaced itself.
+        OSError: it cannot be written.
+    """
+    target = base.with_name(base.name + source.suffix)
+    if not source.is_file():
+        raise InputError(
+            f"{source}: the picture is gone, and the format keeps pictures too; put it back, or "
+            "drop it from the results: incontext segment … --prune"
+        )
+    if is_upright(source):
+        return link(source, target)
+    is_jpeg = source.suffix.lower() in JPEG_SUFFIXES
+    if not is_jpeg:
+        target = base.with_name(f"{base.name}.png")
+    if (target.parent.resolve() / target.name) == (source.parent.resolve() / source.name):
+        raise InputError(f"{target} is the segmented picture itself; choose another --out")
+    image = read_image(source)
+    with atomic(target) as draft:
+        if is_jpeg:
+            image.save(draft, "JPEG", quality=95, subsampling=0)
+        else:
+            image.save(draft, "PNG")
+    return target
+
+
 def check_not_source(path: Path, source: Path) -> None:
     """Raise InputError if a file to write is the very image that was segmented.
 
@@ -44,18 +81,15 @@ def link(source: Path, target: Path) -> Path:
     """Make a file available at `target`: as a hard link, else a symbolic link, else a copy.
 
     Raises:
-        InputError: the source does not exist any more.
         OSError: none of the three is possible.
     """
-    if not source.is_file():
-        raise InputError(f"{source}: the picture is gone, and the format keeps pictures too")
     # A symbolic link in place of the file that it points to would lose the image.
     if target.exists() and target.samefile(source):
         return target
     with atomic(target) as draft:
         draft.unlink(missing_ok=True)  # of a writer that was killed
         try:
-            os.link(source, draft)
+            os.link(source.resolve(), draft)  # not a link to a link, which may be relative
         except OSError:  # another device, or a file system without links
             try:
                 draft.symlink_to(source.resolve(strict=True))

@@ -1,16 +1,17 @@
 """Images: open, orient, resize, normalize, restore. The only home of mean and std arithmetic."""
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from incontext.errors import InputError
@@ -20,10 +21,24 @@ ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
 
 MAX_PIXELS = 200_000_000
 # What folders are searched for; a file given by its path is read whatever its suffix.
-SUFFIXES = frozenset((
+_ALWAYS = (
     ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
     ".webp",
-))  # fmt: skip
+)  # fmt: skip
+# Suffixes that Pillow reads where it was built with a decoder for them.
+_WITH_DECODER = {
+    "avif": (".avif",),
+    "jpg_2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
+}
+SUFFIXES = frozenset(_ALWAYS).union(
+    *(suffixes for decoder, suffixes in _WITH_DECODER.items() if features.check(decoder))
+)
+# Images too, but not read here: what is left out of a folder is said.
+OTHER_SUFFIXES = frozenset((
+    ".arw", ".cr2", ".cr3", ".czi", ".dcm", ".dng", ".exr", ".hdr", ".heic", ".heics", ".heif",
+    ".hif", ".ico", ".jxl", ".lif", ".nd2", ".nef", ".nii", ".orf", ".pef", ".psd", ".raf", ".rw2",
+    ".svg", ".tga",
+)).union(*_WITH_DECODER.values()) - SUFFIXES  # fmt: skip
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and all else that Pillow reads
 
 
@@ -41,6 +56,33 @@ def _unlimited() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
+def open_header(file: str | Path | IO[bytes], name: str) -> Image.Image:
+    """Open an image of at most `MAX_PIXELS` pixels; it is not decoded yet.
+
+    Raises:
+        InputError: more pixels; the message begins with `name`.
+        Exception: what Pillow raises for a file that is damaged, or not an image.
+    """
+    with _unlimited():
+        image = Image.open(file)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise InputError(
+            f"{name}: {image.width}×{image.height} is more than {MAX_PIXELS // 10**6} "
+            "megapixels; cut it into parts first"
+        )
+    return image
+
+
+def is_upright(path: Path) -> bool:
+    """Return whether an image file is stored as it is shown, without an orientation to apply."""
+    try:
+        with open_header(path, str(path)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) in (0, 1)
+    except Exception:  # not for Pillow; reading it says what is wrong
+        return True
+
+
 def open_file(path: str | Path) -> Image.Image:
     """Open and decode an image file: its first frame as stored, in its mode and orientation.
 
@@ -49,16 +91,10 @@ def open_file(path: str | Path) -> Image.Image:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
+        raise InputError(f"{path}: {_no_file(path)}")
     try:
         with path.open("rb") as file:
-            with _unlimited():
-                image = Image.open(file)
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(
-                    f"{path}: {image.width}×{image.height} is more than {MAX_PIXELS // 10**6} "
-                    "megapixels; cut it into parts first"
-                )
+            image = open_header(file, str(path))
             # Counted before decoding, since counting leaves the first frame.
             frames = getattr(image, "n_frames", 1)
             decode(image, str(path))
@@ -75,6 +111,12 @@ def open_file(path: str | Path) -> Image.Image:
     if frames > 1 and image.format != "MPO":
         warnings.warn(f"{path}: {frames} frames; the first one is used", stacklevel=2)
     return image
+
+
+def _no_file(path: Path) -> str:
+    if not path.is_dir():
+        return "a link to a file that is gone" if path.is_symlink() else "no such file"
+    return "a folder" if os.access(path, os.R_OK | os.X_OK) else "no permission to list this folder"
 
 
 def decode(image: Image.Image, name: str) -> None:
