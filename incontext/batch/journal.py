@@ -103,6 +103,7 @@ def _add_line(content: JournalContent, line: dict[str, Any], number: int) -> Non
     if number == 0:
         content.settings, content.ids = dict(line["settings"]), dict(line["ids"])
     elif "done" in line:
+        _ = line["entry"]["source"]["path"]
         content.records[line["done"]] = json.dumps(line["entry"])
     elif "failed" in line:
         content.records[line["failed"]] = None

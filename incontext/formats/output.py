@@ -47,11 +47,6 @@ def place_image(source: Path, base: Path) -> Path:
         OSError: it cannot be written.
     """
     target = base.with_name(base.name + source.suffix)
-    if not source.is_file():
-        raise InputError(
-            f"{source}: the picture is gone, and the format keeps pictures too; put it back, or "
-            "drop it from the results: incontext segment … --prune"
-        )
     if is_upright(source):
         return link(source, target)
     is_jpeg = source.suffix.lower() in JPEG_SUFFIXES
@@ -81,8 +76,14 @@ def link(source: Path, target: Path) -> Path:
     """Make a file available at `target`: as a hard link, else a symbolic link, else a copy.
 
     Raises:
+        InputError: the source does not exist any more.
         OSError: none of the three is possible.
     """
+    if not source.is_file():
+        raise InputError(
+            f"{source}: the picture is gone, and the format keeps pictures too; put it back, or "
+            "drop it from the results: incontext segment … --prune"
+        )
     # A symbolic link in place of the file that it points to would lose the image.
     if target.exists() and target.samefile(source):
         return target
