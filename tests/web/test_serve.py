@@ -342,7 +342,7 @@ def test_a_bad_picture_does_not_stop_the_rest(client, new_prompt, scenes, tmp_pa
     sent = [*files(images=[pictures[1], path]),
             ("images", ("../../../tmp/scene1.jpg", pictures[1].read_bytes()))]  # fmt: skip
     entries = segment(client, sent, prompt=new_prompt()).json()["pictures"]
-    assert [e["name"] for e in entries] == ["scene1.png", path.name, "scene1-2.jpg"]
+    assert [e["name"] for e in entries] == ["scene1.png", path.name, "scene1.jpg"]
     assert entries[0]["ids"] == entries[2]["ids"]
     assert set(entries[1]) == {"name", "error"}
     assert entries[1]["error"].startswith(path.name)
