@@ -94,3 +94,16 @@ def test_lock_lasts_as_long_as_its_file_is_open(tmp_path):
         assert try_lock(first)
         assert not try_lock(second)
     assert not is_locked(tmp_path / "a")
+
+
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path):
+    """Writing to an open file, as Pillow does, raises an error that names none."""
+    path = tmp_path / "a.png"
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        atomic(path),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+    assert caught.value.filename == str(path)
+    assert not path.exists()
