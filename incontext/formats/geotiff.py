@@ -14,6 +14,7 @@ from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, Size
 from incontext.formats.output import check_not_source
 from incontext.formats.results import LabelledImage
 from incontext.images.folder import list_images
+from incontext.images.image import is_upright
 from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import UNKNOWN, IdMap
 
@@ -79,6 +80,11 @@ def _open_source(rasterio: Any, result: LabelledImage) -> Any:
         raise InputError(f"{result.source}: not a GeoTIFF ({type(error).__name__})") from None
     if _place(source) is None:
         raise InputError(f"{result.source}: not a GeoTIFF: it does not say where on earth it lies")
+    if not is_upright(result.source):
+        raise InputError(
+            f"{result.source}: is stored turned, by its orientation tag, which readers of GeoTIFF "
+            "ignore, so labels would not lie on it; store it upright"
+        )
     if (source.height, source.width) != result.labels.shape:
         raise InputError(
             f"{result.source} is {source.width}×{source.height}, its labels are "

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from incontext import InputError, export, read_examples
 from incontext.batch.inputs import InputImage, file_hash, fingerprint
@@ -131,6 +131,19 @@ def test_images_that_are_stored_turned(tmp_path, orientation, suffix):
         (example,) = read_examples(out)
         assert np.array_equal(example.labels.ids == 1, labels == 1)
     assert file_hash(path) == before
+
+
+def test_a_geotiff_that_is_stored_turned_is_refused(tmp_path):
+    """At 180 degrees its size would fit."""
+    pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274], tags[33550], tags[33922] = 3, (1.0, 1.0, 0.0), (0.0, 0.0, 0.0, 500.0, 900.0, 0.0)
+    tags.tagtype.update({33550: 12, 33922: 12})
+    scene()[0].save(path, tiffinfo=tags)
+    folder = write_results(tmp_path / "results", {"a": path})
+    with pytest.raises(InputError, match=r"a\.tif: is stored turned"):
+        export(folder, "geotiff", tmp_path / "x")
 
 
 def test_a_turned_image_is_not_replaced_by_its_upright_copy(tmp_path):
