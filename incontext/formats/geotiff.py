@@ -13,7 +13,8 @@ from incontext.files import atomic
 from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, Size
 from incontext.formats.output import check_not_source, check_text
 from incontext.formats.results import LabelledImage
-from incontext.images.image import MAX_PIXELS
+from incontext.images.folder import list_images
+from incontext.images.image import MAX_PIXELS, is_upright
 from incontext.images.raster import read_stored
 from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import UNKNOWN, IdMap
@@ -85,6 +86,11 @@ def _open_source(rasterio: Any, result: LabelledImage) -> Any:
         raise InputError(f"{result.source}: not a GeoTIFF ({type(error).__name__})") from None
     if _place(source) is None:
         raise InputError(f"{result.source}: not a GeoTIFF: it does not say where on earth it lies")
+    if not is_upright(result.source):
+        raise InputError(
+            f"{result.source}: is stored turned, by its orientation tag, which readers of GeoTIFF "
+            "ignore, so labels would not lie on it; store it upright"
+        )
     if (source.height, source.width) != result.labels.shape:
         raise InputError(
             f"{result.source} is {source.width}×{source.height}, its labels are "
@@ -127,7 +133,7 @@ def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
 
 def tiff_files(folder: Path) -> list[Path]:
     """Return the TIFF files of a folder, to any depth, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".tif", ".tiff"))
+    return list_images(folder, suffixes=(".tif", ".tiff")).paths
 
 
 def _read_classes(

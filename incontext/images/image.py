@@ -1,16 +1,17 @@
 """Images: open, orient, resize, normalize, restore. The only home of mean and std arithmetic."""
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 
 from incontext.errors import InputError
@@ -23,10 +24,24 @@ ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor
 
 MAX_PIXELS = 200_000_000
 # What folders are searched for; a file given by its path is read whatever its suffix.
-SUFFIXES = frozenset((
+_ALWAYS = (
     ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
     ".webp", *dicom.SUFFIXES,
-))  # fmt: skip
+)  # fmt: skip
+# Suffixes that Pillow reads where it was built with a decoder for them.
+_WITH_DECODER = {
+    "avif": (".avif",),
+    "jpg_2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
+}
+SUFFIXES = frozenset(_ALWAYS).union(
+    *(suffixes for decoder, suffixes in _WITH_DECODER.items() if features.check(decoder))
+)
+# Images too, but not read here: what is left out of a folder is said.
+OTHER_SUFFIXES = frozenset((
+    ".arw", ".cr2", ".cr3", ".czi", ".dng", ".exr", ".hdr", ".heic", ".heics", ".heif",
+    ".hif", ".ico", ".jxl", ".lif", ".nd2", ".nef", ".orf", ".pef", ".psd", ".raf", ".rw2",
+    ".svg", ".tga",
+)).union(*_WITH_DECODER.values()) - SUFFIXES  # fmt: skip
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and all else that Pillow reads
 
 # Pillow takes a PNG for damaged if one of its texts is longer than a megabyte. Programs keep whole
@@ -37,7 +52,7 @@ _pillow_limit = threading.Lock()
 
 
 @contextmanager
-def unlimited() -> Iterator[None]:
+def _unlimited() -> Iterator[None]:
     """Lift Pillow's limit (179 megapixels) while a header is read; `MAX_PIXELS` is checked then."""
     with _pillow_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -45,6 +60,35 @@ def unlimited() -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
+
+
+def open_header(file: str | Path | IO[bytes], name: str) -> Image.Image:
+    """Open an image of at most `MAX_PIXELS` pixels; it is not decoded yet.
+
+    Raises:
+        InputError: more pixels; the message begins with `name`.
+        Exception: what Pillow raises for a file that is damaged, or not an image.
+    """
+    with _unlimited():
+        image = Image.open(file)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise InputError(
+            f"{name}: {image.width}×{image.height} is more than {MAX_PIXELS // 10**6} "
+            "megapixels; cut it into parts first"
+        )
+    return image
+
+
+def is_upright(path: Path) -> bool:
+    """Return whether an image file is stored as it is shown, without an orientation to apply."""
+    if raster.is_raster(path):
+        return raster.orientation(path) in (0, 1)
+    try:
+        with open_header(path, str(path)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) in (0, 1)
+    except Exception:  # not for Pillow; reading it says what is wrong
+        return True
 
 
 def open_file(path: str | Path) -> Image.Image:
@@ -63,16 +107,10 @@ def open_stored(source: Path | bytes, name: str) -> tuple[Image.Image, Storage]:
         InputError: see `open_file`; the message begins with `name`.
     """
     if isinstance(source, Path) and not source.is_file():
-        raise InputError(f"{name}: {'a folder' if source.is_dir() else 'no such file'}")
+        raise InputError(f"{name}: {_no_file(source)}")
     try:
         with raster.open_source(source) as file:
-            with unlimited():
-                image = Image.open(file)
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(
-                    f"{name}: {image.width}×{image.height} is more than {MAX_PIXELS // 10**6} "
-                    "megapixels; cut it into parts first"
-                )
+            image = open_header(file, name)
             # Counted before decoding, since counting leaves the first frame.
             frames = getattr(image, "n_frames", 1)
             storage = decode(image, name)
@@ -90,6 +128,12 @@ def open_stored(source: Path | bytes, name: str) -> tuple[Image.Image, Storage]:
     if frames > 1 and image.format != "MPO":
         warnings.warn(f"{name}: {frames} frames; the first one is used", stacklevel=3)
     return image, storage
+
+
+def _no_file(path: Path) -> str:
+    if not path.is_dir():
+        return "a link to a file that is gone" if path.is_symlink() else "no such file"
+    return "a folder" if os.access(path, os.R_OK | os.X_OK) else "no permission to list this folder"
 
 
 def decode(image: Image.Image, name: str) -> Storage:

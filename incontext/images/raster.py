@@ -131,9 +131,9 @@ def read(source: Path | bytes, name: str, max_pixels: int) -> Image.Image:
     """
     with _opened(source, name, max_pixels) as raster:
         rgb, valid_mask = _to_rgb(name, raster)
-    image, orientation = Image.fromarray(rgb), _orientation(source)
-    image.getexif()[0x0112] = orientation  # turned upright like all other images
-    attach(image, turned(valid_mask, orientation))
+    image, turn = Image.fromarray(rgb), orientation(source)
+    image.getexif()[0x0112] = turn  # turned upright like all other images
+    attach(image, turned(valid_mask, turn))
     return image
 
 
@@ -148,13 +148,13 @@ def read_stored(source: Path | bytes, name: str, max_pixels: int) -> tuple[Value
         compression = raster.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
         lossy = compression if compression in (*LOSSY_COMPRESSIONS.values(), "WEBP", "JXL") else ""
         storage = Storage(
-            lossy or ("JPEG" if "JPEG" in compression else ""), _orientation(source) != 1,
+            lossy or ("JPEG" if "JPEG" in compression else ""), orientation(source) != 1,
             nodata=raster.nodata,
         )  # fmt: skip
     return values if values.ndim == 2 else rearrange(values, "b h w -> h w b"), storage
 
 
-def _orientation(source: Path | bytes) -> int:
+def orientation(source: Path | bytes) -> int:
     """Return the EXIF orientation, which GDAL does not report; 1 where Pillow reads no tags.
 
     A georeference places the pixels as they are stored, and so do all programs that read it.

@@ -78,8 +78,8 @@ def _read_beyond_pillow(content: Path | bytes, name: str) -> tuple[Values, Stora
 def _opens(content: Path | bytes) -> bool:
     """Return whether Pillow knows what to do with a file."""
     try:
-        with raster.open_source(content) as file, images.unlimited():
-            Image.open(file)
+        with raster.open_source(content) as file:
+            images.open_header(file, "")
     except UnidentifiedImageError:
         return False
     except Exception:  # reported when it is read
