@@ -6,12 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from incontext.batch.inputs import find_images
 from incontext.batch.records import read_all
 from tests.cli.helpers import mask, photo, results
 from tests.images.test_folder import UNPRIVILEGED
+from tests.images.volumes import nifti
 
 
 @pytest.fixture
@@ -77,6 +79,22 @@ def test_an_image_that_is_gone(segment, tmp_path):
     assert (out / "a.png").is_file()  # labels stay
     answer = segment(tmp_path / "p", "--prune", "--shard", "0/2")
     assert (answer.code, "without --shard" in answer.err) == (2, True)
+
+
+def test_slices_are_gone_with_their_volume(segment, tmp_path):
+    scan = nifti(tmp_path / "p/scan.nii", np.arange(480, dtype=np.int16).reshape(12, 10, 4))
+    photo(tmp_path / "p/a.png")
+    out = tmp_path / "out"
+    assert segment(tmp_path / "p").code == 0
+    slices = {f"scan/axial/{n:03}" for n in range(4)}
+    again = segment(tmp_path / "p", "--prune")
+    assert "5 of 5 pictures are finished already" in again.out
+    assert set(recorded(out)) == {"a", *slices}
+    hashes = {record["source"]["sha256"] for record in results(out)["results"].values()}
+    assert {text.partition("/")[2] for text in hashes} == {"", *(f"axial/{n:03}" for n in range(4))}
+    scan.unlink()
+    assert "4 pictures that are gone" in segment(tmp_path / "p", "--prune").out
+    assert set(recorded(out)) == {"a"}
 
 
 def test_a_link_that_is_broken_now(segment, tmp_path):

@@ -13,7 +13,9 @@ from incontext.batch.manifest import Manifest
 from incontext.batch.segment import result_record
 from incontext.formats import FORMATS
 from incontext.formats.results import read_results
+from incontext.images.image import read_image
 from incontext.inference.segmentation import Segmentation
+from tests.images.volumes import dicom, nifti
 
 SIZE = (40, 24)
 
@@ -205,3 +207,24 @@ def test_folders_of_frames_have_that_limit(picture, monkeypatch):
     (picture.parent / "._a.png").write_bytes(b"x")
     with pytest.warns(UserWarning, match=r"left out, as they are not read here: 1 \.heic"):
         assert next(open_frames(picture.parent).forward())[1].size == SIZE
+
+
+@pytest.mark.parametrize(("name", "folder"), [("voc", "JPEGImages"), ("yolo", "images")])
+def test_slices_and_dicom_become_png(tmp_path, name, folder):
+    """Other tools show neither."""
+    gray = np.tile(np.arange(SIZE[0], dtype=np.int16), (SIZE[1], 1))
+    scan = nifti(tmp_path / "p/scan.nii.gz", np.stack([gray.T, 50 - gray.T], -1))
+    sources = {"IM1": tmp_path / "p/IM1", "b": tmp_path / "p/b.dcm"}
+    for path in sources.values():
+        dicom(path, gray)
+    sources["scan/axial/001"] = scan / "axial/001"
+    written, out = write_results(tmp_path / "results", sources), tmp_path / name
+    export(written, name, out)
+    images = sorted(path for path in (out / folder).rglob("*") if path.is_file())
+    assert images == [out / folder / f"{name}.png" for name in sources]
+    for path, source in zip(images, sources.values(), strict=True):
+        assert np.array_equal(np.asarray(Image.open(path).convert("RGB")), read_image(source))
+    assert len(list(read_examples(out))) == 3
+    scan.unlink()
+    with pytest.raises(InputError, match=r"scan\.nii\.gz/axial/001: (the picture is gone|no such)"):
+        export(written, name, tmp_path / "again")

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from incontext import InputError
-from incontext.images.folder import list_images
+from incontext.images.folder import INPUT_SUFFIXES, list_images
+from tests.images.volumes import dicom, nifti
 
 # Root may read everything, unless it gives that up.
 UNPRIVILEGED = [
@@ -47,6 +49,17 @@ def test_links_have_their_own_names(tmp_path):
     assert listing.files == [
         (str(folder / "again.png"), "again.png"), (str(folder / "cat.png"), "cat.png")
     ]  # fmt: skip
+
+
+def test_volumes_are_listed_if_asked_for_and_dicom_without_a_suffix(tmp_path):
+    dicom(tmp_path / "IM0001", np.zeros((3, 4), np.int16))
+    dicom(tmp_path / "b.dcm", np.zeros((3, 4), np.int16))
+    (tmp_path / "README").write_text("no picture")
+    for name in ("scan.nii.gz", "T1.NII", "._scan.nii.gz"):
+        nifti(tmp_path / name.lower(), np.zeros((3, 4, 2), np.int16)).rename(tmp_path / name)
+    assert names(tmp_path) == ["IM0001", "b.dcm"]
+    assert names(tmp_path, suffixes=INPUT_SUFFIXES) == ["IM0001", "T1.NII", "b.dcm", "scan.nii.gz"]
+    assert names(tmp_path, suffixes=(".nii.gz",)) == ["scan.nii.gz"]
 
 
 def test_broken_links_are_not_forgotten(tmp_path):
