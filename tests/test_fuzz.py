@@ -20,7 +20,7 @@ from incontext.labels.color_mask import MAX_ID
 from incontext.labels.encodings import UNKNOWN, read_labels
 from tests.fuzzing import fuzz
 
-FUZZ = fuzz(250)
+FUZZ = fuzz(100)
 pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("ignore")]
 
 INTEGERS = [np.dtype(f"{order}{kind}") for order in "<>" for kind in ("i2", "u2", "i4", "u8")]
@@ -203,7 +203,7 @@ def check_file(path: Path, content: bytes) -> None:
         assert UNKNOWN <= labels.ids.min() <= labels.ids.max() <= MAX_ID
 
 
-@fuzz(500)
+@fuzz(150)
 @given(content=damaged())
 def test_damaged_files(path, content):
     check_file(path, content)
