@@ -83,12 +83,24 @@ def atomic(path: str | Path) -> Iterator[Path]:
     draft = draft_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield draft
-        os.replace(draft, path)
+        with name_errors(path):
+            yield draft
+            os.replace(draft, path)
     finally:
         # Also after success: replacing a file by a hard link to itself leaves both names.
         with suppress(OSError):
             draft.unlink()
+
+
+@contextmanager
+def name_errors(path: str | Path) -> Iterator[None]:
+    """Let errors of the system that name no file, such as that of a full disk, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

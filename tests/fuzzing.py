@@ -16,5 +16,5 @@ def fuzz(examples: int) -> settings:
     """Return settings that draw so many examples unless INCONTEXT_FUZZ says how many."""
     return settings(
         deadline=None, derandomize=not MANY, max_examples=int(MANY or examples),
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck), database=None,
     )  # fmt: skip

@@ -110,3 +110,16 @@ def test_tables_and_settings_with_a_byte_order_mark(tmp_path, encoding):
     config = tmp_path / "config.json"
     config.write_text('{"depth": 3}', encoding=encoding)
     assert read_config(tmp_path / "model.safetensors") == {"depth": 3}
+
+
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path):
+    """Writing to an open file, as Pillow does, raises an error that names none."""
+    path = tmp_path / "a.png"
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        atomic(path),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+    assert caught.value.filename == str(path)
+    assert not path.exists()

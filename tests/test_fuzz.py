@@ -20,8 +20,8 @@ from incontext.labels.color_mask import MAX_ID
 from incontext.labels.encodings import UNKNOWN, read_labels
 from tests.fuzzing import fuzz
 
-FUZZ = fuzz(250)
-pytestmark = pytest.mark.filterwarnings("ignore")
+FUZZ = fuzz(100)
+pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("ignore")]
 
 INTEGERS = [np.dtype(f"{order}{kind}") for order in "<>" for kind in ("i2", "u2", "i4", "u8")]
 INTEGERS += [np.dtype(kind) for kind in ("u1", "i1", "i8", "u4")]
@@ -43,8 +43,9 @@ def naive_ids(values: np.ndarray, ignore: int | str | None) -> list[list[int]] |
     """The definition, pixel by pixel; None where the map must be refused."""
     rows = [[int(v) for v in row] for row in values]
     present = {v for row in rows for v in row}
-    if ignore is None and present <= {0, 255} and 255 in present:
-        return [[1 if v == 255 else 0 for v in row] for row in rows]
+    for white in (255, 65_535):
+        if ignore is None and present <= {0, white} and white in present:
+            return [[1 if v == white else 0 for v in row] for row in rows]
     if ignore is None and 255 in present:
         return None
     if any(not 0 <= v <= MAX_ID for v in present if v != ignore):
@@ -202,7 +203,7 @@ def check_file(path: Path, content: bytes) -> None:
         assert UNKNOWN <= labels.ids.min() <= labels.ids.max() <= MAX_ID
 
 
-@fuzz(500)
+@fuzz(150)
 @given(content=damaged())
 def test_damaged_files(path, content):
     check_file(path, content)

@@ -9,6 +9,7 @@ from eval.core.protocol import Episode, FewShot, Ids, Item, require
 from incontext import Example
 from incontext.data.pictures import IGNORE_INDEX
 from incontext.errors import InputError
+from incontext.images.folder import list_images
 from incontext.images.image import SUFFIXES
 from incontext.training.validation import binary_episodes
 
@@ -24,7 +25,7 @@ def episodes(folder: Path, fold: int, shots: int) -> list[Episode]:
     Raises:
         InputError: an image without a mask, or no id with more than `shots` images.
     """
-    images = sorted(p for p in require(folder / "images").iterdir() if p.suffix.lower() in SUFFIXES)
+    images = list_images(require(folder / "images"), recursive=False).paths
     masks = [_find_mask(folder, image) for image in images]
     images_by_id: dict[int, list[int]] = {}
     for number, (image, mask) in enumerate(zip(images, masks, strict=True)):

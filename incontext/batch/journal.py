@@ -11,7 +11,7 @@ from typing import Any
 
 from incontext.batch.inputs import InputImage
 from incontext.errors import InputError
-from incontext.files import try_lock
+from incontext.files import name_errors, try_lock
 
 SUFFIX = ".jsonl"
 
@@ -46,8 +46,9 @@ class Journal:
         self._write({"failed": image.name, "path": str(image.path), "why": error_text})
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        self.file.write(json.dumps(line).encode() + b"\n")
-        self.file.flush()
+        with name_errors(self.path):
+            self.file.write(json.dumps(line).encode() + b"\n")
+            self.file.flush()
 
     def __enter__(self) -> "Journal":
         return self
@@ -65,6 +66,7 @@ class JournalContent:
         settings, ids: of the run.
         records: name → record of the image as JSON, or None if it failed.
         failures: name → path and error text.
+        earlier_failures: path → error text, of a file of results.
         attempts: name → how often the image was begun.
     """
 
@@ -72,6 +74,7 @@ class JournalContent:
     ids: dict[str, Any] = field(default_factory=dict)
     records: dict[str, str | None] = field(default_factory=dict)
     failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+    earlier_failures: dict[str, str] = field(default_factory=dict)
     attempts: Counter[str] = field(default_factory=Counter)
 
 
@@ -100,6 +103,7 @@ def _add_line(content: JournalContent, line: dict[str, Any], number: int) -> Non
     if number == 0:
         content.settings, content.ids = dict(line["settings"]), dict(line["ids"])
     elif "done" in line:
+        _ = line["entry"]["source"]["path"]
         content.records[line["done"]] = json.dumps(line["entry"])
     elif "failed" in line:
         content.records[line["failed"]] = None

@@ -10,10 +10,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from incontext.batch.inputs import UNSHARDED, InputImage, Shard, fingerprint
+from incontext.batch.inputs import (
+    UNSHARDED,
+    InputImage,
+    Shard,
+    fingerprint,
+    is_gone,
+    is_same_file,
+    is_void,
+)
 from incontext.batch.journal import Journal, JournalContent, read_journal
 from incontext.batch.records import (
     STATE,
@@ -47,7 +56,7 @@ class Manifest:
     """The settings of a run, and a record of every finished or failed image of its shard.
 
     Attributes:
-        failures: path → error text.
+        failures: path → error text, of earlier runs too; dropped once the image is done or gone.
         overwrite: nothing counts as finished.
         obsolete_files: removed by the next `save`, which holds what they hold.
     """
@@ -86,6 +95,8 @@ class Manifest:
             )
         for group in record_files(folder, shard):
             manifest._load(group)
+        manifest._drop_duplicates()
+        manifest.failures = {p: t for p, t in manifest.failures.items() if not is_void(p)}
         return manifest
 
     def _load(self, paths: Sequence[Path]) -> None:
@@ -99,15 +110,35 @@ class Manifest:
             if not self.overwrite and any(content.records.values()):
                 remedy = "pass overwrite (--overwrite), or another folder"
                 check_same_settings(content.settings, self.settings, self.folder, remedy)
-            if same_settings:
-                contents.append(content)
             # A shard does not touch what other shards may have to read.
             own = path.parent == self.state or self.shard.count == 1
+            if same_settings:
+                if not (own or path == self.path):
+                    content.earlier_failures.clear()
+                contents.append(content)
             if path != self.path and (own or (self.overwrite and not same_settings)):
                 self.obsolete_files.append(path)
             if own:
                 _remove_drafts(self.folder, content)
-        self.results.merge(contents, self.shard)
+        self._merge(contents)
+
+    def _merge(self, contents: Sequence[JournalContent]) -> None:
+        """Add what writers that worked side by side recorded."""
+        for content in contents:
+            self.failures |= content.earlier_failures
+        failures = self.results.merge(contents, self.shard)
+        if self.failures:
+            for text in chain.from_iterable(content.records.values() for content in contents):
+                if text is not None:
+                    self.failures.pop(json.loads(text)["source"]["path"], None)
+        self.failures |= failures
+
+    def _drop_duplicates(self) -> None:
+        """Drop records of images that are known by another name now, or failed, and their files."""
+        for name in self.results.drop_duplicates(self.failures):
+            path = self.folder / name
+            if not Path(name).is_absolute() and ".." not in path.parts[len(self.folder.parts) :]:
+                self.obsolete_files += [path.with_name(path.name + part) for part in PARTS]
 
     def _read(self, path: Path) -> JournalContent | None:
         """Read a file of records; None if another run has folded it meanwhile."""
@@ -144,15 +175,19 @@ class Manifest:
         if self.overwrite or image.name not in self.results:
             return False
         record = self.results[image.name]
-        if record["source"]["path"] != str(image.path):
+        if not is_same_file(record["source"], image.path):
             raise InputError(
                 f"{self.folder} holds results named {image.name} of another picture, "
                 f"{record['source']['path']}; pass another folder for {image.path}, or "
                 "overwrite (--overwrite)"
             )
-        if record["source"] != fingerprint(image.path):
+        files = [self.folder / name for name in record["files"].values()]
+        if is_gone(str(image.path)):  # a broken link: it cannot be done again, its results stay
+            return all(file.is_file() for file in files)
+        now = fingerprint(image.path)
+        if any(record["source"][key] != now[key] for key in ("bytes", "modified_ns")):
             return False
-        return all((self.folder / name).is_file() for name in record["files"].values())
+        return all(file.is_file() for file in files)
 
     @contextmanager
     def collect_journals(self) -> Iterator[None]:
@@ -168,10 +203,11 @@ class Manifest:
             paths = journals(self.state)
             _wait_for(paths, PATIENCE / 3)
             contents = [read_journal(path) for path in paths]
-            self.failures |= self.results.merge(contents, self.shard)
+            self._merge(contents)
             for content in contents:
                 _remove_drafts(self.folder, content)
             self.obsolete_files = [path for path in paths if not is_locked(path)]
+            self._drop_duplicates()
             self.save()
 
     def open_journal(self) -> Journal:

@@ -6,11 +6,11 @@ are journals of runs that are at work, or were killed.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Container, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from incontext.batch.inputs import UNSHARDED, Shard
+from incontext.batch.inputs import UNSHARDED, Shard, is_gone
 from incontext.batch.journal import SUFFIX, JournalContent, read_journal
 from incontext.errors import InputError
 from incontext.files import changed_settings
@@ -51,12 +51,45 @@ class ResultRecords(MutableMapping[str, dict[str, Any]]):
                 if text is None:
                     failures[name] = content.failures[name]
                 elif shard.holds(name):
+                    self.texts.pop(name, None)  # the order is that of recording
                     self.texts[name] = text
                     finished_names.add(name)
         failed_names = failures.keys() - finished_names
         for name in failed_names:
             self.texts.pop(name, None)
         return dict(failures[name] for name in sorted(failed_names) if shard.holds(name))
+
+    def drop_duplicates(self, failures: Container[str] = ()) -> list[str]:
+        """Keep one record for each path, that recorded last; return the names of the others.
+
+        An image is named anew when another of the same stem comes beside it.
+
+        Args:
+            failures: paths whose records are void.
+        """
+        paths, dropped = set[int](), []  # hashes: paths of a million images take much memory
+        for name in reversed(list(self.texts)):
+            path = self[name]["source"]["path"]
+            if hash(path) in paths or path in failures:
+                dropped.append(name)
+                del self.texts[name]
+            paths.add(hash(path))
+        return dropped
+
+    def drop_gone(self, folders: Sequence[Path] | None = None) -> list[str]:
+        """Drop records of images that are gone; their files stay. Return the images' paths.
+
+        Args:
+            folders: only of images below one of these; None: of all.
+        """
+        gone = []
+        for name in list(self.texts):
+            path = self[name]["source"]["path"]
+            inside = folders is None or any(Path(path).is_relative_to(f) for f in folders)
+            if inside and is_gone(path):
+                gone.append(path)
+                del self.texts[name]
+        return sorted(gone)
 
 
 def record_files(folder: Path, shard: Shard = UNSHARDED) -> list[list[Path]]:
@@ -92,13 +125,14 @@ def read(path: Path) -> JournalContent:
         # Records become text again one by one, so that they are never all in memory as dicts.
         data = json.loads(path.read_bytes(), object_hook=_pack_record)
         content = JournalContent(dict(data["settings"]), dict(data["ids"]), dict(data["results"]))
+        content.earlier_failures = {str(p): str(why) for p, why in data.get("failed", {}).items()}
         for text in content.records.values():
             if not isinstance(text, str):
                 raise ValueError("an entry without a source or files")
             record = json.loads(text)
             _ = record["size"], dict(record["files"])
             _ = [record["ids"][index]["pixels"] for index in content.ids]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: damaged or not of `incontext segment` ({type(error).__name__}: {error})"
         ) from None
@@ -131,6 +165,7 @@ def _read_all(folder: Path) -> tuple[dict[str, Any], ResultRecords]:
                 )
             head = content
         records.merge([c for c in contents if not head.records or _same_run(c, head)])
+    records.drop_duplicates()
     return head.ids, records
 
 

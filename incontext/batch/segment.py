@@ -3,6 +3,7 @@
 import errno
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, TypeAlias
 
 from PIL import Image
 
-from incontext.batch.inputs import InputImage, fingerprint
+from incontext.batch.inputs import InputImage, file_hash, fingerprint
 from incontext.batch.journal import Journal
 from incontext.batch.manifest import Manifest
 from incontext.errors import InputError
@@ -100,13 +101,26 @@ def result_record(
         "source": source,
         "size": [result.image.width, result.image.height],
         "files": {part: str(path.relative_to(folder)) for part, path in files.items()},
-        "confidence": round(float(result.confidence.mean()), 4),
+        "confidence": round(result.mean_confidence, 4),
         "ids": {
             str(index): {"pixels": int(result.mask(index).sum()), "presence": round(presence, 4)}
             for index, presence in result.presence.items()
         },
     }
     return {**record, "notes": notes} if notes else record
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Image.Image]:
+    """Return what tells a file from an edited one, and its pixels.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    source: dict[str, Any] = {}
+    # Before reading: a file edited in between counts as changed the next time.
+    with suppress(FileNotFoundError, IsADirectoryError, PermissionError):  # reading says it better
+        source = {**fingerprint(path), "sha256": file_hash(path)}
+    return source, read_image(path)
 
 
 @dataclass(frozen=True)
@@ -128,9 +142,7 @@ def _load(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                # Before reading: a file edited in between counts as changed the next time.
-                source = fingerprint(image.path)
-                pixels = read_image(image.path)
+                source, pixels = _read(image.path)
             except (InputError, OSError, MemoryError) as error:
                 error_text = str(error) or type(error).__name__
                 journal.fail(image, error_text)

@@ -14,6 +14,7 @@ from incontext.errors import InputError, check_count
 
 if TYPE_CHECKING:
     from incontext.batch.inputs import InputImage, Shard
+    from incontext.batch.manifest import Manifest
     from incontext.batch.segment import OnResult
     from incontext.inference.predictor import Predictor
     from incontext.inference.prompt import Prompt
@@ -22,6 +23,7 @@ Chunk = Annotated[
     int | None, typer.Option(help="Examples attended at once; fewer need less memory.")
 ]
 MAX_LINES = 20  # ids in the summary
+MAX_NAMES = 5  # of pictures in one line
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,29 @@ class EngineOptions:
     ] = None
 
 
+@dataclass(frozen=True)
+class EarlierOptions:
+    """What becomes of the results of earlier runs in the same folder."""
+
+    overwrite: Annotated[
+        bool, typer.Option(help="Segment images again that are finished already.")
+    ] = False
+    prune: Annotated[bool, typer.Option(help="Drop images that are gone from the results.")] = False
+
+    def drop_gone(self, manifest: "Manifest", targets: list[str]) -> None:
+        """Drop records of images that are gone: all, or with `overwrite` those of given folders."""
+        from incontext.batch.inputs import given_path
+
+        folders = [path for path in map(given_path, targets) if path.is_dir()]
+        # Of a shard nothing is dropped: the files of others may hold the same record.
+        if not (self.prune or self.overwrite) or manifest.shard.count > 1:
+            return
+        gone = manifest.results.drop_gone(None if self.prune else folders)
+        if gone:
+            names = ", ".join(gone[:MAX_NAMES]) + (" …" if len(gone) > MAX_NAMES else "")
+            typer.echo(f"dropped the results of {len(gone)} pictures that are gone: {names}")
+
+
 @option_groups
 def segment(
     ctx: typer.Context,
@@ -61,9 +86,7 @@ def segment(
     batch_size: Annotated[int, typer.Option(help="Images in one pass.")] = 8,
     chunk: Chunk = None,
     model: PrecisionOptions,
-    overwrite: Annotated[
-        bool, typer.Option(help="Segment images again that are finished already.")
-    ] = False,
+    earlier: EarlierOptions,
     execution: EngineOptions,
 ) -> None:
     """Segment images by example.
@@ -79,6 +102,8 @@ def segment(
     _check_options(out, tile, batch_size, chunk)
     check_engine(execution.engine, execution.workers)
     part = Shard.parse(execution.shard) if execution.shard else UNSHARDED
+    if earlier.prune and execution.shard:
+        raise InputError("--prune with --shard; accepted: a run without --shard, which joins them")
     files = example_options.files()
     if not files and not prompt:
         raise InputError(
@@ -102,7 +127,7 @@ def segment(
         **({"prompt": file_hash(prompt)} if prompt else files.settings()),
     }  # fmt: skip
     _segment_images(
-        execution, predictor, encoded_prompt, images, out, part, settings, overwrite,
+        execution, earlier, predictor, encoded_prompt, targets, images, out, part, settings,
         checkpoint=model.checkpoint, device=model.device, dtype=model.dtype,
         batch_size=batch_size, tile=tile, chunk=chunk,
     )  # fmt: skip
@@ -120,16 +145,17 @@ def _check_options(out: Path, tile: int | None, batch_size: int, chunk: int | No
 
 
 def _segment_images(
-    execution: EngineOptions, predictor: "Predictor", prompt: "Prompt",
-    images: "list[InputImage]", out: Path, shard: "Shard", settings: dict[str, Any],
-    overwrite: bool, **options: Any,
+    execution: EngineOptions, earlier: EarlierOptions, predictor: "Predictor", prompt: "Prompt",
+    targets: list[str], images: "list[InputImage]", out: Path, shard: "Shard",
+    settings: dict[str, Any], **options: Any,
 ) -> None:  # fmt: skip
     """Segment what is not finished, print a summary of all; exit with 1 where some failed."""
     from incontext.batch.engines import segment_with
     from incontext.batch.manifest import Manifest, exclusive_run
 
     with exclusive_run(out, shard):
-        manifest = Manifest.open(out, settings, prompt, overwrite, shard)
+        manifest = Manifest.open(out, settings, prompt, earlier.overwrite, shard)
+        earlier.drop_gone(manifest, targets)
         unfinished = [image for image in images if not manifest.is_finished(image)]
         if len(unfinished) < len(images):
             finished_count = len(images) - len(unfinished)

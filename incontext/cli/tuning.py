@@ -177,15 +177,16 @@ def _iter_examples(
     files: ExampleFiles, sets: list[Path], sources: list[str]
 ) -> Iterator["Example"]:
     """Read the examples of the files, then of the sets; append a name for each to `sources`."""
-    import numpy as np
-
-    from incontext.data.pictures import IGNORE_INDEX, read_pairs
+    from incontext.data.pictures import read_labelled
     from incontext.inference.example import Example
+    from incontext.labels.encodings import Labels
+    from incontext.labels.partial import mark
 
     for example in files.iter_examples():
         sources.append(example.source)
         yield example
     for path in sets:
-        for name, image, ids in read_pairs(path):
+        for name, image, ids in read_labelled(path):
             sources.append(f"{path.stem}/{name}" if len(sets) > 1 or files else name)
-            yield Example(image, ids.astype(np.int32), ignore=IGNORE_INDEX, **files.partial_options)
+            labels = mark(Labels(ids), **files.partial_options)
+            yield Example.from_labels(image, labels)

@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from incontext.errors import InputError, first_line
-from incontext.images.image import read_image, resize_nearest
+from incontext.images.image import read_file, resize_nearest
 from incontext.labels import encodings
+from incontext.labels.encodings import IdMap
 
 Ids = np.ndarray[Any, np.dtype[np.uint8]]
+Content = Path | bytes  # a file, or what is in it
 IGNORE_INDEX = encodings.IGNORE_INDEX
 
 SET_TYPES = ("semantic", "regions", "video")
@@ -62,17 +64,42 @@ class PictureSet:
 
 
 def read_pairs(source: Path, unlabelled: bool = False) -> Iterator[tuple[str, Image.Image, Ids]]:
-    """Read a set, `NAME.tar` or a folder, with images/ and labels/.
+    """Read a set, `NAME.tar` or a folder, with images/ and labels/, for training.
 
     Args:
         unlabelled: read a folder without labels/ too, as all background.
 
     Yields:
-        Name, RGB image, labels (H, W) uint8.
+        Name, RGB image, labels (H, W) uint8, 255 = unknown.
 
     Raises:
-        InputError: a folder without the two or without a single pair, damaged files, labels that
-            are not 8-bit ids of their image's size.
+        InputError: see `read_labelled`; an id over 254.
+    """
+    for name, image, ids in read_labelled(source, unlabelled):
+        if ids.max(initial=0) >= IGNORE_INDEX:
+            raise InputError(
+                f"{source}: {name}: labels hold id {ids.max()}; accepted: 8-bit ids, 1 to 254 "
+                "(255 is unknown)"
+            )
+        yield name, image, np.where(ids == encodings.UNKNOWN, IGNORE_INDEX, ids).astype(np.uint8)
+
+
+def read_labelled(
+    source: Path, unlabelled: bool = False
+) -> Iterator[tuple[str, Image.Image, IdMap]]:
+    """Read a set, `NAME.tar` or a folder, with images/ and labels/.
+
+    Labels are read as `incontext.labels.encodings.read_labels` reads them, and 255 is unknown.
+
+    Args:
+        unlabelled: read a folder without labels/ too, as all background.
+
+    Yields:
+        Name, RGB image, ids (H, W) int32.
+
+    Raises:
+        InputError: a folder without the two or without a single pair, files that cannot be read,
+            labels that are no ids of their image's size.
     """
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
@@ -95,29 +122,26 @@ def read_pairs(source: Path, unlabelled: bool = False) -> Iterator[tuple[str, Im
             stacklevel=2,
         )
     for name, pair in complete.items():
-        try:
-            file = Image.open(io.BytesIO(pair["images"]))
-            file.load()  # so that damage is reported with the name, below
-            image = read_image(file)
-            if images_only:
-                yield name, image, np.zeros(image.size[::-1], np.uint8)
-                continue
-            ids = np.asarray(Image.open(io.BytesIO(pair["labels"])))
-        except UnidentifiedImageError:
-            raise InputError(f"{source}: {name}: picture or labels are no image file") from None
-        except (OSError, SyntaxError) as error:
-            raise InputError(f"{source}: {name}: damaged picture or labels ({error})") from None
-        if ids.ndim != 2 or ids.dtype not in (np.uint8, bool) or ids.shape != image.size[::-1]:
-            raise InputError(
-                f"{source}: labels of {name} are {ids.dtype} {ids.shape}; accepted: 8-bit ids of "
-                f"the picture's height and width, {image.size[::-1]}"
-            )
-        yield name, image, ids.astype(np.uint8)
+        image, ids = read_file(pair["images"], f"{source}: {name}: picture"), None
+        if not images_only:
+            ids = _read_ids(pair["labels"], image.size, f"{source}: {name}: labels")
+        yield name, image, np.zeros(image.size[::-1], np.int32) if ids is None else ids
 
 
-def _read_tar(source: Path) -> dict[str, dict[str, bytes]]:
+def _read_ids(content: Content, size: tuple[int, int], name: str) -> IdMap:
+    """Read labels as those of any example are read; 255 is unknown."""
+    labels = io.BytesIO(content) if isinstance(content, bytes) else content
+    try:
+        return encodings.read_labels(labels, size, ignore=IGNORE_INDEX, name=name).ids
+    except InputError as error:
+        text = str(error)
+        where = name.removesuffix(" labels")
+        raise InputError(text if text.startswith(name) else f"{where} {text}") from None
+
+
+def _read_tar(source: Path) -> dict[str, dict[str, Content]]:
     """Return name → part (images, labels) → bytes."""
-    pairs: dict[str, dict[str, bytes]] = {}
+    pairs: dict[str, dict[str, Content]] = {}
     try:
         with tarfile.open(source) as tar:
             for member in tar:
@@ -132,13 +156,13 @@ def _read_tar(source: Path) -> dict[str, dict[str, bytes]]:
     return pairs
 
 
-def _read_folder(source: Path) -> dict[str, dict[str, bytes]]:
-    """Return name → part (images, labels) → bytes."""
-    pairs: dict[str, dict[str, bytes]] = {}
+def _read_folder(source: Path) -> dict[str, dict[str, Content]]:
+    """Return name → part (images, labels) → file."""
+    pairs: dict[str, dict[str, Content]] = {}
     for part in ("images", "labels"):
         for path in sorted((source / part).glob("*")):
             if path.is_file() and not _hidden(path):
-                pairs.setdefault(path.stem, {})[part] = path.read_bytes()
+                pairs.setdefault(path.stem, {})[part] = path
     return pairs
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from PIL import Image
 
 from incontext.errors import InputError, parse_whole
-from incontext.images.image import SUFFIXES
+from incontext.images.folder import list_images
 from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import IdMap
 
@@ -52,7 +52,7 @@ class ImageFolder:
     @cached_property
     def files(self) -> list[Path]:
         """All images in the folder, to any depth, sorted."""
-        return [path for path in image_files(self.path) if not path.name.startswith(".")]
+        return image_files(self.path)
 
     # Tables, since sets of a hundred thousand images look up each of them.
     @cached_property
@@ -137,8 +137,12 @@ def exists(path: Path) -> bool:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files of a folder, to any depth, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    """Return the image files of a folder, to any depth, sorted.
+
+    Raises:
+        InputError: a folder in it cannot be listed.
+    """
+    return list_images(folder).paths
 
 
 def _group_by(files: list[Path], key: Callable[[Path], str]) -> dict[str, list[Path]]:

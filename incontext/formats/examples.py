@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from incontext.data.pictures import IGNORE_INDEX, class_names, read_metadata, read_pairs
+from incontext.data.pictures import IGNORE_INDEX, class_names, read_labelled, read_metadata
 from incontext.errors import InputError, OmissionWarning, ShapeError, located
 from incontext.files import decode_text
 from incontext.formats import coco, cvat, geotiff, label_studio, nifti, results, voc, yolo
@@ -17,7 +17,7 @@ from incontext.images.image import read_image
 from incontext.images.volume import picture_file, picture_name
 from incontext.inference.example import Example
 from incontext.labels.color_mask import MAX_ID
-from incontext.labels.encodings import UNKNOWN, Labels
+from incontext.labels.encodings import Labels
 from incontext.labels.partial import mark
 
 
@@ -48,9 +48,15 @@ def _read_pairs(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
     if images is not None:
         raise InputError(f"{path}: a set with images/ of its own; images= (--images) says others")
     names = class_names(read_metadata(path))
-    for name, image, ids in read_pairs(path):
-        labels = np.where(ids == IGNORE_INDEX, UNKNOWN, ids.astype(np.int32))
-        yield AnnotatedImage(f"{path}: {name}", image, partial(stored_labels, labels), names)
+    has_ids = has_unknown = False
+    for name, image, ids in read_labelled(path):
+        has_ids, has_unknown = has_ids or bool((ids > 0).any()), has_unknown or bool(ids.min() < 0)
+        yield AnnotatedImage(f"{path}: {name}", image, partial(stored_labels, ids), names)
+    if has_unknown and not has_ids:
+        raise InputError(
+            f"{path}: the labels hold 0 and {IGNORE_INDEX} only, and {IGNORE_INDEX} means unknown "
+            "in a set; write the object as 1"
+        )
 
 
 READERS = {

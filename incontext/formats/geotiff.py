@@ -13,6 +13,9 @@ from incontext.files import atomic
 from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, Size
 from incontext.formats.output import check_not_source, check_text
 from incontext.formats.results import LabelledImage
+from incontext.images.folder import list_images
+from incontext.images.image import MAX_PIXELS, is_upright
+from incontext.images.raster import read_stored
 from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import UNKNOWN, IdMap
 
@@ -83,6 +86,11 @@ def _open_source(rasterio: Any, result: LabelledImage) -> Any:
         raise InputError(f"{result.source}: not a GeoTIFF ({type(error).__name__})") from None
     if _place(source) is None:
         raise InputError(f"{result.source}: not a GeoTIFF: it does not say where on earth it lies")
+    if not is_upright(result.source):
+        raise InputError(
+            f"{result.source}: is stored turned, by its orientation tag, which readers of GeoTIFF "
+            "ignore, so labels would not lie on it; store it upright"
+        )
     if (source.height, source.width) != result.labels.shape:
         raise InputError(
             f"{result.source} is {source.width}×{source.height}, its labels are "
@@ -119,13 +127,13 @@ def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
             names, colors = _read_classes(rasterio, raster, image)
         except InputError as error:
             raise InputError(f"{raster}: {error}") from None
-        read_labels = partial(_read_labels, rasterio, raster)
+        read_labels = partial(_read_labels, raster)
         yield AnnotatedImage(str(raster), image, read_labels, names, colors)
 
 
 def tiff_files(folder: Path) -> list[Path]:
     """Return the TIFF files of a folder, to any depth, sorted."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".tif", ".tiff"))
+    return list_images(folder, suffixes=(".tif", ".tiff")).paths
 
 
 def _read_classes(
@@ -134,7 +142,7 @@ def _read_classes(
     """Return names and colors of the ids, if the file has them; check that it lies at its image."""
     try:
         with rasterio.open(raster, driver="GTiff") as source:
-            if source.count != 1 or np.dtype(source.dtypes[0]).kind not in "iu":
+            if source.count != 1 or np.dtype(source.dtypes[0]).kind not in "iuf":
                 raise InputError(
                     f"{source.count} bands of {source.dtypes[0]}; accepted: one of whole numbers"
                 )
@@ -165,15 +173,19 @@ def _same_grid(a: Place, b: Place) -> bool:
     return bool(a[0] == b[0] and distance <= SAME_GRID * max(abs(grid.a), abs(grid.b)))
 
 
-def _read_labels(rasterio: Any, raster: Path, size: Size) -> IdMap:
-    try:
-        with rasterio.open(raster, driver="GTiff") as source:
-            values, nodata = source.read(1).astype(np.int64), source.nodata
-    except Exception as error:  # GDAL has errors of its own
-        raise InputError(f"cannot be read ({first_line(error)})") from None
-    unknown = np.zeros(values.shape, bool) if not nodata else values == nodata
-    values[unknown] = 0
+def _read_labels(path: Path, size: Size) -> IdMap:
+    values, storage = read_stored(path, path.name, MAX_PIXELS)
+    if storage.lossy:
+        raise InputError(
+            f"{storage.lossy} is lossy, its values are not exact; store ids losslessly"
+        )
+    nodata = storage.nodata
+    unknown = np.zeros(values.shape, bool)
+    if nodata:  # 0 is the background
+        unknown = np.isnan(values) if np.isnan(nodata) else values == nodata
+    values = np.where(unknown, 0, values)
+    if values.dtype.kind == "f" and not (values == np.round(values)).all():
+        raise InputError("numbers that are not whole; accepted: ids, whole numbers")
     if values.min() < 0 or values.max() > MAX_ID:
         raise InputError(f"ids {values.min()} … {values.max()}; accepted: 0 … {MAX_ID}")
-    values[unknown] = UNKNOWN
-    return values.astype(np.int32)
+    return np.where(unknown, UNKNOWN, values).astype(np.int32)

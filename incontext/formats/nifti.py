@@ -14,6 +14,7 @@ from incontext.formats.annotated_image import AnnotatedImage, stored_labels
 from incontext.formats.output import check_not_source
 from incontext.formats.results import LabelledImage
 from incontext.images import dicom, volume
+from incontext.images.folder import list_images
 from incontext.images.volume import SlicePath, Volume
 from incontext.labels.color_mask import MAX_ID
 from incontext.labels.encodings import IdMap
@@ -91,7 +92,7 @@ def _write_labels(path: Path, scan: Volume, label_maps: dict[Path, IdMap], wide:
 
 def nifti_files(folder: Path) -> list[Path]:
     """Return the NIfTI files of a folder, to any depth, sorted."""
-    return sorted(p for p in folder.rglob("*.nii*") if is_nifti(p))
+    return [p for p in list_images(folder, suffixes=volume.SUFFIXES).paths if is_nifti(p)]
 
 
 def is_nifti(path: Path) -> bool:

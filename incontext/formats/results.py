@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
+from incontext.batch.inputs import is_edited
 from incontext.batch.records import read_all, record_files
 from incontext.errors import InputError, first_line, parse_whole
 from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, stored_labels
+from incontext.images.image import open_file
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
 
@@ -65,13 +66,17 @@ class LabelledImage:
                 yield index, mask
 
 
-def read_results(folder: str | Path) -> Iterator[LabelledImage]:
+def read_results(folder: str | Path, *, images_elsewhere: bool = False) -> Iterator[LabelledImage]:
     """Yield all results in a folder that `incontext segment` wrote, sorted by name.
 
     Results of shards and of runs that are still at work are included.
 
+    Args:
+        images_elsewhere: the recorded images do not matter.
+
     Raises:
-        InputError: no such results, or a label file that is gone or damaged.
+        InputError: no such results, a label file that is gone or damaged, or an image that was
+            edited since it was segmented.
     """
     folder = Path(folder)
     if not any(path.is_file() for group in record_files(folder) for path in group):
@@ -84,6 +89,8 @@ def read_results(folder: str | Path) -> Iterator[LabelledImage]:
         raise InputError(
             f"{folder}: results are damaged, or not of `incontext segment` ({first_line(error)})"
         ) from None
+    for record in () if images_elsewhere else records.values():  # before anything is written
+        _check_unedited(record["source"])
     for name in sorted(records):
         record = records[name]
         try:
@@ -103,12 +110,24 @@ def _rgb(color: Any) -> Rgb:
     return red, green, blue
 
 
+def _check_unedited(source: Mapping[str, Any]) -> None:
+    """Raise InputError if an image is another one than that which was segmented."""
+    try:
+        edited = is_edited(source)
+    except (OSError, ValueError, KeyError):  # gone: formats that need the image say so
+        return
+    if edited:
+        raise InputError(
+            f"{source['path']}: changed since it was segmented, so its labels may not fit; segment "
+            "it again"
+        )
+
+
 def _read_labels(path: Path) -> IdMap:
     try:
-        with Image.open(path) as image:
-            return np.asarray(image).astype(np.int32)
-    except Exception as error:  # decoders raise nearly anything
-        raise InputError(f"{path}: gone or damaged ({type(error).__name__})") from None
+        return np.asarray(open_file(path)).astype(np.int32)
+    except InputError as error:
+        raise InputError(f"{path}: gone or damaged ({error})") from None
 
 
 def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
@@ -118,7 +137,7 @@ def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
         InputError: see `read_results`; an image that is gone.
     """
     folder = ImageFolder(images) if images else None
-    for result in read_results(path):
+    for result in read_results(path, images_elsewhere=folder is not None):
         location = f"{path}: result {result.name}"
         try:
             image = folder.find(result.file_name) if folder else result.source

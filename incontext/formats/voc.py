@@ -10,8 +10,10 @@ from PIL import Image
 from incontext.errors import InputError, first_line, parse_whole
 from incontext.files import read_text
 from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, Size
-from incontext.formats.output import check_not_source, check_text, link
+from incontext.formats.output import check_not_source, check_text, place_image
 from incontext.formats.results import LabelledImage
+from incontext.images.folder import list_images
+from incontext.images.image import open_header
 from incontext.inference.segmentation import label_image, write_image, write_text
 from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import IGNORE_INDEX, IdMap, read_labels
@@ -25,7 +27,8 @@ IMAGE_LIST = "ImageSets/Segmentation/default.txt"
 
 
 def write(results: Iterable[LabelledImage], out: Path) -> Path:
-    """Write masks with the ids as they are, 16-bit for ids over 255; images are linked.
+    """Write masks with the ids as they are, 16-bit for ids over 255; images are linked, or
+    written upright.
 
     Raises:
         InputError: an image is gone.
@@ -42,7 +45,7 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
         check_not_source(path, result.source)
         wide = max(result.names, default=0) > 255
         write_image(label_image(result.labels, result.colors, wide), path)
-        link(result.source, out / IMAGES / f"{result.name}{result.source.suffix}")
+        place_image(result.source, out / IMAGES / result.name)
         image_names.append(result.name)
     write_text(out / IMAGE_LIST, "".join(f"{name}\n" for name in image_names))
     used_colors = set(colors.values())
@@ -86,10 +89,10 @@ def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
         raise InputError(f"{path}: no folder {MASKS} in it")
     label_map = _LabelMap.read(path / LABEL_MAP)
     folder = ImageFolder(images or path / IMAGES)
-    for mask in sorted(masks.rglob("*.png")):
+    for mask in list_images(masks, suffixes=(".png",)).paths:
         try:
             image = folder.find_stem(str(mask.relative_to(masks).with_suffix("")))
-            with Image.open(mask) as mask_image:
+            with open_header(mask, str(mask)) as mask_image:
                 in_color = mask_image.mode not in ("P", "L", "1", "I", "I;16")
                 palette = _palette(mask_image)
         except InputError as error:

@@ -16,7 +16,7 @@ from incontext.formats.annotated_image import (
     exists,
     image_files,
 )
-from incontext.formats.output import check_not_source, link
+from incontext.formats.output import check_not_source, place_image
 from incontext.formats.polygons import Mask, polygons
 from incontext.formats.results import LabelledImage
 from incontext.images.image import read_image
@@ -36,8 +36,8 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
     """Write one line for each part of an object: its class, then corners as shares of the sides.
 
     Classes are 0, 1, … in the order of the ids; `ids` in data.yaml keeps those. Images without an
-    object get an empty file. Images are linked. Six decimals tell corners apart in images of up to
-    500 000 pixels a side.
+    object get an empty file. Images are linked, or written upright. Six decimals tell corners apart
+    in images of up to 500 000 pixels a side.
 
     Raises:
         InputError: SciPy is missing, or an image is gone.
@@ -71,9 +71,8 @@ def _quote(name: str) -> str:
 
 
 def _place_image(result: LabelledImage, out: Path) -> Path:
-    path = out / IMAGES / f"{result.name}{result.source.suffix}"
-    if path.suffix.lower() in SUFFIXES:
-        return link(result.source, path)
+    if result.source.suffix.lower() in SUFFIXES:
+        return place_image(result.source, out / IMAGES / result.name)
     path = out / IMAGES / f"{result.name}.png"
     check_not_source(path, result.source)
     write_image(read_image(result.source), path)

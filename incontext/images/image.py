@@ -1,31 +1,52 @@
 """Images: open, orient, resize, normalize, restore. The only home of mean and std arithmetic."""
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 
 from incontext.errors import InputError
 from incontext.images import dicom, raster, volume
+from incontext.images.contrast import GENERAL, Mask, stretch
+from incontext.images.data_mask import attach, data_mask, join, stored_mask, turned
+from incontext.images.stored import Storage
 
 ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor"
 
 MAX_PIXELS = 200_000_000
 # What folders are searched for; a file given by its path is read whatever its suffix.
-SUFFIXES = frozenset((
+_ALWAYS = (
     ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
     ".webp", *dicom.SUFFIXES,
-))  # fmt: skip
+)  # fmt: skip
+# Suffixes that Pillow reads where it was built with a decoder for them.
+_WITH_DECODER = {
+    "avif": (".avif",),
+    "jpg_2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
+}
+SUFFIXES = frozenset(_ALWAYS).union(
+    *(suffixes for decoder, suffixes in _WITH_DECODER.items() if features.check(decoder))
+)
+# Images too, but not read here: what is left out of a folder is said.
+OTHER_SUFFIXES = frozenset((
+    ".arw", ".cr2", ".cr3", ".czi", ".dng", ".exr", ".hdr", ".heic", ".heics", ".heif",
+    ".hif", ".ico", ".jxl", ".lif", ".nd2", ".nef", ".orf", ".pef", ".psd", ".raf", ".rw2",
+    ".svg", ".tga",
+)).union(*_WITH_DECODER.values()) - SUFFIXES  # fmt: skip
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # and all else that Pillow reads
 
+# Pillow takes a PNG for damaged if one of its texts is longer than a megabyte. Programs keep whole
+# projects there; what all texts together may take stays at 64 megabytes.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 _pillow_limit = threading.Lock()
 
@@ -41,52 +62,92 @@ def _unlimited() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
+def open_header(file: str | Path | IO[bytes], name: str) -> Image.Image:
+    """Open an image of at most `MAX_PIXELS` pixels; it is not decoded yet.
+
+    Raises:
+        InputError: more pixels; the message begins with `name`.
+        Exception: what Pillow raises for a file that is damaged, or not an image.
+    """
+    with _unlimited():
+        image = Image.open(file)
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise InputError(
+            f"{name}: {image.width}×{image.height} is more than {MAX_PIXELS // 10**6} "
+            "megapixels; cut it into parts first"
+        )
+    return image
+
+
+def is_upright(path: Path) -> bool:
+    """Return whether an image file is stored as it is shown, without an orientation to apply."""
+    if raster.is_raster(path):
+        return raster.orientation(path) in (0, 1)
+    try:
+        with open_header(path, str(path)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1) in (0, 1)
+    except Exception:  # not for Pillow; reading it says what is wrong
+        return True
+
+
 def open_file(path: str | Path) -> Image.Image:
     """Open and decode an image file: its first frame as stored, in its mode and orientation.
 
     Raises:
         InputError: no such file, not an image, damaged, or more than `MAX_PIXELS` pixels.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: {'a folder' if path.is_dir() else 'no such file'}")
+    return open_stored(Path(path), str(path))[0]
+
+
+def open_stored(source: Path | bytes, name: str) -> tuple[Image.Image, Storage]:
+    """Open and decode an image file, or the content of one; tell how it stores its values.
+
+    Raises:
+        InputError: see `open_file`; the message begins with `name`.
+    """
+    if isinstance(source, Path) and not source.is_file():
+        raise InputError(f"{name}: {_no_file(source)}")
     try:
-        with path.open("rb") as file:
-            with _unlimited():
-                image = Image.open(file)
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(
-                    f"{path}: {image.width}×{image.height} is more than {MAX_PIXELS // 10**6} "
-                    "megapixels; cut it into parts first"
-                )
+        with raster.open_source(source) as file:
+            image = open_header(file, name)
             # Counted before decoding, since counting leaves the first frame.
             frames = getattr(image, "n_frames", 1)
-            decode(image, str(path))
+            storage = decode(image, name)
     except InputError:
         raise
     except UnidentifiedImageError:
-        problem = "not a picture" if path.stat().st_size else "an empty file"
-        raise InputError(f"{path}: {problem}; accepted: {', '.join(FORMATS)}") from None
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        problem = "not a picture" if size else "an empty file"
+        raise InputError(f"{name}: {problem}; accepted: {', '.join(FORMATS)}") from None
     except PermissionError:
-        raise InputError(f"{path}: no permission to read it") from None
+        raise InputError(f"{name}: no permission to read it") from None
     except Exception as error:  # decoders raise nearly anything on damaged data
-        raise InputError(f"{path}: {_damage(error)}") from None
+        raise InputError(f"{name}: {_damage(error)}") from None
     # MPO: a photo with its preview or depth map behind it, as many phones write.
     if frames > 1 and image.format != "MPO":
-        warnings.warn(f"{path}: {frames} frames; the first one is used", stacklevel=2)
-    return image
+        warnings.warn(f"{name}: {frames} frames; the first one is used", stacklevel=3)
+    return image, storage
 
 
-def decode(image: Image.Image, name: str) -> None:
-    """Decode an image that was opened but not read yet.
+def _no_file(path: Path) -> str:
+    if not path.is_dir():
+        return "a link to a file that is gone" if path.is_symlink() else "no such file"
+    return "a folder" if os.access(path, os.R_OK | os.X_OK) else "no permission to list this folder"
+
+
+def decode(image: Image.Image, name: str) -> Storage:
+    """Decode an image that was opened but not read yet; tell how its file stores values.
 
     Raises:
         InputError: damaged or closed; the message begins with `name`.
     """
     try:
+        storage = Storage.of(image)
         image.load()
     except Exception as error:  # see open_file
         raise InputError(f"{name}: {_damage(error)}") from None
+    return storage
 
 
 def _damage(error: Exception) -> str:
@@ -102,65 +163,76 @@ def read_image(source: ImageLike) -> Image.Image:
             float in 0–1.
 
     EXIF orientation is applied to files and PIL images. Transparency is laid over white. Images
-    with more than 8 bits are stretched so that their lowest and highest value become 0 and 255.
+    with more than 8 bits are stretched so that their percentiles 0.1 and 99.9 become 0 and 255.
     TIFF files of several bands, or of deep values with a georeference or nodata, are converted by
     `incontext.images.raster.read`, which needs rasterio. DICOM files and slices of NIfTI volumes
-    (scan.nii.gz/axial/012) are windowed, see `incontext.images.dicom` and `.volume`.
+    (scan.nii.gz/axial/012) are windowed, see `incontext.images.dicom` and `.volume`. Pixels without
+    data (NaN, nodata, alpha 0, masked) are noted: see `incontext.images.data_mask`.
 
     Raises:
         InputError: any other source, or an image that cannot be read.
     """
-    name = str(source) if isinstance(source, (str, Path)) else "picture"
     if isinstance(source, (str, Path)):
-        image = _read_file(Path(source))
-    elif isinstance(source, Image.Image):
-        image = source
-        decode(image, name)
-    else:
-        image = _from_array(source)
+        return read_file(Path(source), str(source))
+    if isinstance(source, Image.Image):
+        return _to_upright(source, decode(source, "picture"), "picture")
+    return _to_upright(_from_array(source), Storage(), "picture")
+
+
+def read_file(source: Path | bytes, name: str) -> Image.Image:
+    """Read an image file, a slice of a volume, or the content of a file as `read_image` does.
+
+    Raises:
+        InputError: it cannot be read; the message begins with `name`.
+    """
+    if isinstance(source, Path) and volume.SlicePath.parse(source):
+        return _to_upright(volume.read_slice(source), Storage(), name)
+    if isinstance(source, Path) and dicom.is_dicom(source):
+        return _to_upright(dicom.read(source, MAX_PIXELS), Storage(), name)
+    exists = isinstance(source, bytes) or source.is_file()
+    if exists and raster.is_raster(source):
+        return _to_upright(raster.read(source, name, MAX_PIXELS), Storage(), name)
+    image, storage = open_stored(source, name)
+    raster.warn_of_alpha(image, name)
+    return _to_upright(image, storage, name)
+
+
+def _to_upright(image: Image.Image, storage: Storage, name: str) -> Image.Image:
     if image.width < 1 or image.height < 1:
         raise InputError(f"a picture of {image.width}×{image.height} has no pixels")
     try:
-        return _upright_rgb(image)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
+        return _upright_rgb(image, storage, name)
     except Exception as error:  # damaged metadata, a mode that Pillow cannot convert
         raise InputError(
             f"{name}: cannot be made RGB from mode {image.mode} ({type(error).__name__}: {error})"
         ) from None
 
 
-def _read_file(path: Path) -> Image.Image:
-    """Read an image file, or a slice of a volume, in the mode that its kind has."""
-    if volume.SlicePath.parse(path):
-        return volume.read_slice(path)
-    if dicom.is_dicom(path):
-        return dicom.read(path, MAX_PIXELS)
-    if path.is_file() and raster.is_raster(path):
-        return raster.read(path, MAX_PIXELS)
-    image = open_file(path)
-    raster.warn_of_alpha(image, str(path))
-    return image
-
-
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _upright_rgb(image: Image.Image, storage: Storage, name: str) -> Image.Image:
+    mask, orientation = stored_mask(image, storage), image.getexif().get(0x0112, 1)
+    mask = join(data_mask(image), turned(mask, orientation))
     image = ImageOps.exif_transpose(image) or image
     if image.mode.startswith("I") or image.mode == "F":
-        image = _stretch(np.asarray(image))
+        image = _stretch(storage.restore(np.asarray(image)), mask, name)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
+        mask = join(mask, np.asarray(image.getchannel("A")) > 0)
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     rgb = image.convert("RGB") if image.mode != "RGB" else image.copy()
     rgb.info = {}  # metadata of the source is wrong for what is made of this image
+    attach(rgb, mask)
     return rgb
 
 
 def _from_array(source: Any) -> Image.Image:
     """Convert an array or a tensor to PIL; shapes and dtypes as in `read_image`."""
-    array = to_numpy(source)
+    array, mask = to_numpy(source), None
+    if isinstance(array, np.ma.MaskedArray):  # as rasterio gives what has no data
+        mask, array = np.ma.getmaskarray(array), array.filled(0)
     if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = rearrange(array, "c h w -> h w c")
+        mask = None if mask is None else rearrange(mask, "c h w -> h w c")
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))):
@@ -171,7 +243,7 @@ def _from_array(source: Any) -> Image.Image:
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     elif array.dtype == np.uint16 and array.ndim == 2:
-        return _stretch(array)
+        array = array.astype(np.uint16)  # in this machine's order of bytes
     elif np.issubdtype(array.dtype, np.floating):
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise InputError("a float picture must lie in 0–1 without NaN; or pass uint8 in 0–255")
@@ -180,7 +252,10 @@ def _from_array(source: Any) -> Image.Image:
         raise InputError(
             f"a picture of dtype {array.dtype}; accepted: uint8, bool, uint16 (H, W), float in 0–1"
         )
-    return Image.fromarray(np.ascontiguousarray(array))
+    image = Image.fromarray(np.ascontiguousarray(array))
+    if mask is not None:
+        attach(image, np.asarray(~(mask.all(-1) if mask.ndim == 3 else mask)))
+    return image
 
 
 def to_numpy(source: Any) -> np.ndarray[Any, Any]:
@@ -202,15 +277,15 @@ def to_numpy(source: Any) -> np.ndarray[Any, Any]:
     raise InputError(f"{type(source).__name__} given; accepted: path, PIL, numpy array, tensor")
 
 
-def _stretch(array: np.ndarray[Any, Any]) -> Image.Image:
-    """Stretch numbers (H, W) to 8-bit gray, lowest 0, highest 255; a constant is mid-gray."""
-    values = array.astype(np.float64)  # float32 overflows where a float picture spans its range
-    if not np.isfinite(values).all():
-        raise InputError("the picture holds NaN or infinite values")
-    low, high = float(values.min()), float(values.max())
-    if high == low:
-        return Image.new("L", (array.shape[1], array.shape[0]), 128)
-    return Image.fromarray(np.round((values - low) * (255 / (high - low))).astype(np.uint8))
+def _stretch(values: np.ndarray[Any, Any], mask: Mask | None, name: str) -> Image.Image:
+    """Stretch numbers (H, W) to 8-bit gray; what holds no data becomes white."""
+    valid_mask = np.ones(values.shape, bool) if mask is None else mask
+    if not valid_mask.any():
+        warnings.warn(f"{name}: no pixel holds data; it is shown white", stacklevel=6)
+        return Image.new("L", values.shape[::-1], raster.WHITE)
+    levels = stretch(values[None], valid_mask[None], GENERAL)[0]
+    levels[~valid_mask] = raster.WHITE
+    return Image.fromarray(levels)
 
 
 class Normalizer:

@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image
 
 from incontext.errors import InputError, first_line
+from incontext.images import contrast
+from incontext.images.data_mask import Mask, attach
 
 Values = np.ndarray[Any, Any]
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -25,8 +27,6 @@ SUFFIXES = (".nii.gz", ".nii")
 # the right, the head is up in coronal and sagittal slices, the face in axial ones.
 PLANES = {"axial": "LPS", "coronal": "LIP", "sagittal": "PIL"}
 MAX_VOXELS = 2_000_000_000
-PERCENTILES = (0.1, 99.9)  # of the finite values, that become 0 and 255
-SAMPLE_VALUES = 1_000_000  # evenly spread, that percentiles are taken of
 EXTRA = "pip install 'incontext-seg[volumes]'"
 
 _SLICE_PATH = re.compile(
@@ -191,7 +191,7 @@ def read_values(volume: Volume) -> Values:
 def read_slice(path: Path) -> Image.Image:
     """Read a slice of a volume as 8-bit gray.
 
-    The percentiles 0.1 and 99.9 of the whole volume become 0 and 255; NaN is black.
+    The percentiles 0.1 and 99.9 of the whole volume become 0 and 255; NaN is black, and no data.
 
     Raises:
         InputError: see `open_volume`; no such slice, no finite value.
@@ -206,44 +206,43 @@ def read_slice(path: Path) -> Image.Image:
             "coronal and sagittal"
         )
     status = parts.file.stat()
-    pictures = _pictures(parts.file, parts.plane, (status.st_size, status.st_mtime_ns))
+    pictures, masks = _pictures(parts.file, parts.plane, (status.st_size, status.st_mtime_ns))
     if parts.number >= len(pictures):
         raise InputError(f"{path}: no such slice; accepted: 0 … {len(pictures) - 1}")
-    return Image.fromarray(np.ascontiguousarray(pictures[parts.number]))
+    image = Image.fromarray(np.ascontiguousarray(pictures[parts.number]))
+    attach(image, None if masks is None else masks[parts.number])
+    return image
 
 
 @lru_cache(maxsize=2)  # a compressed file can only be read from its beginning
-def _pictures(file: Path, plane: str, version: tuple[int, int]) -> Pixels:
-    """Return all slices (N, H, W) of a file; `version` is another for one that was edited."""
+def _pictures(file: Path, plane: str, version: tuple[int, int]) -> tuple[Pixels, Mask | None]:
+    """Return all slices (N, H, W) of a file, and where they hold data (None: everywhere).
+
+    Args:
+        version: another for a file that was edited.
+    """
     volume = open_volume(file / plane)
     try:
-        return volume.cut(stretch(read_values(volume)))
+        values = read_values(volume)
+        valid_mask = np.isfinite(values)
+        return volume.cut(stretch(values)), None if valid_mask.all() else volume.cut(valid_mask)
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(str(file)) else f"{file}: {text}") from None
 
 
 def stretch(values: Values) -> Pixels:
-    """Stretch numbers to 0–255 by the percentiles of those that are finite; others become 0.
-
-    If the percentiles are equal, the lowest and the highest value count; a constant is mid-gray.
+    """Stretch numbers (H, W) or (N, H, W) to 0–255, see `contrast.stretch`; NaN becomes 0.
 
     Raises:
         InputError: no number is finite.
     """
-    step = math.ceil((values.size / SAMPLE_VALUES) ** (1 / values.ndim))
-    sample = values[(slice(None, None, step),) * values.ndim].astype(np.float64)
-    sample = sample[np.isfinite(sample)]
-    low, high = np.percentile(sample, PERCENTILES) if sample.size else (0.0, 0.0)
-    if low == high:
-        finite = values[np.isfinite(values)]
-        if not finite.size:
-            raise InputError("no voxel holds a number")
-        low, high = float(finite.min()), float(finite.max())
-    if low == high:
-        return np.where(np.isfinite(values), np.uint8(128), np.uint8(0))
-    result = np.zeros(values.shape, np.uint8)
-    for number, part in enumerate(values):  # one at a time: these are floats
-        levels = ((part.astype(np.float64) - low) / (high - low)).clip(0, 1) * 255
-        result[number] = np.round(np.where(np.isfinite(part), levels, 0))
-    return result
+    valid_mask = np.isfinite(values)
+    if not valid_mask.any():
+        raise InputError("no voxel holds a number")
+    layers = (-1, *values.shape[-2:])
+    levels = contrast.stretch(
+        values.reshape(layers), valid_mask.reshape(layers), contrast.GENERAL
+    ).reshape(values.shape)
+    levels[~valid_mask] = 0
+    return levels

@@ -9,6 +9,9 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from incontext.images.contrast import Mask
+from incontext.images.data_mask import data_mask
+from incontext.images.image import resize_nearest
 from incontext.images.tiles import Blend, Tiling, upsample_rows
 from incontext.inference.prompt import Prompt
 from incontext.inference.segmentation import Pixels, Segmentation
@@ -37,8 +40,15 @@ def merge_passes(prompt: Prompt, paintings: Sequence[Tensor]) -> Tensor:
     return result
 
 
-def presence(probabilities: Tensor) -> Tensor:
-    """Return how sure the model is that each id is in the image: (K + 1, H, W) → (K,) in 0–1."""
+def presence(probabilities: Tensor, mask: Mask | None = None) -> Tensor:
+    """Return how sure the model is that each id is in the image: (K + 1, H, W) → (K,) in 0–1.
+
+    Args:
+        mask: which pixels hold data, of the image's size; nothing is present in the others.
+    """
+    if mask is not None:
+        small = resize_nearest(mask, (probabilities.shape[1], probabilities.shape[2]))
+        probabilities = probabilities * torch.from_numpy(small)
     flat = rearrange(probabilities[1:], "k h w -> k (h w)")
     top = max(1, round(PRESENCE_SHARE * flat.shape[1]))
     return flat.topk(top, 1).values.mean(1)
@@ -64,7 +74,8 @@ def to_segmentation(
 ) -> Segmentation:
     """Return labels of the image's size from probabilities of the model's size or the image's.
 
-    An id whose presence is below `PRESENT` has no pixels.
+    An id whose presence is below `PRESENT` has no pixels. Pixels of the image without data are
+    background, with confidence 0.
     """
     size = (image.height, image.width)
     labels = np.empty(size, np.int32)
@@ -75,6 +86,9 @@ def to_segmentation(
         best = values.topk(2, 0)
         labels[rows] = ids[best.indices[0].numpy()]
         confidence[rows] = (best.values[0] - best.values[1]).numpy()
+    mask = data_mask(image)
+    if mask is not None:
+        labels[~mask], confidence[~mask] = 0, 0
     return Segmentation(
         labels, confidence, dict(zip(prompt.ids, id_presence.tolist(), strict=True)), image,
         tuple(paintings), prompt.colors, prompt.names,
@@ -84,8 +98,9 @@ def to_segmentation(
 def decode_image(image: Image.Image, prompt: Prompt, paintings: list[Tensor]) -> Segmentation:
     """Read an image that was painted whole, once for each pass."""
     probabilities = merge_passes(prompt, paintings)
+    id_presence = presence(probabilities, data_mask(image))
     pixels = [_to_pixels(p) for p in paintings]
-    return to_segmentation(image, prompt, probabilities, presence(probabilities), pixels)
+    return to_segmentation(image, prompt, probabilities, id_presence, pixels)
 
 
 def decode_tiles(
@@ -104,7 +119,7 @@ def decode_tiles(
     blend = Blend(1 + len(prompt.ids), image.width, image.height)
     id_presence = torch.zeros(len(prompt.ids))
     pixels = np.zeros((image.height, image.width, 3), np.uint8)
-    boxes = iter(tiling.boxes())
+    boxes, mask = iter(tiling.boxes()), data_mask(image)
     while batch := list(islice(boxes, batch_size)):
         tile_paintings = paint([image.crop(box) for box in batch])
         for box, paintings in zip(batch, tile_paintings, strict=True):
@@ -113,7 +128,8 @@ def decode_tiles(
             probabilities = merge_passes(prompt, paintings)
             # At the model's size, as for a whole image: an object fills its tile as much as it
             # would fill a small image.
-            id_presence = torch.maximum(id_presence, presence(probabilities))
+            tile_mask = None if mask is None else mask[top:bottom, left:right]
+            id_presence = torch.maximum(id_presence, presence(probabilities, tile_mask))
             for rows, values in upsample_rows(probabilities, size):
                 blend.add(box, rows, values)
             small = Image.fromarray(_to_pixels(paintings[0]))

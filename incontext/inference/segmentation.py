@@ -11,6 +11,7 @@ from PIL import Image
 
 from incontext.errors import InputError, former_attributes
 from incontext.files import atomic
+from incontext.images.data_mask import data_mask
 from incontext.images.image import resize_nearest
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
@@ -24,9 +25,9 @@ class Segmentation:
     """Labels of one image.
 
     Attributes:
-        labels: (H, W) int32, 0 = background.
+        labels: (H, W) int32, 0 = background, and of pixels without data (nodata, NaN, alpha 0).
         confidence: (H, W) float32 in 0–1, the probability of the pixel's label less that of the
-            second; 0 on a border between two.
+            second; 0 on a border between two, and where there is no data.
         presence: for each id of the prompt how sure the model is that it is in the image, 0–1;
             below 0.5 its mask is empty.
         image: the query, upright RGB.
@@ -49,6 +50,13 @@ class Segmentation:
     def painting(self) -> Pixels:
         """What the model painted in the first pass, repeated to the query's size, (H, W, 3)."""
         return resize_nearest(self.paintings[0], self.labels.shape)
+
+    @property
+    def mean_confidence(self) -> float:
+        """Mean confidence of the pixels that hold data, 0–1; 0 if none does."""
+        mask = data_mask(self.image)
+        values = self.confidence if mask is None else self.confidence[mask]
+        return float(values.mean()) if values.size else 0.0
 
     def mask(self, index: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return the mask of an id, (H, W) bool.

@@ -11,6 +11,8 @@ from incontext.labels.coco import is_whole
 Rgb: TypeAlias = tuple[int, int, int]
 
 MAX_ID = 65_535
+GRAY_TINT = 12  # between the channels of a gray that a lossy encoding has tinted
+CLOSE_COLORS, MANY_CLOSE = 4, 8  # distance by which nobody tells colors apart, and how many of them
 MAX_COLORS = 64  # a color mask with more is probably antialiased or lossy
 
 
@@ -30,7 +32,9 @@ def ids_of_colors(
         InputError: colors that the table lacks, or a mask that can mean something else.
     """
     if isinstance(ignore, int):
-        raise InputError(f"ignore={ignore} is a value of one channel, and this mask has colors")
+        raise InputError(
+            f"ignore={ignore} is a value of one channel, and this mask has colors; store ids in one"
+        )
     if values.max() <= 1 and values.any():
         raise InputError(
             "a color mask whose values are 0 and 1 can be a stack of masks; pass ids (H, W), such "
@@ -49,6 +53,7 @@ def ids_of_colors(
                 f"{len(present)} different colors: an antialiased or lossy mask? pass "
                 "colors={id: (r, g, b)} after storing it with exact colors"
             )
+        _check_exact(present)
         table = {index: _rgb(code) for index, code in enumerate(present[present != 0], 1)}
     else:
         table = check_colors(colors)
@@ -61,6 +66,25 @@ def ids_of_colors(
         raise InputError(f"{len(unknown)} colors that colors={{…}} does not name: {text}")
     ids = np.array([lookup[int(c)] for c in present], np.int32)[np.searchsorted(present, codes)]
     return ids, table
+
+
+def _check_exact(codes: np.ndarray[Any, Any]) -> None:
+    """Raise InputError if distinct colors look like few that a lossy encoding has spread.
+
+    That is many grays that are not quite gray, or many colors that are not told apart.
+    """
+    rgb = np.array([_rgb(code) for code in codes])
+    tint = int((rgb.max(1) - rgb.min(1)).max())
+    near_gray = 0 < tint <= GRAY_TINT and len(codes) > 3 and rgb.max() > 64
+    distances = np.abs(rgb[:, None] - rgb[None]).max(-1)
+    distances[np.diag_indices(len(rgb))] = 255
+    close = int((distances.min(1) <= CLOSE_COLORS).sum())
+    if near_gray or (close > MANY_CLOSE and close > len(codes) / 2):
+        raise InputError(
+            f"{len(codes)} colors that are nearly the same: a lossy or antialiased mask, whose "
+            "values are not exact? pass threshold=128 (--threshold 128) for a gray mask, or "
+            "colors={id: (r, g, b)} if they are meant so; store masks as PNG"
+        )
 
 
 def check_colors(colors: dict[int, Rgb]) -> dict[int, Rgb]:

@@ -3,20 +3,21 @@
 Ambiguous masks are rejected; the error lists the possible readings and the option for each.
 """
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from einops import rearrange
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 
 from incontext.errors import InputError, located
-from incontext.images.image import decode, open_file, to_numpy
 from incontext.labels import coco
-from incontext.labels.color_mask import MAX_ID, Rgb, ids_of_colors, is_gray
+from incontext.labels.color_mask import GRAY_TINT, MAX_ID, Rgb, ids_of_colors, is_gray
 from incontext.labels.id_mask import ids_of_values
+from incontext.labels.mask_file import read_mask
 
 IdMap: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
 LabelsLike: TypeAlias = (
@@ -51,20 +52,23 @@ class Labels:
 
 
 def read_labels(
-    source: LabelsLike,
+    source: "LabelsLike | io.BytesIO",
     size: tuple[int, int],
     *,
     colors: dict[int, Rgb] | None = None,
     ignore: int | str | None = None,
     threshold: int | float | None = None,
     file_name: str | None = None,
+    name: str = "",
 ) -> Labels:
     """Read labels in any of these encodings.
 
     - bool, or mode 1: True is id 1.
-    - Integers (any dtype; modes L, P, I;16, I): {0, 1} and ids as they are; {0, 255} alone is a
-      binary mask, id 1. A map in which 255 stands beside ids other than 0 needs `ignore`. Of a
-      palette image the indices count; a palette of other grays than the indices is refused.
+    - Integers and whole floats of any width (images, TIFF, .npy, arrays): {0, 1} and ids as they
+      are stored; {0, 255} alone, or {0, 65535}, is a binary mask, id 1. A map in which 255 stands
+      beside ids other than 0 needs `ignore`. Of a palette image the indices count; a palette of
+      other grays than the indices is refused. The nodata value of a TIFF, if it is not 0, is
+      unknown.
     - RGB: each color an id, black is background unless `colors` gives it an id; `colors` maps ids
       to colors, without it the colors that occur are taken (see `match_colors`).
     - COCO: an annotation, a list of them, or the path of a COCO .json (with the image's
@@ -74,7 +78,9 @@ def read_labels(
       nothing of the image can be.
 
     Args:
+        source: as above; also the content of a file, as `io.BytesIO`.
         size: (width, height) that the labels must have.
+        name: of the source, for messages; its path by default.
         ignore: value that means "unknown"; "none": 255 is an id like any other.
         threshold: for soft masks (antialiased, JPEG, float): values at or above it are id 1.
 
@@ -94,7 +100,8 @@ def read_labels(
         with located(f"{source}: {file_name}"):
             labels = Labels(coco.draw(annotations, size, MAX_ID, UNKNOWN, omit=True))
     else:
-        labels = _from_pixels(source, size, colors, ignore, threshold)
+        name = name or (str(source) if isinstance(source, (str, Path)) else "labels")
+        labels = _from_pixels(source, size, colors, ignore, threshold, name)
     if labels.ids.shape != (size[1], size[0]):
         height, width = labels.ids.shape
         raise InputError(
@@ -110,10 +117,15 @@ def _from_pixels(
     colors: dict[int, Rgb] | None,
     ignore: int | str | None,
     threshold: float | None,
+    name: str,
 ) -> Labels:
     """Read labels of a file, image or array; a problem names the file."""
-    name, values, palette = _values(source, size, threshold)
+    mask = read_mask(source, name, threshold is not None)
+    values = _squeeze(mask.values, size) if mask.is_array else mask.values
     try:
+        no_data = mask.no_data
+        if no_data is not None:
+            values = np.where(no_data, 0, values)
         if values.ndim == 3 and threshold is not None:
             values = _one_channel(values)
         if values.ndim == 3:
@@ -122,7 +134,9 @@ def _from_pixels(
         elif colors is not None:
             raise InputError("colors were given, but these labels are read as one channel")
         else:
-            labels = Labels(*ids_of_values(values, palette, ignore, threshold, UNKNOWN))
+            labels = Labels(*ids_of_values(values, mask.palette, ignore, threshold, UNKNOWN))
+        if no_data is not None:
+            labels.ids[no_data] = UNKNOWN
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     return labels
@@ -143,45 +157,6 @@ def _check_options(ignore: Any, threshold: Any) -> tuple[int | str | None, float
     if not isinstance(threshold, (int, float, np.number)) or not np.isfinite(threshold):
         raise InputError(f"threshold={threshold!r}; accepted: a number")
     return ignore, float(threshold)
-
-
-def _values(
-    source: Any, size: tuple[int, int], threshold: float | None
-) -> tuple[str, np.ndarray[Any, Any], dict[int, Rgb]]:
-    """Return a name for messages, (H, W) or (H, W, 3) values, and the palette."""
-    name = "labels"
-    if isinstance(source, (str, Path)):
-        name, source = str(source), open_file(source)
-    if not isinstance(source, Image.Image):
-        return name, _squeeze(to_numpy(source), size), {}
-    decode(source, name)
-    if source.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        raise InputError(
-            f"{name}: a mask with EXIF orientation can be meant as stored or as shown; store it "
-            "without, upright like its picture"
-        )
-    if source.format in ("JPEG", "MPO") and threshold is None:
-        raise InputError(
-            f"{name}: {source.format} is lossy, its values are not exact; pass threshold=128 "
-            "(--threshold 128) for a binary mask; ids and colors must be stored as PNG"
-        )
-    if source.mode in ("RGBA", "LA", "PA"):
-        alpha = np.asarray(source.getchannel("A"))
-        if alpha.min() < 255:
-            raise InputError(
-                f"{name}: a mask with transparency can mean the alpha or the colors; store one "
-                "of them alone"
-            )
-        source = source.convert({"RGBA": "RGB", "LA": "L", "PA": "P"}[source.mode])
-    if source.mode not in ("1", "L", "P", "RGB", "I", "F") and not source.mode.startswith("I;16"):
-        raise InputError(f"{name}: mode {source.mode}; accepted: 1, L, P, I;16, I, RGB")
-    palette = {}
-    if source.mode == "P" and threshold is not None:
-        source = source.convert("RGB")  # what is shown counts, not the indices
-    if source.mode == "P":
-        table = np.array(source.getpalette("RGB") or [], dtype=int).reshape(-1, 3)
-        palette = {i: (int(c[0]), int(c[1]), int(c[2])) for i, c in enumerate(table)}
-    return name, np.asarray(source), palette
 
 
 def _squeeze(array: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
@@ -205,9 +180,12 @@ def _squeeze(array: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[A
 
 def _one_channel(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return one channel of a gray image stored as RGB (H, W, 3), for a threshold."""
-    if not is_gray(values):
+    if is_gray(values):
+        return values[..., 0]
+    tint = values.max(-1).astype(int) - values.min(-1)
+    if tint.max() > GRAY_TINT:
         raise InputError("threshold reads one channel, and this mask has colors; store it gray")
-    return values[..., 0]
+    return np.round(values.mean(-1))  # what a lossy encoding made of gray
 
 
 def match_colors(label_maps: list[Labels]) -> list[Labels]:

@@ -1,4 +1,4 @@
-"""Id masks: one channel of numbers that are ids, or a mask of 0 and 255, or a soft mask."""
+"""Id masks: one channel of numbers that are ids, a mask of black and white, or a soft mask."""
 
 import warnings
 from typing import Any
@@ -8,6 +8,7 @@ import numpy as np
 from incontext.errors import InputError
 from incontext.labels.color_mask import MAX_ID, Rgb
 
+WHITE = ([0, 255], [255], [0, 65_535], [65_535])  # values of a binary mask, of 8 and of 16 bits
 MANY_IDS = 64  # more in one mask raise a warning
 
 
@@ -42,7 +43,7 @@ def ids_of_values(
     if floating and (values != np.round(values)).any():
         raise InputError("float labels that are not whole numbers; pass threshold=0.5, say")
     present = [int(v) for v in np.unique(values)]
-    if ignore is None and present in ([0, 255], [255]) and not palette:
+    if ignore is None and present in WHITE and not palette:
         return (values != 0).astype(np.int32), {}
     if ignore is None and 255 in present:
         _refuse_255(present)

@@ -5,6 +5,7 @@ generators only as they come. Video files are in `incontext.video.video_file`.
 """
 
 import re
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from incontext.errors import InputError, former_attributes
-from incontext.images.image import MAX_PIXELS, SUFFIXES, read_image, to_numpy
+from incontext.images.folder import list_images
+from incontext.images.image import SUFFIXES, open_header, read_image, to_numpy
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -206,10 +208,12 @@ def natural_key(name: str) -> list[Any]:
 
 def _open_path(path: Path) -> Frames:
     if path.is_dir():
-        visible = [p for p in path.iterdir() if not p.name.startswith(".") and p.is_file()]
-        image_paths = [p for p in visible if p.suffix.lower() in SUFFIXES]
+        listing = list_images(path, recursive=False)
+        image_paths, others = listing.paths, listing.describe_unreadable()
         if not image_paths:
-            raise InputError(f"{path}: no picture in this folder")
+            raise InputError(f"{path}: no picture in this folder{others and f', only {others}'}")
+        if others:
+            warnings.warn(f"{path}: left out, as they are not read here: {others}", stacklevel=3)
         image_paths.sort(key=lambda p: natural_key(p.name))
         names = [p.stem for p in image_paths]
         unique = len(set(names)) == len(names)
@@ -259,10 +263,9 @@ def _value_range(parts: Iterable[Array]) -> tuple[float, float]:
 
 def _open_image(path: Path) -> Image.Image:
     try:
-        image = Image.open(path)
+        return open_header(path, str(path))
+    except InputError:
+        raise
     except Exception as error:  # see `_page`
         problem = "not a picture" if path.stat().st_size else "an empty file"
         raise InputError(f"{path}: {problem} ({type(error).__name__})") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise InputError(f"{path}: {image.width}×{image.height} pixels are too many")
-    return image

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from incontext.errors import InputError
 from incontext.files import atomic, check_same_settings, exclusive
+from incontext.images.image import open_file
 from incontext.inference.segmentation import Segmentation, write_image, write_text
 from incontext.labels.coco import encode_rle
 from incontext.labels.color_mask import Rgb
@@ -229,8 +229,7 @@ class VideoRun:
             path = self.folder / f"{self._name(frames, index)}.png"
             if not path.is_file():
                 return None
-            with Image.open(path) as image:
-                return np.asarray(image).astype(np.int32)
+            return np.asarray(open_file(path)).astype(np.int32)
 
         return write_overlay(self.out / OVERLAY, frames, labels, colors, rate, on_progress)
 

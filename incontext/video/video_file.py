@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 SQUARE = Fraction(1)  # pixels
 CHUNK = 24  # frames held at once when a file is read backwards
-ROTATIONS: dict[int, Image.Transpose] = {
-    90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180,
-    270: Image.Transpose.ROTATE_270,
+# Signs of a display matrix (a, b, c, d): the stored pixel (x, y) is shown at (ax + cy, bx + dy).
+TRANSPOSITIONS: dict[tuple[int, ...], Image.Transpose] = {
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT, (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180, (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90, (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
 }  # fmt: skip
 
 
@@ -43,7 +46,7 @@ def import_av() -> Any:
 
 
 class VideoFile(Frames):
-    """Frames of a video file, rotated by its display matrix.
+    """Frames of a video file, rotated and mirrored by its display matrix.
 
     Attributes:
         rate: frames a second on average.
@@ -180,10 +183,16 @@ def _error_text(error: Exception) -> str:
 
 
 def _upright(frame: Any) -> Image.Image:
-    """Return a frame as RGB, rotated as it is to be shown."""
-    image = frame.to_image()
-    rotation = ROTATIONS.get(frame.rotation % 360)  # counterclockwise
-    return image if rotation is None else image.transpose(rotation)
+    """Return a frame as RGB, rotated and mirrored as it is to be shown."""
+    image: Image.Image = frame.to_image()
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return image
+    # 3 × 3 in fixed point. Other angles than multiples of 90 degrees are left as they are.
+    linear = np.frombuffer(data, np.int32)[[0, 1, 3, 4]].astype(np.int64)
+    signs = np.sign(linear) * (np.abs(linear) * 50 > np.abs(linear).max())
+    transposition = TRANSPOSITIONS.get(tuple(signs.tolist()))
+    return image if transposition is None else image.transpose(transposition)
 
 
 @contextmanager

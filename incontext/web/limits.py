@@ -17,6 +17,7 @@ from gradio import processing_utils
 from PIL import Image, UnidentifiedImageError
 
 from incontext import InputError, Prompt, read_image
+from incontext.web.file_names import keep_client_names
 from incontext.web.reporting import user_error
 
 MAX_UPLOAD = "40mb"  # of one file
@@ -28,6 +29,7 @@ MAX_FRAME_PIXELS = 2_100_000
 MAX_PAINTINGS = 4096  # of an image: each tile is painted once for every four ids
 MAX_JOBS = 16  # at once, those that wait among them
 MAX_LAYERS = 8  # of an editor
+TILES = (16, 8192)  # pixels a side
 MAX_AGE = 3600  # seconds after which files are removed
 
 
@@ -45,6 +47,8 @@ def harden(pixels: int = MAX_PIXELS) -> None:
         _explain_failures(editor.preprocess),
         _limit_layers(editor),
     )
+    file: Any = gr.File
+    file.preprocess = keep_client_names(file.preprocess)
     processing_utils.async_ssrf_protected_download = _refuse_download  # type: ignore[assignment]
 
 
@@ -97,19 +101,20 @@ def open_image(path: str | Path) -> Image.Image:
 
 
 def open_mask(path: str | Path) -> Image.Image:
-    """Open an uploaded mask as it is stored: its numbers are ids.
+    """Open an uploaded mask, not decoded yet: `Example` asks its file how it stores numbers.
 
     Raises:
-        InputError: see `open_image`.
+        InputError: see `open_image`; damaged pixels are found later.
     """
-    return _open(path)
+    return _open(path, decode=False)
 
 
-def _open(path: str | Path) -> Image.Image:
+def _open(path: str | Path, decode: bool = True) -> Image.Image:
     name = Path(path).name
     try:
         image = Image.open(path)
-        image.load()
+        if decode:
+            image.load()
     except FileNotFoundError:
         raise InputError(f"{name}: removed after an hour; upload it again") from None
     except Image.DecompressionBombError:
@@ -158,7 +163,7 @@ def parse_tile(value: Any) -> int | None:
     Raises:
         InputError: smaller than 16, or no number.
     """
-    return parse_integer("tile", value, 16, 8192) if value not in (None, 0, 0.0) else None
+    return parse_integer("tile", value, *TILES) if value not in (None, 0, 0.0) else None
 
 
 def check_paintings(

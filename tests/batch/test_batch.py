@@ -53,8 +53,16 @@ class TestFindTargets:
 
     def test_same_file_twice(self, tmp_path):
         path = picture(tmp_path / "a.png")
+        (tmp_path / "deep").mkdir()
+        assert names([path, tmp_path, tmp_path / "deep/../a.png"]) == ["a"]
+
+    def test_links_are_images_of_their_own(self, tmp_path):
+        path = picture(tmp_path / "a.png")
         (tmp_path / "link.png").symlink_to(path)
-        assert names([path, tmp_path, tmp_path / "link.png"]) == ["a"]
+        targets = find_images([tmp_path, tmp_path / "link.png"], tmp_path / "out")
+        assert [(t.path, t.name) for t in targets] == [
+            (path, "a"), (tmp_path / "link.png", "link")
+        ]  # fmt: skip
 
     def test_suffix_tells_apart(self, tmp_path):
         for name in ("a.png", "a.jpg", "b.png", "c.v1.png", "c.v2.png"):
@@ -84,6 +92,29 @@ class TestFindTargets:
         picture(tmp_path / "a.png")
         picture(tmp_path / "out/b.png")
         assert names([tmp_path], tmp_path / "out") == ["a"]
+
+    def test_results_of_an_earlier_run_inside(self, tmp_path):
+        for name in ("a.png", "old/a.png", "old/deep/b.png", "video/00000.png", "mine/c.png"):
+            picture(tmp_path / name)
+        (tmp_path / "old/results.0-of-2.json").write_text('{\n "settings": {},\n "results": {}}')
+        (tmp_path / "video/results.json").write_text('{\n "settings": {},\n "frames": []}')
+        (tmp_path / "mine/results.json").write_text('{"score": 1}')
+        sources = (tmp_path, f"{tmp_path}/**/*.png")
+        for source, expected in zip(sources, (["a", "mine/c"], ["a", "c"]), strict=True):
+            with pytest.warns(UserWarning, match="old: left out: results of an earlier run"):
+                assert names([source]) == expected
+        with pytest.raises(InputError, match=r"old: holds results of an earlier run; give"):
+            names([tmp_path / "old"])
+        assert names([f"{tmp_path}/old/*.png"]) == ["a"]  # asked for by name
+
+    def test_formats_that_are_not_read(self, tmp_path):
+        (tmp_path / "IMG_1.HEIC").write_bytes(b"x")
+        with pytest.raises(InputError, match=r"no picture that can be read here, only 1 \.heic"):
+            names([tmp_path])
+        picture(tmp_path / "a.png")
+        picture(tmp_path / "b.avif")
+        with pytest.warns(UserWarning, match=r"left out, as they are not read here: 1 \.heic"):
+            assert names([tmp_path]) == ["a", "b"]
 
     def test_output_folder_is_the_target_folder(self, tmp_path):
         path = picture(tmp_path / "a.png")

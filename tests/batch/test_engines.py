@@ -159,7 +159,7 @@ def test_worker_in_place_of_a_killed_one(pictures, job, tmp_path):
         with manifest.open_journal() as journal:
             journal.begin([often] if number else [done, often, once])
             if not number:
-                journal.finish(done, {"written": "before"})
+                journal.finish(done, {"source": {"path": str(done.path)}})
     worker = Worker(made)
     problems = worker([done, often, once, fresh])
     assert [bool(text) for text in problems] == [False, True, False, False]

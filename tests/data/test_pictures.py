@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from incontext import InputError
+from incontext import InputError, read_examples
 from incontext.data.pictures import (
     IGNORE_INDEX,
     MIN_OBJECT_PIXELS,
@@ -91,7 +91,7 @@ def test_labels_must_fit_their_pictures(tmp_path):
     for part, size in (("images", (20, 10)), ("labels", (10, 20))):
         (tmp_path / part).mkdir()
         Image.new("L", size).save(tmp_path / part / "a.png")
-    with pytest.raises(InputError, match="height and width"):
+    with pytest.raises(InputError, match="a: labels are 10×20, their picture is 20×10"):
         load_set(tmp_path, 16)
 
 
@@ -158,7 +158,7 @@ def test_described(folder):
 
 
 def test_label_encodings(folder):
-    """Palettes and two-level pictures are ids; colors, 16 bits and gray with alpha are not."""
+    """As of any example: palettes, two levels, 16 bits; colors and ids over 254 are none."""
     path = folder / "labels/0.png"
     labels = np.asarray(Image.open(path))
     palette = Image.fromarray(labels)
@@ -169,12 +169,43 @@ def test_label_encodings(folder):
     Image.fromarray(labels == 3).save(path)
     [(_, _, ids), *_] = read_pairs(folder)
     assert np.array_equal(ids, (labels == 3).astype(np.uint8))
-    for wrong in (
-        Image.fromarray(labels).convert("RGB"), Image.fromarray(labels).convert("LA"),
-        Image.fromarray(labels.astype(np.uint16)),
-    ):  # fmt: skip
-        wrong.save(path)
-        refused(folder, "labels of 0 are", "accepted: 8-bit ids", "(60, 80)")
+    for same in (Image.fromarray(labels.astype(np.uint16)), Image.fromarray(labels).convert("LA")):
+        same.save(path)
+        [(_, _, ids), *_] = read_pairs(folder)
+        assert np.array_equal(ids, labels)
+    Image.fromarray(labels).convert("RGB").save(path)
+    refused(folder, "0: labels: ", "colors; store ids in one")
+    Image.fromarray(labels.astype(np.uint16) * 100).save(path)
+    refused(folder, "0: labels hold id 25500; accepted: 8-bit ids")
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "1.png"])
+def test_jpeg_labels_are_refused(folder, name):
+    """Whatever their name; in tars too."""
+    labels = Image.open(folder / "labels/1.png")
+    (folder / "labels/1.png").unlink()
+    labels.save(folder / "labels" / name, "JPEG", quality=95)
+    for source in (folder, packed(folder, "set.tar")):
+        refused(source, "1: labels: JPEG is lossy", "stored as PNG")
+        with pytest.raises(InputError, match="1: labels: JPEG is lossy"):
+            list(read_examples(source))
+
+
+def test_turned_labels_are_refused(folder):
+    exif = Image.Exif()
+    exif[274] = 6
+    path = folder / "labels/1.png"
+    Image.open(path).save(path, exif=exif)
+    for source in (folder, packed(folder, "set.tar")):
+        refused(source, "1: labels: a mask with EXIF orientation")
+
+
+def test_black_and_white_labels_are_no_set(folder):
+    """255 is unknown in a set, so that a set of nothing else has no object."""
+    for path in (folder / "labels").glob("*.png"):
+        Image.fromarray((np.asarray(Image.open(path)) == 3).astype(np.uint8) * 255).save(path)
+    with pytest.raises(InputError, match="hold 0 and 255 only"):
+        list(read_examples(folder))
 
 
 def test_pictures_without_labels_are_left_out(folder):
@@ -207,11 +238,11 @@ def test_damaged_pictures(folder, part):
         refused(folder, ": 3: ")
         refused(packed(folder, "damaged.tar"), ": 3: ")
     path.write_text("no picture at all")
-    refused(folder, "3: picture or labels are no image file")
+    refused(folder, ": 3: ", ": not a picture")
     broken = bytearray(whole)
     broken[len(whole) // 2] ^= 0xFF  # a checksum that does not fit
     path.write_bytes(broken)
-    refused(folder, "3: damaged picture or labels")
+    refused(folder, ": 3: ", ": damaged picture")
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])

@@ -23,7 +23,7 @@ from incontext.labels.encodings import UNKNOWN
 from tests.formats.test_read_examples import segmented
 from tests.fuzzing import fuzz
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("ignore")]
 
 SIZE = (9, 7)  # width, height
 MASK = np.zeros(SIZE[::-1], bool)

@@ -13,7 +13,7 @@ from incontext import read_examples
 from tests.formats.test_fuzz_round_trip import coco_document, write_image, write_tasks
 from tests.fuzzing import fuzz
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("ignore")]
 
 
 @st.composite

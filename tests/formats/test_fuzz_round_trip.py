@@ -22,7 +22,7 @@ from tests.fuzzing import fuzz
 
 pytest.importorskip("faster_coco_eval", reason="needs faster-coco-eval (export extra)")
 pytest.importorskip("scipy", reason="needs SciPy (export extra)")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.fuzz, pytest.mark.filterwarnings("ignore")]
 
 Names = dict[int, str]
 NAME = st.text(st.characters(codec="utf-8"), min_size=1, max_size=6).map(str.strip).filter(

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from incontext import InputError
+from incontext.images.data_mask import data_mask
 from incontext.images.image import MAX_PIXELS, Normalizer, open_file, read_image, resize_nearest
 
 RAMP = np.arange(7 * 9 * 3, dtype=np.uint8).reshape(7, 9, 3)
@@ -132,9 +134,84 @@ class TestModes:
     def test_float_tiff(self, tmp_path):
         values = np.array([[-3e38, 3e38, 0]], np.float32)  # a span beyond float32
         path = stored(tmp_path, Image.fromarray(values), "p.tif")
-        assert pixels(path)[0, :, 0].tolist() == [0, 255, 128]
-        values[0, 0] = np.nan
-        refused(stored(tmp_path, Image.fromarray(values), "q.tif"), "q.tif", "NaN")
+        low, high, middle = pixels(path)[0, :, 0].tolist()
+        assert (low, high) == (0, 255)
+        assert middle in (127, 128)
+
+    @pytest.mark.parametrize("name", ["p.png", "p.tif"])
+    def test_one_hot_pixel_leaves_the_picture_visible(self, tmp_path, name):
+        values = np.linspace(300, 800, 60 * 60).reshape(60, 60).astype(np.uint16)
+        values[7, 7] = 65_535
+        array = pixels(stored(tmp_path, Image.fromarray(values), name))[..., 0]
+        assert 110 < array.mean() < 145
+        assert array.min() == 0
+
+    def test_sparse_objects_are_not_cut_off(self):
+        """Less than a percent of the pixels: they set the contrast, the background stays dark."""
+        values = np.random.default_rng(0).integers(300, 320, (100, 100)).astype(np.uint16)
+        values[5:12, 5:12] = np.arange(49).reshape(7, 7) * 50 + 2000
+        array = pixels(values)[..., 0]
+        assert array[50:].max() < 5
+        assert len(np.unique(array[5:12, 5:12])) > 30
+
+    @pytest.mark.parametrize("kind", ["path", "pil"])
+    def test_float_without_data(self, tmp_path, kind):
+        values = np.linspace(0, 9, 64, dtype=np.float32).reshape(8, 8)
+        values[0, 0], values[7, 7] = np.nan, np.inf
+        path = stored(tmp_path, Image.fromarray(values), "p.tif")
+        image = read_image(path if kind == "path" else Image.open(path))
+        assert np.array_equal(data_mask(image), np.isfinite(values))
+        assert image.getpixel((0, 0)) == image.getpixel((7, 7)) == (255, 255, 255)
+        values[:] = np.nan
+        with pytest.warns(UserWarning, match="no pixel holds data"):
+            image = read_image(stored(tmp_path, Image.fromarray(values), "p.tif"))
+        assert not data_mask(image).any()
+
+    @pytest.mark.parametrize("dtype", [">i2", ">i4", ">f4", "<i2", ">u2"])
+    @pytest.mark.parametrize("compression", [None, "zlib"])
+    def test_deep_values_in_any_order_of_bytes(self, tmp_path, dtype, compression):
+        values = np.arange(-30, 34).reshape(8, 8) * 100 + (4000 if "u" in dtype else 0)
+        tifffile.imwrite(tmp_path / "p.tif", values.astype(dtype), byteorder=dtype[0],
+                         compression=compression)  # fmt: skip
+        array = pixels(tmp_path / "p.tif")[..., 0].ravel().astype(int)
+        assert (np.diff(array) > 0).all()
+        assert (array[0], array[-1]) == (0, 255)
+
+    def test_what_is_transparent_holds_no_data(self, tmp_path):
+        rgba = np.full((6, 5, 4), 200, np.uint8)
+        rgba[:2, :, 3], rgba[2:4, :, 3] = 0, 255
+        opaque = rgba[..., 3] > 0
+        path = stored(tmp_path, Image.fromarray(rgba), "p.png")
+        palette = Image.fromarray(opaque.astype(np.uint8))
+        palette.putpalette([9, 9, 9, 99, 9, 9])
+        path2 = stored(tmp_path, palette, "p.gif", transparency=0, optimize=False)
+        for source in (path, Image.open(path), rgba, path2):
+            image = read_image(source)
+            assert np.array_equal(data_mask(image), opaque)
+            assert np.array_equal(data_mask(read_image(image)), opaque)  # read again
+            assert data_mask(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) is None
+        assert data_mask(read_image(rgba[..., :3])) is None
+
+    @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3), (3, 6, 5)])
+    @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+    def test_masked_arrays(self, shape, dtype):
+        if dtype == "uint16" and len(shape) == 3:
+            return
+        values = (np.arange(np.prod(shape)).reshape(shape) / 90).astype("float32")
+        values = values if dtype == "float32" else (values * 250).astype(dtype)
+        mask = np.zeros(shape, bool)
+        mask[(slice(None), slice(2, 4), slice(2)) if shape[0] == 3 else np.s_[2:4, :2]] = True
+        image = read_image(np.ma.masked_array(values, mask))
+        expected = np.ones((6, 5), bool)
+        expected[2:4, :2] = False
+        assert np.array_equal(data_mask(image), expected)
+
+    def test_png_with_much_text_is_read(self, tmp_path):
+        info = PngImagePlugin.PngInfo()
+        info.add_text("project", "x" * 3_000_000, zip=True)
+        info.add_itxt("more", "y" * 3_000_000, zip=True)
+        path = stored(tmp_path, Image.fromarray(RAMP), "p.png", pnginfo=info)
+        assert np.array_equal(pixels(path), RAMP)
 
     def test_cmyk_jpeg(self, tmp_path):
         image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # red ink

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
-from incontext import InputError, export, read_examples
+from incontext import Example, InputError, Predictor, export, read_examples
+from incontext.images.data_mask import data_mask
 from incontext.images.image import read_image
 from incontext.images.raster import is_raster
 
@@ -124,6 +126,97 @@ def test_what_holds_no_data_is_white(tmp_path, nodata, value):
     shown = np.asarray(read_image(tif(tmp_path / "a.tif", values, nodata=nodata)))
     assert (shown[:7] == 255).all()
     assert alike(shown[7:, :, 0], values[0, 7:])
+    mask = data_mask(read_image(tmp_path / "a.tif"))
+    assert mask is not None
+    assert not mask[:7].any()
+    assert mask[7:].all()
+
+
+TURNS = [
+    lambda a: a,
+    lambda a: a[:, ::-1],
+    lambda a: a[::-1, ::-1],
+    lambda a: a[::-1],
+    lambda a: a.T,
+    lambda a: a.T[:, ::-1],
+    lambda a: a.T[::-1, ::-1],
+    lambda a: a.T[::-1],
+]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_picture_has_a_turned_data_mask(tmp_path, orientation):
+    values = bands(1, "float32", 3, 1)
+    values[:, :7, :5] = -9
+    path, text = tmp_path / "a.tif", b"-9"
+    tags = [(274, "H", 1, orientation, True), (42113, "s", len(text), text, True)]
+    tifffile.imwrite(path, values[0], extratags=tags, metadata=None)
+    assert is_raster(path)
+    image = read_image(path)
+    expected = TURNS[orientation - 1](values[0] != -9)
+    assert np.array_equal(data_mask(image), expected)
+    assert ((np.asarray(image) == 255).all(-1) >= ~expected).all()
+
+
+def test_eight_bits_without_data(tmp_path):
+    """Nodata keeps its color, a mask makes white; both say where there is no data."""
+    values = bands(3, "uint8", 200, 20)
+    values[:, :7] = 0
+    image = read_image(tif(tmp_path / "a.tif", values, nodata=0, photometric="RGB"))
+    assert np.array_equal(np.asarray(image), np.moveaxis(values, 0, -1))
+    assert np.array_equal(data_mask(image), values[0] > 0)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        path = tif(tmp_path / "b.tif", values, photometric="RGB")
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(values[0] > 0)
+    assert is_raster(path)
+    image = read_image(path)
+    assert np.array_equal(data_mask(image), values[0] > 0)
+    assert (np.asarray(image)[:7] == 255).all()
+    assert np.array_equal(np.asarray(image)[7:], np.moveaxis(values, 0, -1)[7:])
+
+
+def test_answers_are_background_where_there_is_no_data(tmp_path):
+    """Objects are white, and so is what holds no data; through to the exported map."""
+    predictor = Predictor.from_pretrained()
+    labels = np.zeros((96, 96), np.uint8)
+    labels[20:60, 30:70] = 1
+    picture = np.full((3, 96, 96), 600, np.uint16)
+    picture[:, labels > 0] = 4000
+    example = tif(tmp_path / "in/ex.tif", picture)
+    query = picture.copy()
+    query[:, :, :30] = 0
+    path = tif(tmp_path / "in/q.tif", query, nodata=0)
+    prompt = predictor.prompt(Example(example, labels))
+    for options in ({}, {"tile": 48}):
+        result = predictor.predict(path, prompt, **options)
+        assert (result.labels[:, :30] == 0).all()
+        assert (result.confidence[:, :30] == 0).all()
+        assert (result.labels[:, 30:] > 0).any()
+        assert result.mean_confidence == pytest.approx(result.confidence[:, 30:].mean(), rel=1e-5)
+    tif(tmp_path / "in/empty.tif", query * 0, nodata=0)
+    with pytest.warns(UserWarning, match="no pixel holds data"):
+        empty = predictor.predict(tmp_path / "in/empty.tif", prompt)
+    assert not empty.labels.any()
+    assert empty.presence == {1: 0}
+    assert empty.mean_confidence == 0
+
+
+def test_maps_are_background_where_there_is_no_data(tmp_path, incontext):
+    labels = np.zeros((96, 96), np.uint8)
+    labels[20:60, 30:70] = 1
+    picture = np.full((3, 96, 96), 600, np.uint16)
+    picture[:, labels > 0] = 4000
+    example, mask = tif(tmp_path / "ex.tif", picture), tif(tmp_path / "mask.tif", labels[None])
+    picture[:, :, :30] = 0
+    path = tif(tmp_path / "q.tif", picture, nodata=0)
+    answer = incontext("segment", path, "--example", example, mask, "--out", tmp_path / "r")
+    assert answer.code == 0, answer.err
+    out = export(tmp_path / "r", "geotiff", tmp_path / "geo")
+    with rasterio.open(out / "q.tif") as raster:
+        values = raster.read(1)
+    assert not values[:, :30].any()
+    assert values[:, 30:].any()
 
 
 def test_nothing_but_nodata_is_told(tmp_path):
@@ -224,6 +317,16 @@ def test_rasters_of_others(tmp_path):
     assert np.array_equal(one.labels.ids, ids)  # what has no data is unknown
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint32"])
+@pytest.mark.parametrize("nodata", [None, 7, 0])
+def test_rasters_of_every_width(tmp_path, dtype, nodata):
+    ids = np.where(RAMP > 0.5, 300, 0).astype(dtype)
+    ids[0] = 7
+    [one] = read_examples(rasters(tmp_path, ids, nodata=nodata), images=tmp_path / "in")
+    assert (one.labels.ids[0] == (-1 if nodata == 7 else 7)).all()
+    assert np.array_equal(one.labels.ids[1:], ids[1:])
+
+
 IDS = np.zeros((HEIGHT, WIDTH), np.uint8)
 
 
@@ -233,7 +336,9 @@ IDS = np.zeros((HEIGHT, WIDTH), np.uint8)
         (IDS, {"transform": Affine(0.25, 0, 9, 0, -0.25, 9)}, "lies elsewhere on earth than"),
         (IDS, {"crs": "EPSG:32633"}, "lies elsewhere on earth than"),
         (IDS[:9], {}, "labels of 48×9, their picture is 48×40"),
-        (IDS.astype(np.float32), {}, "1 bands of float32; accepted: one of whole numbers"),
+        (IDS + np.float32(0.5), {}, "numbers that are not whole; accepted: ids"),
+        (IDS + np.float32(np.nan), {}, "numbers that are not whole; accepted: ids"),
+        (IDS, {"compress": "jpeg"}, "JPEG is lossy, its values are not exact"),
         (IDS.astype(np.int16) - 5, {}, "ids -5 … -5; accepted: 0 … 65535"),
     ],
 )

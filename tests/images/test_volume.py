@@ -9,6 +9,7 @@ from PIL import Image
 
 from incontext import InputError, read_examples, read_image
 from incontext.batch.inputs import file_hash, find_images
+from incontext.images.data_mask import data_mask
 from incontext.images.volume import open_volume, stretch
 from tests.images.volumes import AFFINE, dicom, drawn_ids, drawn_scan, nibabel, nifti, series, turn
 
@@ -59,6 +60,10 @@ def test_contrast_is_the_volumes_and_outliers_do_not_count(tmp_path):
     assert 120 < np.median(shown) < 135
     flipped = open_volume(path).cut(values)
     assert shown[np.isnan(flipped)] == 0
+    masks = [data_mask(read_image(path / f"axial/{n}")) for n in range(10)]
+    lacking = [n for n, mask in enumerate(masks) if mask is not None]
+    assert lacking == [int(np.argwhere(np.isnan(flipped))[0, 0])]
+    assert np.array_equal(masks[lacking[0]], ~np.isnan(flipped[lacking[0]]))
 
 
 def test_constant_volume_is_gray(tmp_path):

@@ -1,10 +1,12 @@
 """Label encodings: each one to exact ids, and what is ambiguous or malformed refused by name."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from faster_coco_eval import mask as coco
 from PIL import Image
@@ -779,3 +781,127 @@ class TestWhatReviewFound:
         """Hundreds of ids can be meant, but hardly are."""
         with pytest.warns(UserWarning, match="100 different ids: is this a photograph"):
             read_labels(np.arange(100, dtype=np.uint8).reshape(10, 10), (10, 10))
+
+
+class TestStoredValues:
+    """What Pillow shows otherwise than it is stored."""
+
+    @pytest.mark.parametrize("top", [255, 1])
+    def test_white_is_zero(self, tmp_path, top):
+        """tifffile writes bool so, ImageJ with an inverting table."""
+        values = grid(1) > 0
+        path = tmp_path / "m.tif"
+        written = values if top == 1 else values.astype(np.uint8) * 255
+        tifffile.imwrite(path, written, photometric="miniswhite")
+        assert np.array_equal(tifffile.imread(path) > 0, values)
+        for source in (path, str(path), Image.open(path), io.BytesIO(path.read_bytes())):
+            assert np.array_equal(read_labels(source, SIZE).ids, values)
+        decoded = Image.open(path)
+        decoded.load()
+        assert np.array_equal(read_labels(decoded, SIZE).ids, values)
+
+    def test_white_is_zero_with_ids(self, tmp_path):
+        path = tmp_path / "m.tif"
+        tifffile.imwrite(path, grid(1, 7, dtype=np.uint8), photometric="miniswhite")
+        assert equal(read_labels(path, SIZE), 1, 7)
+
+    @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+    def test_white_of_16_bits(self, tmp_path, dtype):
+        values = grid(65_535, dtype=dtype)
+        path = tmp_path / "m.tif"
+        tifffile.imwrite(path, values)
+        assert equal(read_labels(path, SIZE), 1)
+        assert equal(read_labels(values, SIZE), 1)
+        assert equal(read_labels(values, SIZE, ignore="none"), 65_535)
+        assert equal(read_labels(grid(1, 65_535, dtype=dtype), SIZE), 1, 65_535)
+
+    def test_deep_colors_are_refused(self, tmp_path):
+        """Pillow keeps the upper 8 of 16 bits: ids below 256 would all be black."""
+        colors = np.zeros((4, 5, 3), np.uint16)
+        colors[0, 0] = 3
+        tifffile.imwrite(tmp_path / "m.tif", colors, photometric="rgb")
+        refused("more than 8 bits a channel", "m.tif", source=tmp_path / "m.tif")
+
+    def test_turned_tiff_is_refused(self, tmp_path):
+        exif = Image.Exif()
+        exif[274] = 6
+        path = stored(tmp_path, Image.fromarray(grid(1, dtype=np.uint8)), "m.tif", exif=exif)
+        refused("EXIF orientation", "m.tif", source=path, size=SIZE[::-1])
+        refused("EXIF orientation", source=Image.open(path), size=SIZE[::-1])
+
+    @pytest.mark.parametrize("nodata", ["255", "-1", "nan"])
+    def test_nodata_is_unknown(self, tmp_path, nodata):
+        values = grid(1, 2, dtype=np.float32 if nodata == "nan" else np.int16)
+        values[3, 4] = float(nodata)
+        text = nodata.encode()
+        tag = (42113, "s", len(text), text, True)
+        tifffile.imwrite(tmp_path / "m.tif", values, extratags=[tag])
+        ids = read_labels(tmp_path / "m.tif", SIZE).ids
+        assert ids[3, 4] == UNKNOWN
+        assert np.array_equal(ids[:3], values[:3])
+
+    def test_npy(self, tmp_path):
+        np.save(tmp_path / "m.npy", grid(1, 70_000 - 5000, dtype=np.int64))
+        assert equal(read_labels(tmp_path / "m.npy", SIZE), 1, 65_000)
+        np.save(tmp_path / "o.npy", np.array([{}], object), allow_pickle=True)
+        refused("o.npy", "no readable .npy of numbers", source=tmp_path / "o.npy")
+        (tmp_path / "d.npy").write_bytes((tmp_path / "m.npy").read_bytes()[:90])
+        refused("d.npy", "no readable .npy", source=tmp_path / "d.npy")
+
+    def test_masked_arrays(self):
+        values = grid(1, 2)
+        refused("masked", "filled(0)", "ignore=255", source=np.ma.masked_equal(values, 0))
+        assert equal(read_labels(np.ma.masked_array(values), SIZE), 1, 2)
+
+
+class TestLossy:
+    @pytest.fixture
+    def mask(self) -> Image.Image:
+        values = np.zeros((48, 64), np.uint8)
+        values[10:30, 20:50] = 255
+        return Image.fromarray(values)
+
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [("m.webp", {}), ("m.avif", {}), ("m.jp2", {"quality_layers": [4]}),
+         ("m.tif", {"compression": "jpeg"}), ("m.jpg", {})],
+    )  # fmt: skip
+    def test_files(self, tmp_path, mask, name, options):
+        path = stored(tmp_path, mask, name, **options)
+        for source in (path, Image.open(path)):
+            refused("lossy", "threshold=128", source=source, size=(64, 48))
+        ids = read_labels(path, (64, 48), threshold=128).ids
+        assert (ids != (np.asarray(mask) > 0)).mean() < 0.01
+
+    @pytest.mark.parametrize("quality", [30, 80, 95])
+    @pytest.mark.parametrize("kind", ["WEBP", "JPEG"])
+    def test_saved_again_without_loss(self, tmp_path, kind, quality):
+        """The container no longer tells, the colors do."""
+        values = np.zeros((48, 64, 3), np.uint8)
+        values[10:30, 20:50] = 255, 0, 0
+        values[32:44, 5:15] = 0, 200, 40
+        for colors in (values, values.max(-1, keepdims=True).repeat(3, 2)):
+            memory = io.BytesIO()
+            Image.fromarray(colors).save(memory, kind, quality=quality)
+            again = stored(tmp_path, Image.open(memory).convert("RGB"), "m.png")
+            with pytest.raises(InputError, match=r"colors|gray"):
+                read_labels(again, (64, 48))
+
+    def test_decoded_before(self, mask):
+        memory = io.BytesIO()
+        mask.save(memory, "WEBP")
+        image = Image.open(memory)
+        image.load()
+        refused("a lossy or antialiased mask", "threshold=128", source=image, size=(64, 48))
+        ids = read_labels(image, (64, 48), threshold=128).ids
+        assert (ids != (np.asarray(mask) > 0)).mean() < 0.01
+
+    def test_many_colors_that_are_told_apart(self):
+        colors = np.array([(r, g, b) for r in (0, 80, 160, 240) for g in (0, 90, 180) for b in
+                           (0, 100, 200)], np.uint8)[None]  # fmt: skip
+        assert len(read_labels(colors, (36, 1)).present) == 35
+
+    def test_few_near_colors_are_ids(self):
+        """Ids in one channel of a color mask."""
+        colors = np.array([(i, 0, 0) for i in (0, 1, 2, 9)], np.uint8)[None]
+        assert read_labels(colors, (4, 1)).present == [1, 2, 3]

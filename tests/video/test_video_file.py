@@ -1,5 +1,6 @@
 """Video files: real ones, made here, whole and damaged."""
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -207,3 +208,26 @@ def test_damage_is_noted_whatever_the_way(tmp_path, way):
     with pytest.warns(UserWarning, match="of 120 frames"):
         list(ways[way]())
     assert any("of 120 frames" in note for note in frames.notes)
+
+
+MATRICES = {  # a, b, c, d of the display matrix → how a stored frame becomes the one that is shown
+    (1, 0, 0, 1): None, (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM, (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270, (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE, (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_display_matrix(tmp_path, matrix):
+    """Phones write mirrored matrices for front cameras; players show frames by them."""
+    path = film(tmp_path / "a.mp4", 2)
+    content = bytearray(path.read_bytes())
+    start = content.find(b"tkhd") + 8 + 20 + 16
+    a, b, c, d = (value << 16 for value in matrix)
+    content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    frame = next(VideoFile(path).forward())[1]
+    expected = picture(0) if MATRICES[matrix] is None else picture(0).transpose(MATRICES[matrix])
+    assert frame.size == expected.size
+    assert np.abs(np.asarray(frame).astype(int) - np.asarray(expected)).mean() < 3

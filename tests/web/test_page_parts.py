@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
+from tests.mask_writers import png
 from tests.web.helpers import clip, iou, scene
 
 gr = pytest.importorskip("gradio", reason="needs gradio (demo extra)")
@@ -95,6 +97,20 @@ def test_255_beside_ids_is_unknown(tmp_path):
     assert set(np.unique(paintable(found.ids))) == {0, 2}
     with pytest.raises(InputError, match="id 40; the brushes are ids 1 … 8"):
         paintable(np.full((3, 3), 40))
+
+
+def test_masks_are_read_as_stored(tmp_path):
+    """Samples of two bits, white-is-zero; what the server opens is opened here too."""
+    ids = np.zeros((64, 64), np.uint8)
+    ids[8:20, 8:20], ids[30:40, 30:40] = 1, 3
+    picture = Image.new("RGB", (64, 64))
+    (tmp_path / "a.png").write_bytes(png(ids, 2))
+    tifffile.imwrite(tmp_path / "a.tif", ids, photometric="miniswhite")
+    for name in ("a.png", "a.tif"):
+        assert np.array_equal(read_example(picture, tmp_path / name).labels.ids, ids)
+    Image.fromarray(ids * 80).save(tmp_path / "a.webp")
+    with pytest.raises(InputError, match=r"a\.webp: .*this WebP is lossy"):
+        read_example(picture, tmp_path / "a.webp")
 
 
 def test_masks_of_another_size_are_named(tmp_path):

@@ -326,6 +326,25 @@ def test_prompts_come_and_go(client, predictor, scenes, expected, tmp_path):
     assert "no prompt" in error(gone, 404)
 
 
+def test_names_are_the_clients(client, new_prompt, scenes):
+    """Answers call pictures as they were sent; files in a zip have safe names, each its own."""
+    data = scenes[0][1].read_bytes()
+    names = ["a+b.png", "x [1].png", "x #1.png", "photo (1).png", f"IMG_{'0' * 80}.rf.png"]
+    sent = [("images", (name, data)) for name in names]
+    document = segment(client, sent, prompt=new_prompt(), answer="coco").json()
+    assert [image["file_name"] for image in document["images"]] == names
+    entries = segment(client, sent, prompt=new_prompt()).json()["pictures"]
+    assert [entry["name"] for entry in entries] == names
+    answer = segment(client, sent, prompt=new_prompt(), answer="labels")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        entries = json.loads(archive.read("results.json"))["pictures"]
+        assert [entry["name"] for entry in entries] == names
+        assert sorted(archive.namelist()) == sorted(
+            ["results.json", *(e["labels"] for e in entries)]
+        )
+    assert entries[4]["labels"].startswith("IMG_000")
+
+
 @pytest.mark.parametrize("kind", ["truncated", "bomb", "svg", "html", "large", "empty"])
 def test_a_bad_picture_does_not_stop_the_rest(client, new_prompt, scenes, tmp_path, kind):
     pictures, masks = scenes
@@ -342,7 +361,7 @@ def test_a_bad_picture_does_not_stop_the_rest(client, new_prompt, scenes, tmp_pa
     sent = [*files(images=[pictures[1], path]),
             ("images", ("../../../tmp/scene1.jpg", pictures[1].read_bytes()))]  # fmt: skip
     entries = segment(client, sent, prompt=new_prompt()).json()["pictures"]
-    assert [e["name"] for e in entries] == ["scene1.png", path.name, "scene1-2.jpg"]
+    assert [e["name"] for e in entries] == ["scene1.png", path.name, "scene1.jpg"]
     assert entries[0]["ids"] == entries[2]["ids"]
     assert set(entries[1]) == {"name", "error"}
     assert entries[1]["error"].startswith(path.name)
@@ -363,6 +382,7 @@ def test_bad_options_are_named(client, new_prompt, scenes, tmp_path):
     for sent, data, text in (
         (image, {"prompt": known, "tile": "nan"}, "tile: "),
         (image, {"prompt": known, "tile": "-3"}, "tile -3; accepted: 16"),
+        (image, {"prompt": known, "tile": "0"}, "tile 0; accepted: 16"),
         (image, {"prompt": known, "answer": "xml"}, "accepted: json, coco, labels"),
         (image, {"prompt": known, "anwser": "coco"}, "field 'anwser'; accepted: answer, colors"),
         (image, {"prompt": known, "kind": "instance"}, "kind beside a prompt"),

@@ -75,9 +75,14 @@ def read_examples(pictures: Sequence[str | Path], masks: Sequence[str | Path]) -
 
 def _has_void(mask: str | Path) -> bool:
     """Return whether a mask holds 255 among other ids than 0."""
-    image = open_mask(mask)
-    values = set(np.unique(np.asarray(image)).tolist()) if image.mode in ("L", "P") else set()
-    return 255 in values and not values <= {0, 255}
+    stored = open_mask(mask)
+    if stored.mode not in ("L", "P"):
+        return False
+    try:
+        example = Example(Image.new("L", stored.size), stored, ignore="none")
+    except InputError:  # reported when it is read
+        return False
+    return 255 in example.labels.present and len(example.labels.present) > 1
 
 
 def read_example(

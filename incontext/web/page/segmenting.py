@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Event
 
 from incontext import Coco, Example, InputError, Prompt
+from incontext.web.file_names import client_name, client_names
 from incontext.web.limits import check_count, check_paintings, open_image
 from incontext.web.models import Models
 from incontext.web.page.session import ImageResult, Session, pack
@@ -61,18 +62,20 @@ def segment(
     folder, predictor = session.new_run(), models.get(options.checkpoint)
     session.results, coco, failed = [], Coco(), list[str]()
     names = _safe_names([Path(f) for f in files])
+    sent_names = client_names(map(client_name, files))
     try:
-        for done, (name, file) in enumerate(zip(names, files, strict=True), 1):
+        uploads = zip(names, sent_names, files, strict=True)
+        for done, (name, sent_name, file) in enumerate(uploads, 1):
             if stop.is_set():
                 break
             try:
                 picture = open_image(file)
-                check_paintings(name, picture.size, prompt, options.tile)
+                check_paintings(sent_name, picture.size, prompt, options.tile)
                 result = predictor.predict(picture, prompt, tile=options.tile)
                 session.results.append(ImageResult.write(folder / name, name, Path(file), result))
-                coco.add(f"{name}{Path(file).suffix}", result)
+                coco.add(sent_name, result)
             except InputError as error:
-                failed.append(str(error))
+                failed.append(str(error).replace(Path(file).name, sent_name))
             yield done, len(files), failed
     finally:  # results so far can be downloaded, whatever happens
         coco.save(folder / "coco.json")

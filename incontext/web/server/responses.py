@@ -6,7 +6,6 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
@@ -27,8 +26,8 @@ class JsonBuilder:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
 
-    def add(self, name: str, result: Segmentation) -> None:
-        """Add a segmented image."""
+    def add(self, name: str, stem: str, result: Segmentation) -> None:
+        """Add a segmented image: the client's name, and a safe and unique one for a file."""
         self.entries.append(result_entry(name, result, masks=True))
 
     def add_error(self, name: str, text: str) -> None:
@@ -47,7 +46,7 @@ class CocoBuilder(JsonBuilder):
         super().__init__()
         self.coco = Coco()
 
-    def add(self, name: str, result: Segmentation) -> None:
+    def add(self, name: str, stem: str, result: Segmentation) -> None:
         """See `JsonBuilder`."""
         self.coco.add(name, result)
 
@@ -67,11 +66,11 @@ class LabelsBuilder(JsonBuilder):
         self.file = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - it is read as it is sent
         self.archive = zipfile.ZipFile(self.file, "w")  # stored: PNGs are compressed already
 
-    def add(self, name: str, result: Segmentation) -> None:
+    def add(self, name: str, stem: str, result: Segmentation) -> None:
         """See `JsonBuilder`."""
         memory = io.BytesIO()
         result.label_image().save(memory, "PNG")
-        self.png, file = memory.getvalue(), f"{Path(name).stem}.png"
+        self.png, file = memory.getvalue(), f"{stem}.png"
         self.entries.append({**result_entry(name, result, masks=False), "labels": file})
         if not self.single:
             self.archive.writestr(file, self.png)
@@ -125,7 +124,7 @@ def result_entry(name: str, result: Segmentation, masks: bool) -> Entry:
             ids[str(index)]["rle"] = rles.get(index)
     return {
         "name": name, "size": [result.image.width, result.image.height],
-        "confidence": round(float(result.confidence.mean()), 4), "ids": ids,
+        "confidence": round(result.mean_confidence, 4), "ids": ids,
     }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Routes: prompts, segmentation, and the state of the server."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -16,7 +16,8 @@ from starlette.concurrency import run_in_threadpool
 import incontext
 from incontext import InputError, Prompt
 from incontext.web.api_errors import ApiError
-from incontext.web.limits import check_paintings, new_folder, open_image, parse_tile
+from incontext.web.file_names import client_names
+from incontext.web.limits import TILES, check_paintings, new_folder, open_image, parse_integer
 from incontext.web.reporting import raise_if_stopped
 from incontext.web.server.responses import BUILDERS, JsonBuilder, TimedResponse, stream_file
 from incontext.web.server.schema import (
@@ -98,7 +99,8 @@ async def segment(
     """With the id of a prompt, or with examples for this once."""
     await _check_fields(request, {"images", "prompt", "examples", "masks", "tile", "answer"})
     _check_count(service, [*images, *examples, *masks])
-    upload, tile_size = PromptUpload(examples, masks, options=options), parse_tile(tile)
+    upload = PromptUpload(examples, masks, options=options)
+    tile_size = None if tile is None else parse_integer("tile", tile, *TILES)
     if answer not in BUILDERS:
         raise InputError(f"answer {answer[:40]!r}; accepted: {', '.join(BUILDERS)}")
     if bool(prompt) == bool(examples or masks):
@@ -111,7 +113,8 @@ async def segment(
 
     def work(folder: Path, stop: Event) -> Response:
         used_prompt = stored_prompt or upload.build(service.predictor, service.limits, folder)
-        paths = save_uploads(images, folder / "images")
+        names = client_names(image.filename for image in images)
+        paths = dict(zip(names, save_uploads(images, folder / "images"), strict=True))
         _check_paintings(service, paths, used_prompt, tile_size)
         builder = BUILDERS[answer](len(images) == 1)
         _segment_files(service, paths, used_prompt, tile_size, builder, stop)
@@ -211,37 +214,40 @@ def _with_folder(work: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_paintings(
-    service: Service, paths: Sequence[Path], prompt: Prompt, tile: int | None
+    service: Service, paths: Mapping[str, Path], prompt: Prompt, tile: int | None
 ) -> None:
     """Raise ApiError if an image takes too many paintings; what cannot be opened fails later."""
-    for path in paths:
+    for name, path in paths.items():
         try:
             with Image.open(path) as image:
                 size = image.size
         except Exception:  # decoders raise nearly anything
             continue
         try:
-            check_paintings(path.name, size, prompt, tile, service.limits.paintings)
+            check_paintings(name, size, prompt, tile, service.limits.paintings)
         except InputError as error:
             raise ApiError(422, str(error), "paintings") from None
 
 
 def _segment_files(
-    service: Service, paths: Sequence[Path], prompt: Prompt, tile: int | None,
+    service: Service, paths: Mapping[str, Path], prompt: Prompt, tile: int | None,
     builder: JsonBuilder, stop: Event,
 ) -> None:  # fmt: skip
     """Segment image after image; one that cannot be read does not stop the rest.
 
+    Args:
+        paths: the client's name → file.
+
     Raises:
         JobStopped: between two images.
     """
-    for path in paths:
+    for name, path in paths.items():
         raise_if_stopped(stop)
         try:
             result = service.predictor.predict(open_image(path), prompt, tile=tile)
-            builder.add(path.name, result)
+            builder.add(name, path.stem, result)
             service.metrics.count_image("done")
         except InputError as error:
-            builder.add_error(path.name, str(error))
+            builder.add_error(name, str(error).replace(path.name, name))
             service.metrics.count_image("failed")
     raise_if_stopped(stop)

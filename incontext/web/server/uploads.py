@@ -195,8 +195,8 @@ def safe_names(uploads: Sequence[UploadFile]) -> list[str]:
     names, stems = list[str](), set[str]()
     for upload in uploads:
         last = re.split(r"[/\\]", upload.filename or "")[-1]
-        stem, dot, suffix = re.sub(r"[^\w.() -]+", "_", last)[-60:].strip(". ").rpartition(".")
-        stem = (stem if dot else suffix) or "picture"
+        stem, dot, suffix = re.sub(r"[^\w.() -]+", "_", last).strip(". ").rpartition(".")
+        stem, suffix = (stem if dot else suffix)[:60].strip(". ") or "picture", suffix[:20]
         ending, unique_stem, number = (f".{suffix}" if dot else ""), stem, 1
         while unique_stem.lower() in stems:
             number += 1
