@@ -55,6 +55,7 @@ MODEL_ARROWS = {
     "votes.cells": {"thinning"},
     "votes.votes": {"chunks", "thinning", "votes.cells"},
     "votes.matching": {"attention", "votes.cells"},
+    "votes.presence": {"thinning", "votes.cells", "votes.votes"},
     "config": {"votes.backbone"},
     "tokens.ensemble": {"attention", "layers", "chunks"},
     "tokens.token_cache": {"chunks", "layers", "tokens.ensemble"},
@@ -68,7 +69,7 @@ MODEL_ARROWS = {
     "votes.voting": {
         "config", "chunks", "encoded_prompt", "layers", "stem", "tokens.encoder",
         "votes.backbone", "votes.cells", "votes.features", "votes.matching", "votes.mixer",
-        "votes.painting", "votes.pairs", "votes.votes",
+        "votes.painting", "votes.pairs", "votes.presence", "votes.votes",
     },
     "tokens.seggpt": {
         "config", "chunks", "encoded_prompt", "layers", "stem", "tokens.decoder", "tokens.encoder",

@@ -113,22 +113,9 @@ def calibrate(
     import torch
     from tqdm import tqdm
 
-    from incontext.checkpoints.checkpoint import load, save
-    from incontext.data.pictures import check_labelled, load_set
-    from incontext.errors import InputError
-    from incontext.model import VotingModel
-    from incontext.training.presence import fit_presence
+    from incontext.training.from_file import calibrate_from_files
 
     torch.set_num_threads(threads)
-    model = load(checkpoint)
-    if not isinstance(model, VotingModel):
-        raise InputError(f"{checkpoint} has no votes; accepted: voting models, such as {DEFAULT}")
-    data = []
-    for path in sets:
-        loaded = load_set(path, model.config.image_size)
-        if loaded.set_type == "semantic":
-            check_labelled(loaded, path)
-            data.append(loaded)
-    with tqdm(total=episodes * len(data), unit="query", disable=None) as bar:
-        fitted = fit_presence(model, data, episodes, seed=seed, on_progress=bar.update)
-    typer.echo(f"wrote {save(fitted, out)}")
+    with tqdm(total=episodes * len(sets), unit="query", disable=None) as bar:
+        weights = calibrate_from_files(checkpoint, sets, out, episodes, seed, bar.update)
+    typer.echo(f"wrote {weights}")

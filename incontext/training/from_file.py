@@ -1,17 +1,18 @@
 """Training as a JSON file describes it: the model to begin with, the sets, the run."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from incontext.checkpoints.checkpoint import compare, load
+from incontext.checkpoints.checkpoint import DEFAULT, compare, load, save
 from incontext.checkpoints.pretrained import backbone_state, graft
 from incontext.data.pictures import check_labelled, load_set
 from incontext.errors import InputError
 from incontext.model import Config, Model, SegGPT, VotingModel, assemble
+from incontext.training.presence import fit_presence
 from incontext.training.recipe import Run
 from incontext.training.trainer import Trainer
 from incontext.training.validation import Validation
@@ -87,3 +88,33 @@ def train_from_file(
     trainer = Trainer(model, sets, run.recipe, folder, checks, workers)
     trainer.run(until)
     return trainer.export()
+
+
+def calibrate_from_files(
+    checkpoint: str,
+    sources: Sequence[Path],
+    folder: Path,
+    episodes: int,
+    seed: int = 0,
+    on_progress: Callable[[int], object] = lambda count: None,
+) -> Path:
+    """Fit a voting model's presence head to sets of labelled images, see `fit_presence`.
+
+    Sets whose ids mean nothing across images are left out.
+
+    Returns:
+        The new checkpoint, in `folder`.
+
+    Raises:
+        InputError: a checkpoint without votes, or a set without objects.
+    """
+    model = load(checkpoint)
+    if not isinstance(model, VotingModel):
+        raise InputError(f"{checkpoint} has no votes; accepted: voting models, such as {DEFAULT}")
+    data = []
+    for source in sources:
+        loaded = load_set(source, model.config.image_size)
+        if loaded.set_type == "semantic":
+            check_labelled(loaded, source)
+            data.append(loaded)
+    return save(fit_presence(model, data, episodes, seed=seed, on_progress=on_progress), folder)

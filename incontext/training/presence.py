@@ -48,7 +48,7 @@ def fit_presence(
     episodes: int,
     *,
     seed: int = 0,
-    on_progress: Callable[[int], None] = lambda count: None,
+    on_progress: Callable[[int], object] = lambda count: None,
 ) -> VotingModel:
     """Return the model with a new presence head, fitted to queries with and without the object.
 
@@ -77,7 +77,7 @@ def collect_rows(
     episodes: int,
     *,
     seed: int = 0,
-    on_progress: Callable[[int], None] = lambda count: None,
+    on_progress: Callable[[int], object] = lambda count: None,
 ) -> Rows:
     """Gather evidence of queries with and without the object, see `fit_presence`."""
     rng = np.random.default_rng(seed)
