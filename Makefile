@@ -8,13 +8,14 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 demo: .venv/demo
 	$(BIN)/python -m demos.photographs out/demo
 
-# Lint, types, tests.
+# Lint, types, tests. A file belongs to one process, which makes its fixtures once (groups of
+# pytest-xdist 3.8 have no effect with pytest 9.2).
 test: lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # The tests that take a second: no page, server or cluster.
 quick: .venv/dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup \
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile \
 		-m "not slow and not browser and not server and not ray"
 
 lint: .venv/dev

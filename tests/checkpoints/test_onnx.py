@@ -28,9 +28,8 @@ from tests.model.test_voting import assembled
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime (onnx extra)")
 pytest.importorskip("onnxscript", reason="needs onnxscript (onnx extra)")
 
-# Tracing takes seconds a block: two are enough for what differs between blocks, and one worker
-# makes the graphs for all tests.
-pytestmark = [pytest.mark.xdist_group("onnx"), pytest.mark.slow]
+# Tracing takes seconds a block: two are enough for what differs between blocks.
+pytestmark = pytest.mark.slow
 TWO = {"depth": 2, "merge_after": 0, "taps": (0, 1)}
 CONFIGS = {
     "independent": replace(INDEPENDENT, **TWO),

@@ -49,9 +49,6 @@ def pool_of(count, ids=1, size=16):
     return LabelledSet.from_examples(examples, size, sources=[f"p{i}" for i in range(count)])
 
 
-ONCE = pytest.mark.xdist_group("diagnosis")  # which takes long: made by one worker alone
-
-
 @pytest.fixture(scope="module")
 def diagnosis():
     """Six discs and a twin of the first; the fifth has the mask of another picture."""
@@ -69,7 +66,6 @@ def diagnosis():
     return found
 
 
-@ONCE
 @pytest.mark.slow
 def test_a_bad_mask_is_named(diagnosis):
     assert [e.source for e in diagnosis.harmful] == ["example 5"]
@@ -78,7 +74,6 @@ def test_a_bad_mask_is_named(diagnosis):
     assert "example 5" not in diagnosis.best
 
 
-@ONCE
 @pytest.mark.slow
 def test_the_report_says_it(diagnosis, tmp_path):
     text = "\n".join(report_lines(diagnosis))

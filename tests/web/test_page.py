@@ -15,7 +15,6 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (
 pytest.importorskip("gradio", reason="needs gradio (demo extra)")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt install chromium"),
-    pytest.mark.xdist_group("demo"),
     pytest.mark.browser,
     pytest.mark.server,
 ]

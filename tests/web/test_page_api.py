@@ -20,7 +20,7 @@ from tests.web.helpers import clip, iou, labelled, scene, served
 
 gradio_client = pytest.importorskip("gradio_client", reason="needs gradio (demo extra)")
 pytest.importorskip("av", reason="needs PyAV (video extra)")
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.server]
+pytestmark = pytest.mark.server
 
 
 def uploaded(address: str, name: str, content: bytes) -> Path:

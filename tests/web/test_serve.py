@@ -34,7 +34,7 @@ gradio = pytest.importorskip("gradio", reason="needs gradio (serve extra)")
 httpx = pytest.importorskip("httpx", reason="needs httpx (serve extra)")
 pytest.importorskip("prometheus_client", reason="needs the serve extra")
 pytest.importorskip("fastapi", reason="needs the serve extra")
-pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.server]
+pytestmark = pytest.mark.server
 
 ROOT = Path(__file__).parents[2]
 KEY = "a-key"
