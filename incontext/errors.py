@@ -40,6 +40,19 @@ def located(location: str) -> Iterator[None]:
         warnings.warn(f"{location}: {record.message}", record.category, stacklevel=4)
 
 
+@contextmanager
+def explain_parsing(path: object, accepted: str) -> Iterator[None]:
+    """Turn what parsing a file of another shape raises into an InputError that names the file."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(
+            f"{path}: not {accepted} ({type(error).__name__}: {first_line(error)})"
+        ) from None
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of another library's error, shortened to 160 characters."""
     return (str(error).splitlines() or [type(error).__name__])[0][:160]

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from incontext.errors import InputError, ShapeError, first_line, located, parse_whole
+from incontext.errors import InputError, ShapeError, explain_parsing, located, parse_whole
 from incontext.formats.annotated_image import (
     AnnotatedImage,
     ImageFolder,
@@ -84,16 +84,9 @@ def read(path: Path, images: Path | None) -> Iterator[AnnotatedImage]:
         InputError: no such file, a task with several annotations, an image that is not found,
             regions of which it is not known whose they are.
     """
-    try:
+    with explain_parsing(path, "a JSON export of Label Studio"):
         entries = list(json.loads(path.read_bytes()))
         tasks = [(n, dict(task["data"]), _regions(task)) for n, task in enumerate(entries, 1)]
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(
-            f"{path}: not a JSON export of Label Studio ({type(error).__name__}: "
-            f"{first_line(error)})"
-        ) from None
     labelled_tasks = [(n, data, regions) for n, data, regions in tasks if regions is not None]
     folder = image_folder(path, images)
     used_names = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from incontext.errors import InputError, first_line, parse_whole
+from incontext.errors import InputError, explain_parsing, parse_whole
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,9 @@ class CocoFile:
             InputError: not a COCO file, a field of another type, annotations of images that are
                 not in it, two images or two names under one id.
         """
-        try:
+        with explain_parsing(path, "a COCO file with images and annotations"):
             data = json.loads(path.read_bytes())
             return cls._parse(data["images"], data["annotations"], data.get("categories", []))
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(
-                f"{path}: not a COCO file with images and annotations "
-                f"({type(error).__name__}: {first_line(error)})"
-            ) from None
 
     @classmethod
     def _parse(cls, entries: Any, annotations: Any, categories: Any) -> "CocoFile":
