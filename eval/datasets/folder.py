@@ -9,8 +9,7 @@ from eval.core.protocol import Episode, FewShot, Ids, Item, require
 from incontext import Example
 from incontext.data.pictures import IGNORE_INDEX
 from incontext.errors import InputError
-from incontext.images.folder import list_images
-from incontext.images.image import SUFFIXES
+from incontext.images.folder import SUFFIXES, list_images
 from incontext.training.validation import binary_episodes
 
 EPISODES = 200

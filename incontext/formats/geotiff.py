@@ -14,7 +14,7 @@ from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, Size
 from incontext.formats.output import check_not_source, check_text
 from incontext.formats.results import LabelledImage
 from incontext.images.folder import list_images
-from incontext.images.image import MAX_PIXELS, is_upright
+from incontext.images.image_file import MAX_PIXELS, is_upright
 from incontext.images.raster import read_stored
 from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import UNKNOWN, IdMap

@@ -27,7 +27,7 @@ from incontext.formats.label_studio_config import (
 from incontext.formats.output import check_text
 from incontext.formats.polygons import Mask
 from incontext.formats.results import LabelledImage
-from incontext.images.image import SUFFIXES
+from incontext.images.folder import SUFFIXES
 from incontext.inference.segmentation import write_text
 from incontext.labels.coco import decode_rle, drawable, layered
 from incontext.labels.color_mask import Rgb

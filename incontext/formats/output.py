@@ -9,7 +9,8 @@ from pathlib import Path
 from incontext.errors import InputError
 from incontext.files import atomic
 from incontext.images.dicom import is_dicom
-from incontext.images.image import is_upright, read_image
+from incontext.images.image import read_image
+from incontext.images.image_file import is_upright
 from incontext.images.volume import SlicePath, picture_file
 
 NOT_IN_UTF8 = re.compile("[\ud800-\udfff]")  # bytes of file names that are no text, too

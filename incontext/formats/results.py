@@ -12,7 +12,7 @@ from incontext.batch.inputs import is_edited
 from incontext.batch.records import read_all, record_files
 from incontext.errors import InputError, first_line, parse_whole
 from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, stored_labels
-from incontext.images.image import open_file
+from incontext.images.image_file import open_file
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
 

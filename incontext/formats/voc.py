@@ -13,7 +13,7 @@ from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, Size
 from incontext.formats.output import check_not_source, check_text, place_image
 from incontext.formats.results import LabelledImage
 from incontext.images.folder import list_images
-from incontext.images.image import open_header
+from incontext.images.image_file import open_header
 from incontext.inference.segmentation import label_image, write_image, write_text
 from incontext.labels.color_mask import MAX_ID, Rgb
 from incontext.labels.encodings import IGNORE_INDEX, IdMap, read_labels

@@ -9,10 +9,30 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import features
+
 from incontext.errors import InputError
 from incontext.images import dicom, volume
-from incontext.images.image import OTHER_SUFFIXES, SUFFIXES
 
+# What folders are searched for; a file given by its path is read whatever its suffix.
+_ALWAYS = (
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",
+    ".webp", *dicom.SUFFIXES,
+)  # fmt: skip
+# Suffixes that Pillow reads where it was built with a decoder for them.
+_WITH_DECODER = {
+    "avif": (".avif",),
+    "jpg_2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
+}
+SUFFIXES = frozenset(_ALWAYS).union(
+    *(suffixes for decoder, suffixes in _WITH_DECODER.items() if features.check(decoder))
+)
+# Images too, but not read here: what is left out of a folder is said.
+OTHER_SUFFIXES = frozenset((
+    ".arw", ".cr2", ".cr3", ".czi", ".dng", ".exr", ".hdr", ".heic", ".heics", ".heif",
+    ".hif", ".ico", ".jxl", ".lif", ".nd2", ".nef", ".orf", ".pef", ".psd", ".raf", ".rw2",
+    ".svg", ".tga",
+)).union(*_WITH_DECODER.values()) - SUFFIXES  # fmt: skip
 INPUT_SUFFIXES = SUFFIXES.union(volume.SUFFIXES)  # a volume stands for its slices
 Place = tuple[str, str]  # path, path below the folder that was searched
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from incontext.errors import InputError
-from incontext.images.image import Normalizer
+from incontext.images.normalizer import Normalizer
 from incontext.inference.example import Example
 from incontext.inference.offload import DiskChunks
 from incontext.inference.retrieval import ExampleIndex

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from incontext.errors import InputError, first_line
-from incontext.images import image as images
-from incontext.images import raster
+from incontext.images import image_file, raster
+from incontext.images.image import to_numpy
 from incontext.images.stored import LOSSY_FORMATS, Storage
 from incontext.labels.color_mask import Rgb
 
@@ -57,11 +57,11 @@ def read_mask(source: Any, name: str, thresholded: bool) -> MaskValues:
             values, storage = stored
             _check(storage, name, thresholded)
             return MaskValues(_channels(values, name), no_data=_no_data(values, storage))
-        image, storage = images.open_stored(content, name)
+        image, storage = image_file.open_stored(content, name)
     elif isinstance(source, Image.Image):
-        image, storage = source, images.decode(source, name)
+        image, storage = source, image_file.decode(source, name)
     else:
-        return _of_array(images.to_numpy(source), name)
+        return _of_array(to_numpy(source), name)
     _check(storage, name, thresholded)
     return _of_image(image, storage, name, thresholded)
 
@@ -71,7 +71,7 @@ def _read_beyond_pillow(content: Path | bytes, name: str) -> tuple[Values, Stora
     if (isinstance(content, Path) and not content.is_file()) or not raster.is_tiff(content):
         return None
     if raster.beyond_pillow(content) or not _opens(content):
-        return raster.read_stored(content, name, images.MAX_PIXELS)
+        return raster.read_stored(content, name, image_file.MAX_PIXELS)
     return None
 
 
@@ -79,7 +79,7 @@ def _opens(content: Path | bytes) -> bool:
     """Return whether Pillow knows what to do with a file."""
     try:
         with raster.open_source(content) as file:
-            images.open_header(file, "")
+            image_file.open_header(file, "")
     except UnidentifiedImageError:
         return False
     except Exception:  # reported when it is read

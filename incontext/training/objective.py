@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from incontext.data.episodes import Batch
 from incontext.data.pictures import IGNORE_INDEX
-from incontext.images.image import Normalizer
+from incontext.images.normalizer import Normalizer
 from incontext.model import Model, VotingModel, painting_loss
 from incontext.model.encoded_prompt import EncodedPrompt
 from incontext.model.votes.pairs import ids_of_other_views

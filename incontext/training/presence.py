@@ -12,7 +12,7 @@ from torch import Tensor
 
 from incontext.data.pictures import IGNORE_INDEX, PictureSet
 from incontext.errors import InputError
-from incontext.images.image import Normalizer
+from incontext.images.normalizer import Normalizer
 from incontext.model import VotingModel, assemble
 from incontext.model.votes.features import ImageFeatures
 

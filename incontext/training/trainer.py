@@ -18,7 +18,7 @@ from incontext.data.pictures import PictureSet
 from incontext.data.plan import Plan
 from incontext.errors import InputError, first_line
 from incontext.files import atomic, check_same_settings
-from incontext.images.image import Normalizer
+from incontext.images.normalizer import Normalizer
 from incontext.model import Model, VotingModel, assemble
 from incontext.model.low_rank import merge
 from incontext.training.objective import objective, voting_objective

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from incontext.data.pictures import IGNORE_INDEX, PictureSet
-from incontext.images.image import Normalizer
+from incontext.images.normalizer import Normalizer
 from incontext.model import Model
 
 

@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import nn
 
 from incontext.evaluation.labelled_set import LabelledSet
-from incontext.images.image import Normalizer
+from incontext.images.normalizer import Normalizer
 from incontext.inference.predictor import Predictor
 from incontext.labels.coloring import Coloring, separated_colors
 from incontext.labels.encodings import UNKNOWN

@@ -16,7 +16,7 @@ from incontext.errors import InputError
 from incontext.evaluation.confusion import Counts, miou
 from incontext.evaluation.episodes import evaluate
 from incontext.evaluation.labelled_set import LabelledSet, occurrence
-from incontext.images.image import Normalizer
+from incontext.images.normalizer import Normalizer
 from incontext.inference.id_table import assign_colorings
 from incontext.inference.predictor import CLASSES_PER_PASS, Predictor
 from incontext.inference.prompt import Pass, Prompt

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from incontext.errors import InputError, former_attributes
-from incontext.images.folder import list_images
-from incontext.images.image import SUFFIXES, open_header, read_image, to_numpy
+from incontext.images.folder import SUFFIXES, list_images
+from incontext.images.image import read_image, to_numpy
+from incontext.images.image_file import open_header
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from incontext.errors import InputError
 from incontext.files import atomic, check_same_settings, exclusive
-from incontext.images.image import open_file
+from incontext.images.image_file import open_file
 from incontext.inference.segmentation import Segmentation, write_image, write_text
 from incontext.labels.coco import encode_rle
 from incontext.labels.color_mask import Rgb

@@ -12,7 +12,7 @@ from PIL import Image
 
 from incontext.errors import InputError, first_line
 from incontext.files import atomic
-from incontext.images.image import MAX_PIXELS
+from incontext.images.image_file import MAX_PIXELS
 from incontext.video.frames import Frames
 
 if TYPE_CHECKING:

@@ -16,7 +16,9 @@ from PIL import Image, PngImagePlugin
 
 from incontext import InputError
 from incontext.images.data_mask import data_mask
-from incontext.images.image import MAX_PIXELS, Normalizer, open_file, read_image, resize_nearest
+from incontext.images.image import read_image, resize_nearest
+from incontext.images.image_file import MAX_PIXELS, open_file
+from incontext.images.normalizer import Normalizer
 
 RAMP = np.arange(7 * 9 * 3, dtype=np.uint8).reshape(7, 9, 3)
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from incontext.data.episodes import Batch, EpisodeSampler
 from incontext.data.plan import Mixture
-from incontext.images.image import Normalizer
+from incontext.images.normalizer import Normalizer
 from incontext.model import SegGPT
 from incontext.training.objective import (
     SMOOTHING,

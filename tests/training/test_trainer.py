@@ -21,7 +21,7 @@ from incontext.checkpoints.pretrained import backbone_state
 from incontext.data.episodes import EpisodeSampler
 from incontext.data.pictures import load_set
 from incontext.data.plan import Mixture
-from incontext.images.image import Normalizer
+from incontext.images.normalizer import Normalizer
 from incontext.model import Config, SegGPT, assemble
 from incontext.training.from_file import train_from_file
 from incontext.training.objective import objective
