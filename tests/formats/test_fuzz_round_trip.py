@@ -8,15 +8,17 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from PIL import Image
 
 from incontext import Example, export, read_examples
+from incontext.batch.inputs import find_images
 from incontext.batch.segment import InputImage, Manifest, fingerprint, result_record
 from incontext.data.pictures import read_pairs
 from incontext.evaluation.labelled_set import LabelledSet
+from incontext.images.image import read_image
 from incontext.inference.segmentation import Segmentation
 from tests.fuzzing import fuzz
 
@@ -50,19 +52,18 @@ def write_image(path: Path, labels: np.ndarray) -> Path:
     return path
 
 
-def segmented(folder: Path, labels: np.ndarray, names: Names) -> Path:
-    """A folder as `incontext segment` leaves it, and its image."""
+def segmented(folder: Path, source: InputImage, labels: np.ndarray, names: Names) -> Path:
+    """A folder as `incontext segment` leaves it."""
     out, colors = folder / "results", {i: color_of(i) for i in names}
     about = {str(i): {"name": name, "color": colors[i]} for i, name in names.items()}
-    manifest, source = Manifest(out, {}, about), folder / "images/a.tif"
-    image = Image.open(write_earth(source, labels))
+    manifest = Manifest(out, {}, about)
     result = Segmentation(
-        labels, np.ones(labels.shape, np.float32), dict.fromkeys(names, 0.9), image, (), colors,
-        names,
+        labels, np.ones(labels.shape, np.float32), dict.fromkeys(names, 0.9),
+        read_image(source.path), (), colors, names,
     )  # fmt: skip
-    files = result.save(out, "a")
-    record = result_record(result, fingerprint(InputImage(source, "a").path), files, out, [])
-    manifest.results["a"] = record
+    files = result.save(out, source.name)
+    record = result_record(result, fingerprint(source.path), files, out, [])
+    manifest.results[source.name] = record
     manifest.save()
     return out
 
@@ -95,8 +96,17 @@ def check(path: Path, images: Path | None, labels: np.ndarray, names: Names) -> 
         assert np.array_equal(dataset.example(0).labels.ids, labels)
 
 
+def write_scan(path: Path, labels: np.ndarray) -> Path:
+    """A volume of one slice, whose columns go to the left and rows to the back of a patient."""
+    nibabel = pytest.importorskip("nibabel", reason="needs nibabel (volumes extra)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 99, (*labels.shape[::-1], 1), np.int16)
+    nibabel.save(nibabel.Nifti1Image(noise, np.diag([-1.0, -2.0, 3.0, 1.0])), path)
+    return path
+
+
 OURS = {"results": "", "coco": "a.json", "coco-polygons": "a.json", "yolo": "set", "voc": "set",
-        "label-studio": "a.json", "cvat": "a.xml", "geotiff": "set"}  # fmt: skip
+        "label-studio": "a.json", "cvat": "a.xml", "geotiff": "set", "nifti": "set"}  # fmt: skip
 
 
 @pytest.mark.parametrize("to", OURS)
@@ -106,11 +116,17 @@ def test_fuzz_our_own_files(tmp_path_factory, to, drawn):
     labels, names = drawn
     folder = tmp_path_factory.getbasetemp() / "ours"
     shutil.rmtree(folder, ignore_errors=True)
-    out = segmented(folder, labels, names)
+    if to == "nifti":
+        [source] = find_images([write_scan(folder / "images/a.nii", labels)], folder / "results")
+    else:
+        source = InputImage(write_earth(folder / "images/a.tif", labels), "a")
+    out = segmented(folder, source, labels, names)
     path = folder / OURS[to] if OURS[to] else out
     if to != "results":
         export(out, to, path)
-    images = folder / "images" if path.suffix or to == "geotiff" else None
+    if to == "nifti" and not labels.any():
+        return  # slices without ids are no examples
+    images = folder / "images" if path.suffix or to in ("geotiff", "nifti") else None
     check(path, images, labels, names)
     if to.startswith("coco"):
         example = Example(folder / "images/a.tif", path)
@@ -288,6 +304,16 @@ def write_raster(folder: Path, labels: np.ndarray, names: Names) -> Path:
     return path
 
 
+def write_volume(folder: Path, labels: np.ndarray, names: Names) -> Path:
+    scan = write_scan(folder / "images/a.nii.gz", labels)
+    nibabel = pytest.importorskip("nibabel", reason="needs nibabel (volumes extra)")
+    image = nibabel.Nifti1Image(labels.T[:, :, None], nibabel.load(scan).affine)
+    path = folder / "labels/a.nii.gz"
+    path.parent.mkdir()
+    nibabel.save(image, path)
+    return path
+
+
 def write_pairs(folder: Path, labels: np.ndarray, names: Names) -> Path:
     (folder / "labels").mkdir()
     Image.fromarray(labels.astype(np.uint8)).save(folder / "labels/a.png")
@@ -300,7 +326,7 @@ THEIRS: dict[str, Callable[[Path, np.ndarray, Names], Path]] = {
     "coco": write_coco, "coco polygons": write_coco_polygons, "yolo": write_yolo, "voc": write_voc,
     "label studio brushes": write_brushes, "label studio polygons": write_percents,
     "cvat": write_cvat, "cvat polygons": write_cvat_polygons, "geotiff": write_raster,
-    "pairs": write_pairs,
+    "nifti": write_volume, "pairs": write_pairs,
 }  # fmt: skip
 
 
@@ -310,6 +336,7 @@ THEIRS: dict[str, Callable[[Path, np.ndarray, Names], Path]] = {
 def test_fuzz_files_written_by_hand(tmp_path_factory, form, data):
     """Fields of COCO as text, byte order marks, labels that are listed twice."""
     labels, names = data.draw(label_maps(254 if form == "pairs" else 400))
+    assume(form != "nifti" or labels.any())  # slices without ids are no examples
     folder = tmp_path_factory.getbasetemp() / "theirs"
     shutil.rmtree(folder, ignore_errors=True)
     image = write_image(folder / "images/a.png", labels)
