@@ -212,3 +212,31 @@ def test_lossy_masks_are_refused(folder, drawn):
     for name, read in entries(folder, suffix, content, (64, 48)):
         with pytest.raises(InputError, match="lossy"):
             pytest.fail(f"{name}: {np.unique(read())}")
+
+
+@st.composite
+def color_masks(draw: st.DrawFn) -> tuple[np.ndarray, dict[int, tuple[int, int, int]]]:
+    """(H, W) ids with background, and their colors."""
+    ids = draw(st.lists(st.integers(1, 255), min_size=1, max_size=4, unique=True))
+    shape = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    chosen = draw(st.lists(st.sampled_from([0, *ids]), min_size=shape[0] * shape[1],
+                           max_size=shape[0] * shape[1]))  # fmt: skip
+    return np.array(chosen).reshape(shape), {i: tuple(COLORS[i].tolist()) for i in ids}
+
+
+@fuzz(10)
+@given(drawn=color_masks())
+def test_lossless_webp_is_read_as_png(folder, drawn):
+    ids, colors = drawn
+    image, results = Image.fromarray(COLORS[ids]), {}
+    for kind in ("PNG", "WEBP"):
+        content = saved(image, kind, **({"lossless": True} if kind == "WEBP" else {}))
+        for name, read in entries(folder, f".{kind.lower()}", content, image.size):
+            try:
+                result = read()
+            except InputError as error:
+                result = str(error).replace(".webp", ".png")
+            assert np.array_equal(results.setdefault(name, result), result), name
+        path = folder / f"set/labels/a.{kind.lower()}"
+        named = Example(folder / "set/images/a.png", path, colors=colors)
+        assert np.array_equal(named.labels.ids, ids)

@@ -261,7 +261,7 @@ def damaged(draw: st.DrawFn, text: str) -> bytes:
 
 
 @pytest.mark.parametrize("case", DOCUMENTS)
-@fuzz(40)
+@fuzz(40, cases=len(DOCUMENTS))
 @given(data=st.data())
 def test_fuzz_damaged_documents(root, case, data):
     read(root, case, data.draw(damaged((root / DOCUMENTS[case][0]).read_text())))

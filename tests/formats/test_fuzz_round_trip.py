@@ -110,7 +110,7 @@ OURS = {"results": "", "coco": "a.json", "coco-polygons": "a.json", "yolo": "set
 
 
 @pytest.mark.parametrize("to", OURS)
-@fuzz(10)
+@fuzz(10, cases=len(OURS))
 @given(drawn=label_maps())
 def test_fuzz_our_own_files(tmp_path_factory, to, drawn):
     labels, names = drawn
@@ -331,7 +331,7 @@ THEIRS: dict[str, Callable[[Path, np.ndarray, Names], Path]] = {
 
 
 @pytest.mark.parametrize("form", THEIRS)
-@fuzz(10)
+@fuzz(10, cases=len(THEIRS))
 @given(data=st.data())
 def test_fuzz_files_written_by_hand(tmp_path_factory, form, data):
     """Fields of COCO as text, byte order marks, labels that are listed twice."""
