@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from incontext.formats.coco import Coco
     from incontext.formats.examples import read_examples
     from incontext.images.image import read_image
+    from incontext.inference.evidence import Evidence
     from incontext.inference.example import Example
     from incontext.inference.predictor import Predictor
     from incontext.inference.prompt import Prompt
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Coco",
+    "Evidence",
     "Example",
     "InputError",
     "LabelledSet",
@@ -49,6 +51,7 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
+    "Evidence": "inference.evidence",
     "Example": "inference.example", "InputError": "errors", "Palette": "labels.coloring",
     "Predictor": "inference.predictor", "Prompt": "inference.prompt",
     "Segmentation": "inference.segmentation", "LabelledSet": "evaluation.labelled_set",

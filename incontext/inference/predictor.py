@@ -16,6 +16,7 @@ from incontext.errors import InputError, check_count, former_parameters
 from incontext.images.image import ImageLike, read_image
 from incontext.inference import precision
 from incontext.inference.decoding import decode_image, decode_tiles
+from incontext.inference.evidence import Evidence, gather_evidence
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
 from incontext.inference.id_table import (
@@ -257,6 +258,29 @@ class Predictor:
                 paint = partial(self.paint, prompt=prompt, chunk=chunk)
                 for image in batch:
                     yield decode_tiles(image, prompt, tile, batch_size, paint)
+
+    def evidence(
+        self, result: Segmentation, examples: Example | Sequence[Example], index: int,
+        *, at: tuple[int, int] | None = None, thin_to: ThinTo = "auto",
+    ) -> Evidence:  # fmt: skip
+        """Say which places of the examples voted for an id in a result.
+
+        The examples are encoded again, whole images as `prompt` does it; of a result from tiles
+        the evidence is that of its image as a whole.
+
+        Args:
+            result: of `predict`, with a prompt of these examples.
+            index: the id.
+            at: (x, y), a pixel of the result's image; None: all of the id's mask.
+            thin_to: as given to `prompt`.
+
+        Raises:
+            InputError: a checkpoint whose examples do not vote, an unknown id, a pixel outside the
+                image, or an id without a mask.
+        """
+        examples = [examples] if isinstance(examples, Example) else examples
+        thin_to = self.model.default_thin_to if thin_to == "auto" else thin_to
+        return gather_evidence(self.encoder, result, examples, index, at, thin_to)
 
     @former_parameters(pictures="images", shown="example_indices")
     @torch.inference_mode()

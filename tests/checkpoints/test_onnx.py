@@ -19,8 +19,10 @@ from incontext import Example, InputError, Predictor
 from incontext.checkpoints.checkpoint import fingerprint, load, save
 from incontext.checkpoints.onnx_export import LIMIT, Sessions, check_input, compare, place, write
 from incontext.checkpoints.onnx_graphs import prompt_tensors
+from incontext.checkpoints.pretrained import backbone_state
 from incontext.cli.app import app
 from incontext.model import SIZES, Model, SegGPT
+from incontext.model.votes import backbone
 from tests.model.test_model import INDEPENDENT, randomized
 from tests.model.test_voting import CONFIG as VOTES
 from tests.model.test_voting import assembled
@@ -34,14 +36,38 @@ TWO = {"depth": 2, "merge_after": 0, "taps": (0, 1)}
 CONFIGS = {
     "independent": replace(INDEPENDENT, **TWO),
     "joint": replace(SIZES["tiny"], **TWO),
-    "votes": VOTES,
+    "votes": replace(VOTES, presence_width=8),
 }
+# Of the backbone one block a stage, and two of the last but one, where presence is read.
+SHALLOW = (0, 1, 3, 5, 8, 11, 12, 15)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow_backbones():
+    """Backbones that have the blocks `SHALLOW` only."""
+    counts = (1, 1, 1, 1, 1, 2, 1)
+    stages = [(n, *stage[1:]) for n, stage in zip(counts, backbone._STAGES, strict=True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbone, "_STAGES", stages)
+        yield
+
+
+def shallow_state() -> dict[str, torch.Tensor]:
+    """The pretrained weights of the blocks `SHALLOW` and the stem."""
+    state = backbone_state(VOTES.backbone)
+    numbers = {f"blocks.{number}.": f"blocks.{i}." for i, number in enumerate(SHALLOW)}
+    result = {name: x for name, x in state.items() if not name.startswith("blocks.")}
+    for before, after in numbers.items():
+        result |= {
+            name.replace(before, after): x for name, x in state.items() if name.startswith(before)
+        }
+    return result
 
 
 def model_of(name: str, seed: int = 0) -> Model:
     """Random, and such that its paintings of the two kinds differ if it tells them apart."""
     if name == "votes":
-        return assembled(VOTES)
+        return assembled(CONFIGS[name], shallow_state())
     model = randomized(CONFIGS[name], seed)
     with torch.no_grad():
         model.encoder.type_instance.copy_(3 * torch.randn_like(model.encoder.type_instance))

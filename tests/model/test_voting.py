@@ -25,7 +25,9 @@ CONFIG = replace(
 ALL = 1 / FINE_SHARE  # a share that keeps all cells at stride 4 too
 
 
-def assembled(config: Config = CONFIG) -> VotingModel:
+def assembled(
+    config: Config = CONFIG, backbone: dict[str, torch.Tensor] | None = None
+) -> VotingModel:
     """Random but for the backbone: features of a random one hardly differ between cells.
 
     Weights are larger than fresh ones: of those, votes hardly reach the logits.
@@ -33,7 +35,7 @@ def assembled(config: Config = CONFIG) -> VotingModel:
     torch.manual_seed(0)
     made = assemble(config)
     assert isinstance(made, VotingModel)
-    made.backbone.load_state_dict(backbone_state(config.backbone))
+    made.backbone.load_state_dict(backbone or backbone_state(config.backbone))
     with torch.no_grad():
         for parameter in made.parameters():
             if parameter.requires_grad and parameter.dim() > 1:

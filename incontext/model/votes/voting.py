@@ -20,6 +20,7 @@ from incontext.model.encoded_prompt import EncodedPrompt, ExampleBatch
 from incontext.model.layers import Block
 from incontext.model.stem import Stem
 from incontext.model.tokens.encoder import ImageEmbedding
+from incontext.model.votes.attribution import attribute
 from incontext.model.votes.backbone import Backbone
 from incontext.model.votes.cells import pool_labels, select_cells, unit_vectors
 from incontext.model.votes.features import ImageFeatures, check_images, scale_to_unit
@@ -330,6 +331,41 @@ class VotingModel(nn.Module):
             (B, K, H/8, W/8).
         """
         return self._mix(query, voters, self._cast(query, voters), requested)
+
+    def attribute(
+        self, query: ImageFeatures, examples: ImageFeatures, labels: Tensor, valid: Tensor,
+        keep_ratio: float, region: Tensor, number: int,
+    ) -> Tensor:  # fmt: skip
+        """Return which places of examples voted for an id in a region of one query.
+
+        Args:
+            examples, labels, valid, keep_ratio: see `build_voters`, P being 1.
+            region, number: see `attribution.attribute`.
+
+        Returns:
+            (N, H/8, W/8), 0 or more; their sum is the share of the votes that went to the id.
+        """
+        voters = self.build_voters(examples, labels, valid, keep_ratio)
+        grids = [examples.grids[self.levels.index(level)] for level in range(len(STRIDES))]
+        height, width = examples.skips[0].shape[-2:]
+        selections = [
+            select_cells(pool_labels(labels, valid, grid), grid, keep_ratio, 0) for grid in grids
+        ]
+        fine = select_cells(
+            pool_labels(labels, valid, (height, width)), (height, width),
+            keep_ratio * FINE_SHARE, 0, differ=keep_ratio < 1,
+        )  # fmt: skip
+        return attribute(
+            query,
+            voters,
+            self.levels,
+            self.matching,
+            self.copying,
+            [*selections, fine],
+            [*grids, (height, width)],
+            region,
+            number,
+        )
 
     def gather_evidence(self, query: ImageFeatures, voters: Voters) -> tuple[Tensor, Tensor]:
         """Vote, and gather what says whether the ids are in the queries.

@@ -1,0 +1,139 @@
+"""Evidence: why a mask is where it is, as the places of the examples that voted for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from incontext.errors import InputError
+from incontext.images.image import resize_nearest
+from incontext.inference.example import Example
+from incontext.inference.example_encoder import ExampleEncoder
+from incontext.inference.id_table import align_examples
+from incontext.inference.segmentation import Segmentation
+from incontext.labels.encodings import UNKNOWN
+from incontext.labels.partial import shrink
+from incontext.model import VotingModel
+from incontext.model.votes.features import ImageFeatures
+
+HEAT = np.array([255.0, 60.0, 0.0])  # RGB, where most votes come from
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Votes of the examples for an id, in its mask or at a pixel.
+
+    Attributes:
+        index: the id.
+        votes: (N, h, w) float32, 0 or more: what each place of each example contributed; a place
+            is a square of the example, of which h·w cover it. Their sum is `support`.
+        examples: whose places these are.
+    """
+
+    index: int
+    votes: np.ndarray[Any, np.dtype[np.float32]] = field(repr=False)
+    examples: tuple[Example, ...] = field(repr=False)
+
+    @property
+    def support(self) -> float:
+        """Share of all votes that went to the id, 0–1; the others went to all else."""
+        return float(self.votes.sum())
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Each example's share of the votes for the id; they sum to 1."""
+        sums = self.votes.sum((1, 2), dtype=np.float64)
+        return tuple((sums / max(float(sums.sum()), 1e-12)).tolist())
+
+    def places(self, number: int, count: int = 5) -> list[tuple[int, int, float]]:
+        """Return the places of an example with most votes: x, y of their centers, in pixels.
+
+        The third is the place's share of all votes for the id, 0–1; most first, places without
+        votes left out.
+        """
+        votes, image = self.votes[number], self.examples[number].image
+        rows, columns = votes.shape
+        order = votes.ravel().argsort()[::-1][:count].tolist()
+        total = max(self.support, 1e-12)
+        return [
+            (
+                int((at % columns + 0.5) * image.width / columns),
+                int((at // columns + 0.5) * image.height / rows),
+                float(votes.flat[at] / total),
+            )
+            for at in order if votes.flat[at] > 0
+        ]  # fmt: skip
+
+    def overlay(self, number: int) -> Image.Image:
+        """Return an example darkened, and red the more a place voted for the id."""
+        image = self.examples[number].image
+        heat = self.votes[number] / max(float(self.votes.max()), 1e-12)
+        strength = resize_nearest(heat, (image.height, image.width))[..., None]
+        dark = 0.4 * np.asarray(image, np.float32)
+        mixed = dark * (1 - strength) + (0.4 * dark + HEAT * 0.8) * strength
+        return Image.fromarray(mixed.clip(0, 255).astype(np.uint8))
+
+
+@torch.inference_mode()
+def gather_evidence(
+    encoder: ExampleEncoder,
+    result: Segmentation,
+    examples: Sequence[Example],
+    index: int,
+    at: tuple[int, int] | None,
+    thin_to: int | None,
+) -> Evidence:
+    """Gather the votes for an id in a result, see `Predictor.evidence`."""
+    model = encoder.model
+    if not isinstance(model, VotingModel):
+        raise InputError(
+            "evidence needs a checkpoint whose examples vote, such as incontext-votes; this one "
+            "answers by attention through all its layers"
+        )
+    examples = align_examples(list(examples))
+    ids = sorted({i for example in examples for i in example.labels.present})
+    if index not in ids:
+        raise InputError(f"no id {index} in the examples; accepted: {ids}")
+    region = _region(result, index, at, encoder.size)
+    maps = np.stack([shrink(example.labels.ids, encoder.size) for example in examples])
+    labels = torch.from_numpy(np.stack([maps == i for i in ids], 1)).to(encoder.device)
+    valid = torch.from_numpy(maps != UNKNOWN).to(encoder.device)
+    features = ImageFeatures.concat(
+        [model.embed_images(encoder.normalize([e.image])) for e in examples]
+    )
+    votes = model.attribute(
+        model.embed_images(encoder.normalize([result.image])), features,
+        labels[None].to(encoder.dtype), valid[None],
+        1.0 if thin_to is None else min(1.0, thin_to / len(examples)),
+        region.to(encoder.device, encoder.dtype), ids.index(index),
+    )  # fmt: skip
+    return Evidence(index, votes.float().cpu().numpy(), tuple(examples))
+
+
+def _region(
+    result: Segmentation, index: int, at: tuple[int, int] | None, size: int
+) -> torch.Tensor:
+    """Return the weights of the model's pixels, (size, size): a mask, or a single one.
+
+    Raises:
+        InputError: a pixel outside the image, or a mask without pixels.
+    """
+    height, width = result.labels.shape
+    if at is not None:
+        x, y = at
+        if not (0 <= x < width and 0 <= y < height):
+            raise InputError(
+                f"at={at!r} lies outside the image; accepted: 0 … {width - 1}, 0 … {height - 1}"
+            )
+        region = torch.zeros(size, size)
+        region[y * size // height, x * size // width] = 1
+        return region
+    mask = result.mask(index)
+    if not mask.any():
+        raise InputError(f"id {index} has no mask here; pass a pixel, at=(x, y)")
+    # The share of the mask in each of the model's pixels, so that the smallest one counts.
+    image = Image.fromarray(mask.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(image)).clamp(min=0)
