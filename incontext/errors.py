@@ -65,6 +65,13 @@ def check_count(name: str, value: object) -> None:
         raise InputError(f"{name} is {value!r}; accepted: whole numbers, 1 or more")
 
 
+def check_share(name: str, value: object) -> None:
+    """Raise InputError unless `value` is a number from 0 to 1."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (number and 0 <= value <= 1):  # type: ignore[operator]
+        raise InputError(f"{name} is {value!r}; accepted: a number, 0 … 1")
+
+
 def parse_whole(name: str, value: object, low: int = 0, high: int | None = None) -> int:
     """Return a whole number that a file gives as 3, 3.0, "3" or "3.0".
 

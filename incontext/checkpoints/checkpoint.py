@@ -18,6 +18,7 @@ from incontext.checkpoints import convert, hub
 from incontext.errors import InputError, first_line
 from incontext.files import atomic
 from incontext.model import Config, Model, assemble
+from incontext.model.config import READING_FIELDS, VOTING_FIELDS
 
 BUNDLED = Path(__file__).parent / "weights"
 DEFAULT = "incontext-votes"
@@ -255,10 +256,17 @@ def _check_layout(model: Model, layout: str, extra: dict[str, Any]) -> None:
 def fingerprint(model: Model) -> str:
     """Hash a model: 16 hex digits of its config and of values spread over all tensors.
 
-    A thousand values of each tensor, so that it costs milliseconds; training changes them all.
+    A thousand values of each tensor, so that it costs milliseconds; training changes them all. What
+    reads answers and does not change what a prompt means is left out, and so are fields that the
+    model does not use: prompts of earlier versions stay valid.
     """
-    digest = hashlib.sha256(json.dumps(asdict(model.config)).encode())
+    config = asdict(model.config)
+    for name in READING_FIELDS if model.config.backbone else (*READING_FIELDS, *VOTING_FIELDS):
+        del config[name]
+    digest = hashlib.sha256(json.dumps(config).encode())
     for name, tensor in model.state_dict().items():
+        if name.startswith("presence."):
+            continue
         flat = tensor.detach().flatten()
         sample = flat[:: max(1, len(flat) // 1024)].float().cpu().contiguous()
         digest.update(name.encode() + sample.numpy().tobytes())

@@ -1,6 +1,7 @@
 """Decoding: paintings to probabilities of ids, and these to labels, confidence and presence."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -13,13 +14,27 @@ from incontext.images.contrast import Mask
 from incontext.images.data_mask import data_mask
 from incontext.images.image import resize_nearest
 from incontext.images.tiles import Blend, Tiling, upsample_rows
+from incontext.inference.calibration import Calibration, margin_logit
 from incontext.inference.prompt import Prompt
 from incontext.inference.segmentation import Pixels, Segmentation
 
 # Presence of an id is its mean probability over this share of the image's pixels, the ones where it
 # is most probable, so that a small object counts and a stray pixel does not.
 PRESENCE_SHARE = 0.002
-PRESENT = 0.5  # below it an id's mask is empty
+PRESENT = 0.5  # below it an id's mask is empty, unless a call says otherwise
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How paintings are read.
+
+    Attributes:
+        calibration: of the model that painted.
+        min_presence: presence of an id, 0–1, below which its mask is empty.
+    """
+
+    calibration: Calibration = field(default_factory=Calibration)
+    min_presence: float = PRESENT
 
 
 def merge_passes(prompt: Prompt, paintings: Sequence[Tensor]) -> Tensor:
@@ -47,11 +62,16 @@ def presence(probabilities: Tensor, mask: Mask | None = None) -> Tensor:
         mask: which pixels hold data, of the image's size; nothing is present in the others.
     """
     if mask is not None:
-        small = resize_nearest(mask, (probabilities.shape[1], probabilities.shape[2]))
-        probabilities = probabilities * torch.from_numpy(small)
+        probabilities = probabilities * _resize_mask(mask, probabilities)
     flat = rearrange(probabilities[1:], "k h w -> k (h w)")
     top = max(1, round(PRESENCE_SHARE * flat.shape[1]))
     return flat.topk(top, 1).values.mean(1)
+
+
+def _resize_mask(mask: Mask, probabilities: Tensor) -> Tensor:
+    """Resize a mask of the image to the size of probabilities (…, H, W)."""
+    size = (probabilities.shape[-2], probabilities.shape[-1])
+    return torch.from_numpy(resize_nearest(mask, size))
 
 
 def index_map(probabilities: Tensor) -> Tensor:
@@ -71,36 +91,69 @@ def to_segmentation(
     probabilities: Tensor,
     id_presence: Tensor,
     paintings: list[Pixels],
+    reading: Reading,
 ) -> Segmentation:
     """Return labels of the image's size from probabilities of the model's size or the image's.
 
-    An id whose presence is below `PRESENT` has no pixels. Pixels of the image without data are
-    background, with confidence 0.
+    An id whose presence is too low has no pixels. Pixels of the image without data are background,
+    with confidence 0.
     """
     size = (image.height, image.width)
     labels = np.empty(size, np.int32)
     confidence = np.empty(size, np.float32)
-    ids = np.array([0, *prompt.ids], np.int32)
-    ids[1:][id_presence.numpy() < PRESENT] = 0
+    mask = data_mask(image)
+    valid = None
+    if mask is not None:
+        valid = _resize_mask(mask, probabilities)
+    score, quality = reading.calibration.assess(probabilities, valid)
+    present = id_presence >= reading.min_presence
+    quality[~present] = 0
+    indices = torch.arange(1 + len(prompt.ids))
+    indices[1:][~present] = 0
+    ids = torch.tensor([0, *prompt.ids], dtype=torch.int32)
     for rows, values in upsample_rows(probabilities, size):
         best = values.topk(2, 0)
-        labels[rows] = ids[best.indices[0].numpy()]
-        confidence[rows] = (best.values[0] - best.values[1]).numpy()
-    mask = data_mask(image)
+        label = indices[best.indices[0]]
+        labels[rows] = ids[label].numpy()
+        confidence[rows] = _confidence(best.values, best.indices, label, score, reading).numpy()
     if mask is not None:
         labels[~mask], confidence[~mask] = 0, 0
     return Segmentation(
-        labels, confidence, dict(zip(prompt.ids, id_presence.tolist(), strict=True)), image,
-        tuple(paintings), prompt.colors, prompt.names,
+        labels, confidence, _by_id(prompt, id_presence), image, tuple(paintings), prompt.colors,
+        prompt.names, _by_id(prompt, quality),
     )  # fmt: skip
 
 
-def decode_image(image: Image.Image, prompt: Prompt, paintings: list[Tensor]) -> Segmentation:
+def _confidence(
+    best: Tensor, indices: Tensor, label: Tensor, score: Tensor, reading: Reading
+) -> Tensor:
+    """Return the probability (H, W) that labels are right.
+
+    Args:
+        best, indices: (2, H, W), the two largest probabilities, and whose they are.
+        label: (H, W), index of the label, 0 = background.
+        score: (K,) of `Calibration.assess`.
+    """
+    log_ratio = best[0].log() - best[1].clamp(min=1e-30).log()
+    is_id = indices[0] > 0
+    index = torch.where(is_id, indices[0], indices[1])  # the id in question
+    logit = margin_logit(torch.where(is_id, log_ratio, -log_ratio))
+    probability = reading.calibration.apply(logit, score[index - 1])
+    return torch.where(label == index, probability, 1 - probability)
+
+
+def _by_id(prompt: Prompt, values: Tensor) -> dict[int, float]:
+    return dict(zip(prompt.ids, values.tolist(), strict=True))
+
+
+def decode_image(
+    image: Image.Image, prompt: Prompt, paintings: list[Tensor], reading: Reading
+) -> Segmentation:
     """Read an image that was painted whole, once for each pass."""
     probabilities = merge_passes(prompt, paintings)
     id_presence = presence(probabilities, data_mask(image))
     pixels = [_to_pixels(p) for p in paintings]
-    return to_segmentation(image, prompt, probabilities, id_presence, pixels)
+    return to_segmentation(image, prompt, probabilities, id_presence, pixels, reading)
 
 
 def decode_tiles(
@@ -109,6 +162,7 @@ def decode_tiles(
     tile: int,
     batch_size: int,
     paint: Callable[[list[Image.Image]], list[list[Tensor]]],
+    reading: Reading,
 ) -> Segmentation:
     """Paint and read an image tile by tile, in its own size; probabilities are blended.
 
@@ -135,7 +189,7 @@ def decode_tiles(
             small = Image.fromarray(_to_pixels(paintings[0]))
             resized = small.resize(size[::-1], Image.Resampling.NEAREST)
             pixels[top:bottom, left:right] = np.asarray(resized)
-    return to_segmentation(image, prompt, blend.result(), id_presence, [pixels])
+    return to_segmentation(image, prompt, blend.result(), id_presence, [pixels], reading)
 
 
 def _to_pixels(painting: Tensor) -> Pixels:

@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from incontext.checkpoints import checkpoint
-from incontext.errors import InputError, check_count, former_parameters
+from incontext.errors import InputError, check_count, check_share, former_parameters
 from incontext.images.image import ImageLike, read_image
 from incontext.inference import precision
-from incontext.inference.decoding import decode_image, decode_tiles
+from incontext.inference.calibration import Calibration
+from incontext.inference.decoding import PRESENT, Reading, decode_image, decode_tiles
 from incontext.inference.evidence import Evidence, gather_evidence
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
@@ -75,6 +76,7 @@ class Predictor:
         self.size = model.config.image_size
         self.encoder = ExampleEncoder(self.model, self.device, self.dtype)
         self.normalizer = self.encoder.normalizer
+        self.calibration = Calibration(*model.config.calibration)
 
     @classmethod
     def from_pretrained(
@@ -223,6 +225,7 @@ class Predictor:
             tile: side in pixels of overlapping square tiles, each of which the model sees at its
                 full size; None: it sees each image whole.
             chunk: examples attended at once; bounds memory, does not change the result.
+            min_presence: an id's presence, 0–1, below which its mask is empty; default 0.5.
 
         Raises:
             InputError: an image that cannot be read, or an invalid option.
@@ -241,6 +244,7 @@ class Predictor:
         batch_size: int = 8,
         tile: int | None = None,
         chunk: int | None = None,
+        min_presence: float = PRESENT,
     ) -> Iterator[Segmentation]:
         if not isinstance(prompt, Prompt):
             raise InputError(f"{type(prompt).__name__} as prompt; make it with .prompt(examples)")
@@ -249,15 +253,17 @@ class Predictor:
         check_count("batch_size", batch_size)
         check_count("tile", tile)
         check_count("chunk", chunk)
+        check_share("min_presence", min_presence)
+        reading = Reading(self.calibration, min_presence)
         source = iter(images)
         while batch := [read_image(image) for image in islice(source, batch_size)]:
             if tile is None:
                 for image, paintings in zip(batch, self.paint(batch, prompt, chunk), strict=True):
-                    yield decode_image(image, prompt, paintings)
+                    yield decode_image(image, prompt, paintings, reading)
             else:
                 paint = partial(self.paint, prompt=prompt, chunk=chunk)
                 for image in batch:
-                    yield decode_tiles(image, prompt, tile, batch_size, paint)
+                    yield decode_tiles(image, prompt, tile, batch_size, paint, reading)
 
     def evidence(
         self, result: Segmentation, examples: Example | Sequence[Example], index: int,

@@ -26,14 +26,16 @@ class Segmentation:
 
     Attributes:
         labels: (H, W) int32, 0 = background, and of pixels without data (nodata, NaN, alpha 0).
-        confidence: (H, W) float32 in 0–1, the probability of the pixel's label less that of the
-            second; 0 on a border between two, and where there is no data.
+        confidence: (H, W) float32 in 0–1, the probability that the pixel's label is right; 0 where
+            there is no data.
         presence: for each id of the prompt how sure the model is that it is in the image, 0–1;
-            below 0.5 its mask is empty.
+            below 0.5 (`min_presence` of `predict`) its mask is empty.
         image: the query, upright RGB.
         paintings: what the model painted, in its own size, one for each pass; with tiles the first
             pass alone, in the image's size.
         colors, names: of the ids, for people.
+        quality: for each id of the prompt the IoU of its mask with the true one to expect, 0–1;
+            0 without a mask. Sort by it to see the worst first.
     """
 
     labels: IdMap = field(repr=False)
@@ -43,6 +45,7 @@ class Segmentation:
     paintings: tuple[Pixels, ...] = field(repr=False)
     colors: dict[int, Rgb] = field(repr=False)
     names: dict[int, str] = field(repr=False)
+    quality: dict[int, float] = field(default_factory=dict)
 
     __getattr__ = former_attributes(picture="image")
 

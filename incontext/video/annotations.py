@@ -63,5 +63,5 @@ def annotated_result(
     paintings = tuple(part.coloring.paint(small) for part in prompt.passes)
     return Segmentation(
         labels.astype(np.int32), confidence, presence, image, paintings, prompt.colors,
-        prompt.names,
+        prompt.names, predicted.quality if predicted else presence,
     )  # fmt: skip

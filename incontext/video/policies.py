@@ -153,4 +153,5 @@ def erase_ids(
         result, labels=np.where(inside, 0, result.labels).astype(np.int32),
         confidence=np.where(inside, 0, result.confidence).astype(np.float32),
         presence={i: presence[i] if i in ids else p for i, p in result.presence.items()},
+        quality={i: 0.0 if i in ids else q for i, q in result.quality.items()},
     )  # fmt: skip

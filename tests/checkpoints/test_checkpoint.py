@@ -19,12 +19,14 @@ from incontext.checkpoints.checkpoint import (
     DEFAULT,
     bundled,
     compare,
+    fingerprint,
     load,
     locate,
     save,
 )
 from incontext.checkpoints.convert import convert, layout_of, rename
-from incontext.model import SIZES, SegGPT
+from incontext.inference.prompt import Prompt
+from incontext.model import SIZES, SegGPT, VotingModel
 
 
 @pytest.fixture
@@ -296,3 +298,26 @@ def test_bundled_weights_are_described():
         folder: Path = BUNDLED / name
         assert (folder / "README.md").is_file(), f"{name} lacks a model card"
         assert load(name).config.image_size > 0
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((Path(__file__).parents[2] / "prompts").glob("*.safetensors")),
+    ids=lambda path: path.stem,
+)
+def test_prompts_of_earlier_versions_stay_valid(path):
+    """A prompt file holds the fingerprint of its checkpoint."""
+    prompt = Prompt.load(path)
+    assert prompt.checkpoint == fingerprint(load(prompt.model_name))
+
+
+def test_what_reads_answers_does_not_make_prompts_invalid():
+    model = load("incontext-votes")
+    assert isinstance(model, VotingModel)
+    before = fingerprint(model)
+    model.presence = None
+    config = replace(model.config, presence_width=0, calibration=(2.0, 0.0, 0.0, 0.0))
+    model.config = config
+    assert fingerprint(model) == before
+    model.config = replace(config, match_heads=5)
+    assert fingerprint(model) != before

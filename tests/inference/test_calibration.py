@@ -1,0 +1,130 @@
+"""Calibration: paintings give back the shares that were mixed, masks the IoU to expect."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from incontext import Example, InputError, Predictor
+from incontext.inference.calibration import Calibration, id_logits
+from incontext.inference.decoding import Reading, to_segmentation
+from incontext.labels.coloring import Coloring
+
+
+def test_logits_are_those_that_were_painted():
+    """A painting of one id mixes black and white by the id's probability."""
+    shares = torch.tensor([[0.02, 0.3, 0.5], [0.7, 0.9, 0.98]])
+    painting = (255 * shares).expand(3, 2, 3)
+    logits = id_logits(Coloring.from_palette([4]).probabilities(painting))
+    torch.testing.assert_close(logits, torch.logit(shares)[None], atol=1e-3, rtol=0)
+
+
+def test_logits_of_several_ids_rank_them():
+    probabilities = torch.tensor([0.2, 0.7, 0.1]).view(3, 1, 1)
+    one, two = id_logits(probabilities).flatten().tolist()
+    assert two < 0 < one
+    equal = id_logits(torch.tensor([0.1, 0.45, 0.45]).view(3, 1, 1)).flatten()
+    assert equal.tolist() == [0, 0]
+
+
+def naive(probabilities, calibration, valid):
+    """The formulas of `Calibration`, pixel by pixel."""
+    logits = id_logits(probabilities)
+    scores, ious = [], []
+    for x in logits:
+
+        def totals(read, x=x):
+            inside = outside = pixels = 0.0
+            for row in range(x.shape[0]):
+                for column in range(x.shape[1]):
+                    if not valid[row, column]:
+                        continue
+                    p = 1 / (1 + np.exp(-read(float(x[row, column]))))
+                    if x[row, column] > 0:
+                        inside, pixels = inside + p, pixels + 1
+                    else:
+                        outside += p
+            return inside, outside, pixels
+
+        inside, outside, pixels = totals(lambda v: 0.5 * v - 0.3)
+        first = min(max((inside + 1) / (pixels + outside + 2), 0.02), 0.98)
+        s = np.log(first / (1 - first))
+        slope, offset, tilt, shift = (
+            calibration.slope,
+            calibration.offset,
+            calibration.tilt,
+            calibration.shift,
+        )
+        inside, outside, pixels = totals(
+            lambda v, s=s: (slope + tilt * s) * v + offset + shift * s  # noqa: B023
+        )
+        scores.append(s)
+        ious.append(inside / max(pixels + outside, 1e-6))
+    return scores, ious
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    seed=st.integers(0, 99),
+    ids=st.integers(1, 3),
+    numbers=st.tuples(*[st.floats(-1, 1, width=32)] * 3),
+)
+def test_assessments_are_as_defined(seed, ids, numbers):
+    generator = torch.Generator().manual_seed(seed)
+    probabilities = (3 * torch.randn(ids + 1, 5, 6, generator=generator)).softmax(0)
+    valid = torch.rand(5, 6, generator=generator) > 0.2
+    calibration = Calibration(0.8, *numbers)
+    score, iou = calibration.assess(probabilities, valid)
+    scores, ious = naive(probabilities, calibration, valid)
+    np.testing.assert_allclose(score, scores, atol=1e-4)
+    np.testing.assert_allclose(iou, ious, atol=1e-4)
+
+
+def result(painting: torch.Tensor, reading: Reading, size=(6, 4), image=None):
+    coloring = Coloring.from_palette([4])
+
+    class OfOne:
+        ids, colors, names = (4,), {4: (255, 255, 255)}, {4: "a"}
+
+    probabilities = coloring.probabilities(painting)
+    image = image or Image.new("RGB", size)
+    return to_segmentation(image, OfOne, probabilities, torch.tensor([0.6]), [], reading)
+
+
+def test_confidence_is_that_of_the_label():
+    shares = torch.tensor([[0.1, 0.4], [0.6, 0.95]])
+    one = result((255 * shares).expand(3, 2, 2), Reading(), size=(2, 2))
+    assert one.labels.tolist() == [[0, 0], [4, 4]]
+    np.testing.assert_allclose(one.confidence, [[0.9, 0.6], [0.6, 0.95]], atol=1e-3)
+    iou = (0.6 + 0.95) / (2 + 0.1 + 0.4)
+    assert one.quality[4] == pytest.approx(iou, abs=1e-3)
+
+
+def test_an_id_below_the_threshold_is_empty():
+    """Its pixels are background that is not sure."""
+    shares = torch.tensor([[0.1, 0.4], [0.6, 0.95]])
+    one = result((255 * shares).expand(3, 2, 2), Reading(min_presence=0.7), size=(2, 2))
+    assert not one.labels.any()
+    np.testing.assert_allclose(one.confidence, [[0.9, 0.6], [0.4, 0.05]], atol=1e-3)
+    assert one.quality == {4: 0}
+    assert one.presence[4] == pytest.approx(0.6)
+
+
+def test_the_threshold_of_a_call():
+    predictor = Predictor.from_pretrained("incontext-small", device="cpu")
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 255, (40, 50, 3), np.uint8))
+    mask = np.zeros((40, 50), np.uint8)
+    mask[10:30, 10:30] = 1
+    prompt = predictor.prompt(Example(image, mask))
+    every, none = (predictor.predict(image, prompt, min_presence=p) for p in (0.0, 1.0))
+    assert every.mask(1).any()
+    assert every.quality[1] > 0
+    assert not none.labels.any()
+    assert none.quality[1] == 0
+    for tile in (None, 32):
+        for wrong in (1.5, -0.1, "high", True, float("nan")):
+            with pytest.raises(InputError, match=r"min_presence is .*; accepted: a number, 0 … 1"):
+                predictor.predict(image, prompt, min_presence=wrong, tile=tile)
