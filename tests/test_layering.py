@@ -44,6 +44,7 @@ MODEL_ARROWS = {
     "thinning": set(),
     "int8": set(),
     "loss": set(),
+    "quality": set(),
     "low_rank": set(),
     "layers": {"attention", "int8"},
     "stem": {"attention", "chunks", "thinning"},
@@ -56,6 +57,9 @@ MODEL_ARROWS = {
     "votes.votes": {"chunks", "thinning", "votes.cells"},
     "votes.matching": {"attention", "votes.cells"},
     "votes.presence": {"thinning", "votes.cells", "votes.votes"},
+    "votes.attribution": {
+        "thinning", "votes.cells", "votes.features", "votes.matching", "votes.votes",
+    },
     "config": {"votes.backbone"},
     "tokens.ensemble": {"attention", "layers", "chunks"},
     "tokens.token_cache": {"chunks", "layers", "tokens.ensemble"},
@@ -67,9 +71,9 @@ MODEL_ARROWS = {
     },
     "tokens.decoder": {"layers", "tokens.encoder"},
     "votes.voting": {
-        "config", "chunks", "encoded_prompt", "layers", "stem", "tokens.encoder",
-        "votes.backbone", "votes.cells", "votes.features", "votes.matching", "votes.mixer",
-        "votes.painting", "votes.pairs", "votes.presence", "votes.votes",
+        "config", "chunks", "encoded_prompt", "layers", "quality", "stem", "tokens.encoder",
+        "votes.attribution", "votes.backbone", "votes.cells", "votes.features", "votes.matching",
+        "votes.mixer", "votes.painting", "votes.pairs", "votes.presence", "votes.votes",
     },
     "tokens.seggpt": {
         "config", "chunks", "encoded_prompt", "layers", "stem", "tokens.decoder", "tokens.encoder",

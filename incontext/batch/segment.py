@@ -96,14 +96,18 @@ def result_record(
     result: Segmentation, source: dict[str, Any], files: dict[str, Path], folder: Path,
     notes: list[str],
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the record of one image in `results.json`: size, files, area and presence of ids."""
+    """Return the record of one image in `results.json`: size, files, and what is said of ids."""
     record: dict[str, Any] = {
         "source": source,
         "size": [result.image.width, result.image.height],
         "files": {part: str(path.relative_to(folder)) for part, path in files.items()},
         "confidence": round(result.mean_confidence, 4),
         "ids": {
-            str(index): {"pixels": int(result.mask(index).sum()), "presence": round(presence, 4)}
+            str(index): {
+                "pixels": int(result.mask(index).sum()),
+                "presence": round(presence, 4),
+                "quality": round(result.quality.get(index, 0.0), 4),
+            }
             for index, presence in result.presence.items()
         },
     }

@@ -18,7 +18,7 @@ from incontext.checkpoints import convert, hub
 from incontext.errors import InputError, first_line
 from incontext.files import atomic
 from incontext.model import Config, Model, assemble
-from incontext.model.config import READING_FIELDS, VOTING_FIELDS
+from incontext.model.config import READING_FIELDS, READING_PARTS, VOTING_FIELDS
 
 BUNDLED = Path(__file__).parent / "weights"
 DEFAULT = "incontext-votes"
@@ -265,7 +265,7 @@ def fingerprint(model: Model) -> str:
         del config[name]
     digest = hashlib.sha256(json.dumps(config).encode())
     for name, tensor in model.state_dict().items():
-        if name.startswith("presence."):
+        if name.startswith(READING_PARTS):
             continue
         flat = tensor.detach().flatten()
         sample = flat[:: max(1, len(flat) // 1024)].float().cpu().contiguous()

@@ -10,7 +10,7 @@ import typer
 
 from incontext.cli.common import PrecisionOptions, check_out_folder, option_groups
 from incontext.cli.examples import PromptOptions, check_prompt_file
-from incontext.errors import InputError, check_count
+from incontext.errors import InputError, check_count, check_share
 
 if TYPE_CHECKING:
     from incontext.batch.inputs import InputImage, Shard
@@ -69,6 +69,39 @@ class EarlierOptions:
             typer.echo(f"dropped the results of {len(gone)} pictures that are gone: {names}")
 
 
+@dataclass(frozen=True)
+class DoubtOptions:
+    """What becomes of results that are not sure."""
+
+    presence: Annotated[
+        float,
+        typer.Option(help="Leave an id's mask empty if its presence is below this; 0: never."),
+    ] = 0.5
+    review: Annotated[
+        int | None,
+        typer.Option(help="Write review.html: this many results most worth a look, worst first."),
+    ] = None
+
+    def check(self) -> None:
+        """Raise InputError for numbers out of range."""
+        check_share("--presence", self.presence)
+        check_count("--review", self.review)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what must not change where a run is continued; of the default nothing."""
+        return {} if self.presence == DoubtOptions.presence else {"presence": self.presence}
+
+    def write_review(self, manifest: "Manifest", names: Iterable[str]) -> None:
+        """Write the page of some images' results, if it was asked for."""
+        from incontext.batch.review import write_review
+
+        if self.review is not None:
+            results = manifest.results
+            records = {name: results[name] for name in names if name in results}
+            path = write_review(records, manifest.ids, manifest.folder, self.review)
+            typer.echo(f"worth a look: {path}")
+
+
 @option_groups
 def segment(
     ctx: typer.Context,
@@ -86,6 +119,7 @@ def segment(
     batch_size: Annotated[int, typer.Option(help="Images in one pass.")] = 8,
     chunk: Chunk = None,
     model: PrecisionOptions,
+    doubt: DoubtOptions,
     earlier: EarlierOptions,
     execution: EngineOptions,
 ) -> None:
@@ -100,6 +134,7 @@ def segment(
     from incontext.checkpoints.checkpoint import locate
 
     _check_options(out, tile, batch_size, chunk)
+    doubt.check()
     check_engine(execution.engine, execution.workers)
     part = Shard.parse(execution.shard) if execution.shard else UNSHARDED
     if earlier.prune and execution.shard:
@@ -123,13 +158,13 @@ def segment(
     )
     settings = {
         "checkpoint": model.checkpoint, "weights": file_hash(weights), "tile": tile,
-        "dtype": model.dtype,
+        "dtype": model.dtype, **doubt.settings(),
         **({"prompt": file_hash(prompt)} if prompt else files.settings()),
     }  # fmt: skip
     _segment_images(
-        execution, earlier, predictor, encoded_prompt, targets, images, out, part, settings,
+        execution, earlier, doubt, predictor, encoded_prompt, targets, images, out, part, settings,
         checkpoint=model.checkpoint, device=model.device, dtype=model.dtype,
-        batch_size=batch_size, tile=tile, chunk=chunk,
+        batch_size=batch_size, tile=tile, chunk=chunk, min_presence=doubt.presence,
     )  # fmt: skip
 
 
@@ -145,9 +180,9 @@ def _check_options(out: Path, tile: int | None, batch_size: int, chunk: int | No
 
 
 def _segment_images(
-    execution: EngineOptions, earlier: EarlierOptions, predictor: "Predictor", prompt: "Prompt",
-    targets: list[str], images: "list[InputImage]", out: Path, shard: "Shard",
-    settings: dict[str, Any], **options: Any,
+    execution: EngineOptions, earlier: EarlierOptions, doubt: DoubtOptions,
+    predictor: "Predictor", prompt: "Prompt", targets: list[str], images: "list[InputImage]",
+    out: Path, shard: "Shard", settings: dict[str, Any], **options: Any,
 ) -> None:  # fmt: skip
     """Segment what is not finished, print a summary of all; exit with 1 where some failed."""
     from incontext.batch.engines import segment_with
@@ -170,6 +205,7 @@ def _segment_images(
     results = manifest.results
     entries = ((image.name, results[image.name]) for image in images if image.name in results)
     _print_summary(prompt, entries, manifest.path)
+    doubt.write_review(manifest, (image.name for image in images))
     if failures:
         text = f"{failures} of {len(images)} pictures failed; see {manifest.path}"
         typer.echo(text, err=True)

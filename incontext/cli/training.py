@@ -105,10 +105,11 @@ def calibrate(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     threads: Threads = 2,
 ) -> None:
-    """Teach a checkpoint when objects are absent.
+    """Teach a checkpoint how sure it may be.
 
-    Only the head that computes presence learns; masks of objects that are there stay as they are.
-    Half of the queries drawn from the sets lack the object.
+    Learned are presence (whether an object is in a picture), confidence of pixels, and quality of
+    masks; masks of objects that are there stay as they are. Half of the queries drawn from the sets
+    lack the object.
     """
     import torch
     from tqdm import tqdm

@@ -23,7 +23,8 @@ from incontext.labels.encodings import UNKNOWN, IdMap
 class Coco:
     """A COCO file, collected result by result.
 
-    One annotation for each id that an image shows: `category_id` is the id, `score` its presence.
+    One annotation for each id that an image shows: `category_id` is the id, `score` its presence,
+    `quality` the expected IoU of its mask, if it is there.
 
     Args:
         outlines: write `segmentation` as polygons along the edges of pixels instead of compressed
@@ -56,6 +57,7 @@ class Coco:
                 "segmentation": self._segmentation(mask), "area": int(mask.sum()), "iscrowd": 0,
                 "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
                 "score": round(float(presence), 6),
+                **({"quality": round(result.quality[index], 6)} if index in result.quality else {}),
             })  # fmt: skip
 
     def _segmentation(self, mask: Mask) -> Any:

@@ -64,7 +64,9 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
             }
             for index, mask in result.masks()
         ]  # fmt: skip
-        score = max(result.presence.values(), default=0.0)
+        # Label Studio sorts tasks by the score: the one whose worst mask is the worst comes first.
+        qualities = [result.quality[i] for i, _ in result.masks() if i in result.quality]
+        score = min(qualities, default=max(result.presence.values(), default=0.0))
         tasks.append({
             "data": {"image": str(result.source)},
             "predictions": [{"model_version": "incontext", "score": score, "result": regions}],

@@ -29,6 +29,10 @@ class SegmentationLike(Protocol):
         """How sure the model is that each id is in the image, 0–1."""
 
     @property
+    def quality(self) -> Mapping[int, float]:
+        """Expected IoU of each id's mask, 0–1, where it is there."""
+
+    @property
     def names(self) -> Mapping[int, str]:
         """Name of each id."""
 
@@ -52,6 +56,7 @@ class LabelledImage:
     presence: dict[int, float]
     names: dict[int, str] = field(repr=False)
     colors: dict[int, Rgb] = field(repr=False)
+    quality: dict[int, float] = field(default_factory=dict)
 
     @property
     def file_name(self) -> str:
@@ -94,7 +99,10 @@ def read_results(folder: str | Path, *, images_elsewhere: bool = False) -> Itera
     for name in sorted(records):
         record = records[name]
         try:
-            presence = {int(i): float(counts["presence"]) for i, counts in record["ids"].items()}
+            ids_of_image = {int(i): about for i, about in record["ids"].items()}
+            presence = {i: float(about["presence"]) for i, about in ids_of_image.items()}
+            # Results of earlier versions have none.
+            quality = {i: float(a["quality"]) for i, a in ids_of_image.items() if "quality" in a}
             file, source = folder / record["files"]["labels"], Path(record["source"]["path"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
@@ -102,7 +110,7 @@ def read_results(folder: str | Path, *, images_elsewhere: bool = False) -> Itera
                 f"{first_line(error)})"
             ) from None
         labels = _read_labels(file)
-        yield LabelledImage(name, source, labels, presence, names, colors)
+        yield LabelledImage(name, source, labels, presence, names, colors, quality)
 
 
 def _rgb(color: Any) -> Rgb:

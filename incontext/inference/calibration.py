@@ -1,64 +1,68 @@
-"""Calibration: paintings to probabilities that mean what they say, and to the expected IoU.
+"""Calibration: paintings to probabilities that mean what they say, and to the quality of masks.
 
 A painting mixes two colors by how sure the model is; whether nine in ten of the pixels at 0.9 are
-right is another matter. Four numbers, fitted to images with masks (`incontext calibrate`), correct
-it. Letters: K ids of the prompt, H W pixels.
+right is another matter. What corrects it is fitted to images with masks (`incontext calibrate`) and
+is part of the checkpoint. Letters: K ids of the prompt, H W pixels.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from incontext.labels.coloring import TEMPERATURE
+from incontext.model import Model, VotingModel
+from incontext.model.quality import MaskSums, QualityHead
 
 LIMIT = 10.0  # of a logit, beyond which nothing is surer
-# How the first look at a mask turns logits to probabilities, whatever the model.
-FIRST_SLOPE, FIRST_OFFSET = 0.5, -0.3
-PRIOR_PIXELS = 1.0  # right ones and wrong ones, which every mask has besides its own
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Calibration:
-    """Logits x of a painting to calibrated ones: (slope + tilt · s) · x + offset + shift · s.
+    """How sure a painting is, and how good its masks are.
 
-    s is the id's score: the logit of the IoU that its mask would have if the painting were nearly
-    right as it is. Pixels of a doubtful mask are less sure than they look.
+    Attributes:
+        slope, offset: logits of a painting times slope plus offset are calibrated ones.
+        head: reads quality; None: it is the IoU to expect if pixels were independent.
     """
 
     slope: float = 1.0
     offset: float = 0.0
-    tilt: float = 0.0
-    shift: float = 0.0
+    head: QualityHead | None = None
 
-    def apply(self, logits: Tensor, score: Tensor) -> Tensor:
-        """Return calibrated probabilities, 0–1, of logits and scores that broadcast."""
-        slope = self.slope + self.tilt * score
-        return torch.sigmoid(slope * logits + self.offset + self.shift * score)
+    @classmethod
+    def from_model(cls, model: Model) -> "Calibration":
+        """Return that of a checkpoint; one without has the painting as it is."""
+        slope, offset = model.config.calibration
+        return cls(slope, offset, model.quality if isinstance(model, VotingModel) else None)
 
-    def assess(self, probabilities: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return score and expected IoU of every id's mask.
+    def probability(self, logits: Tensor) -> Tensor:
+        """Return calibrated probabilities, 0–1."""
+        return torch.sigmoid(self.slope * logits + self.offset)
 
-        The mask is where the id is the most probable; its expected intersection with the true one
-        is put over their expected union, as if pixels were independent.
+    @torch.inference_mode()
+    def quality(self, probabilities: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return the IoU of every id's mask with the true one to expect, (K,) in 0–1.
+
+        The mask is where the id is the most probable.
 
         Args:
-            probabilities: (K + 1, H, W) of `Coloring.probabilities`, background first.
+            probabilities: (K + 1, H, W) of `Coloring.probabilities`, background first, on the CPU.
             valid: (H, W) bool, the pixels that count; None: all.
-
-        Returns:
-            Scores (K,), and expected IoU (K,) in 0–1, 0 for an empty mask.
         """
-        inside, outside, pixels = _sum_masks(
-            probabilities, valid, lambda x: torch.sigmoid(FIRST_SLOPE * x + FIRST_OFFSET)
-        )
-        first = (inside + PRIOR_PIXELS) / (pixels + outside + 2 * PRIOR_PIXELS)
-        score = torch.logit(first.clamp(0.02, 0.98))
-        inside, outside, pixels = _sum_masks(
-            probabilities, valid, lambda x: self.apply(x, score[:, None, None])
-        )
-        return score, inside / (pixels + outside).clamp(min=1e-6)
+        sums = MaskSums(self.slope, self.offset)
+        for rows in _bands(probabilities):
+            logits = rearrange(id_logits(probabilities[:, rows]), "k h w -> k (h w)")
+            counts = torch.ones(1, logits.shape[1])
+            if valid is not None:
+                counts = rearrange(valid[rows].float(), "h w -> 1 (h w)")
+            sums.add(logits, counts)
+        if self.head is None:
+            return sums.expected_iou()
+        features = sums.features().to(self.head.mean)
+        return self.head(features).float().cpu() * (sums.expected_iou() > 0)
 
 
 def margin_logit(log_ratio: Tensor) -> Tensor:
@@ -78,22 +82,6 @@ def id_logits(probabilities: Tensor) -> Tensor:
     number = torch.arange(len(logs)).view(-1, 1, 1)
     rival = torch.where(best.indices[:1] == number, best.values[1:], best.values[:1])
     return margin_logit(logs - rival)[1:]
-
-
-def _sum_masks(
-    probabilities: Tensor, valid: Tensor | None, convert: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum converted logits inside and outside of the masks, and count their pixels: (K,) each."""
-    totals = torch.zeros(3, len(probabilities) - 1)
-    for rows in _bands(probabilities):
-        logits = id_logits(probabilities[:, rows])
-        mask, probability = logits > 0, convert(logits)
-        if valid is not None:
-            mask, probability = mask & valid[rows], probability * valid[rows]
-        inside = (probability * mask).sum((1, 2))
-        outside = probability.sum((1, 2)) - inside
-        totals += torch.stack([inside, outside, mask.sum((1, 2))])
-    return totals[0], totals[1], totals[2]
 
 
 def _bands(values: Tensor, budget: int = 2**24) -> Iterator[slice]:

@@ -105,9 +105,9 @@ def to_segmentation(
     valid = None
     if mask is not None:
         valid = _resize_mask(mask, probabilities)
-    score, quality = reading.calibration.assess(probabilities, valid)
+    quality = reading.calibration.quality(probabilities, valid)
     present = id_presence >= reading.min_presence
-    quality[~present] = 0
+    quality = quality * present
     indices = torch.arange(1 + len(prompt.ids))
     indices[1:][~present] = 0
     ids = torch.tensor([0, *prompt.ids], dtype=torch.int32)
@@ -115,7 +115,7 @@ def to_segmentation(
         best = values.topk(2, 0)
         label = indices[best.indices[0]]
         labels[rows] = ids[label].numpy()
-        confidence[rows] = _confidence(best.values, best.indices, label, score, reading).numpy()
+        confidence[rows] = _confidence(best.values, best.indices, label, reading).numpy()
     if mask is not None:
         labels[~mask], confidence[~mask] = 0, 0
     return Segmentation(
@@ -124,21 +124,18 @@ def to_segmentation(
     )  # fmt: skip
 
 
-def _confidence(
-    best: Tensor, indices: Tensor, label: Tensor, score: Tensor, reading: Reading
-) -> Tensor:
+def _confidence(best: Tensor, indices: Tensor, label: Tensor, reading: Reading) -> Tensor:
     """Return the probability (H, W) that labels are right.
 
     Args:
         best, indices: (2, H, W), the two largest probabilities, and whose they are.
         label: (H, W), index of the label, 0 = background.
-        score: (K,) of `Calibration.assess`.
     """
     log_ratio = best[0].log() - best[1].clamp(min=1e-30).log()
     is_id = indices[0] > 0
     index = torch.where(is_id, indices[0], indices[1])  # the id in question
     logit = margin_logit(torch.where(is_id, log_ratio, -log_ratio))
-    probability = reading.calibration.apply(logit, score[index - 1])
+    probability = reading.calibration.probability(logit)
     return torch.where(label == index, probability, 1 - probability)
 
 

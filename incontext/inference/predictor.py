@@ -76,7 +76,7 @@ class Predictor:
         self.size = model.config.image_size
         self.encoder = ExampleEncoder(self.model, self.device, self.dtype)
         self.normalizer = self.encoder.normalizer
-        self.calibration = Calibration(*model.config.calibration)
+        self.calibration = Calibration.from_model(self.model)
 
     @classmethod
     def from_pretrained(

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from incontext.model.votes.backbone import VARIANTS
 
 VOTING_FIELDS = ("backbone", "match_heads", "match_dim", "mixer", "mixer_blocks", "mixer_summary")
-READING_FIELDS = ("presence_width", "calibration")  # of what reads answers, prompts stay the same
+# Of what reads answers, and its tensors: what a prompt means does not depend on them.
+READING_FIELDS = ("presence_width", "quality_width", "calibration")
+READING_PARTS = ("presence.", "quality.")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Config:
     mixer_blocks: int = 2  # residual blocks after the query's votes on itself
     mixer_summary: bool = False  # a summary of the whole query corrects every cell
     presence_width: int = 0  # of the head that says if an id is in the query; 0: none
-    calibration: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0)  # see `inference.calibration`
+    quality_width: int = 0  # of the head that says how good a mask is; 0: none
+    calibration: tuple[float, ...] = (1.0, 0.0)  # slope and offset of a painting's logits
     # Normalization of RGB in 0–1; travels with the weights.
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -56,7 +59,7 @@ class Config:
             check(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; accepted: 1 or more")
         check(len(self.mean) == len(self.std) == 3, "mean and std need three values each")
         check(min(self.std) > 0, f"std {self.std} must be positive")
-        check(len(self.calibration) == 4, f"calibration {self.calibration} needs four numbers")
+        check(len(self.calibration) == 2, f"calibration {self.calibration} needs two numbers")
         check(not self.copy_heads or self.copy_dim > 3, "copy_dim must be more than 3, the colors")
         check(
             all(width >= 8 and width % 8 == 0 for width in self.stem),

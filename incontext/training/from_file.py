@@ -12,7 +12,8 @@ from incontext.checkpoints.pretrained import backbone_state, graft
 from incontext.data.pictures import check_labelled, load_set
 from incontext.errors import InputError
 from incontext.model import Config, Model, SegGPT, VotingModel, assemble
-from incontext.training.presence import fit_presence
+from incontext.model.config import READING_FIELDS, READING_PARTS
+from incontext.training.calibration import calibrate
 from incontext.training.recipe import Run
 from incontext.training.trainer import Trainer
 from incontext.training.validation import Validation
@@ -22,7 +23,7 @@ def initial_model(config: Config, init: str | None = None) -> Model:
     """Build a model to train: with the backbone's pretrained weights, and with those of `init`.
 
     A voting model takes stem and copy path of a checkpoint of tokens, see `graft`, and all of one
-    without a summary in its mixer, since the summary begins at zero; a presence head is left out.
+    without a summary in its mixer, since the summary begins at zero; its calibration is left out.
 
     Raises:
         InputError: no package of the backbone's weights; `init` of another shape.
@@ -34,12 +35,12 @@ def initial_model(config: Config, init: str | None = None) -> Model:
     if isinstance(model, VotingModel) and isinstance(before, SegGPT):
         graft(model, before)
     elif before is not None:
-        free = {"image_size": 0, "presence_width": 0}
+        free = {"image_size": 0, **dict.fromkeys(READING_FIELDS)}
         summary = {"mixer_summary": config.mixer_summary}
         if asdict(before.config) | free | summary != asdict(config) | free:
             raise InputError(f"--init {init} has another shape than the recipe describes")
-        # What a presence head learned holds for the weights that it was fitted to.
-        others = {k: x for k, x in before.state_dict().items() if not k.startswith("presence.")}
+        # What these heads learned holds for the weights that they were fitted to.
+        others = {k: x for k, x in before.state_dict().items() if not k.startswith(READING_PARTS)}
         state = model.state_dict() | others
         problems = compare(model.state_dict(), state)
         if problems:  # relative position has tables of the picture's size
@@ -98,7 +99,7 @@ def calibrate_from_files(
     seed: int = 0,
     on_progress: Callable[[int], object] = lambda count: None,
 ) -> Path:
-    """Fit a voting model's presence head to sets of labelled images, see `fit_presence`.
+    """Calibrate a voting model by sets of labelled images, see `calibrate`.
 
     Sets whose ids mean nothing across images are left out.
 
@@ -117,4 +118,4 @@ def calibrate_from_files(
         if loaded.set_type == "semantic":
             check_labelled(loaded, source)
             data.append(loaded)
-    return save(fit_presence(model, data, episodes, seed=seed, on_progress=on_progress), folder)
+    return save(calibrate(model, data, episodes, seed=seed, on_progress=on_progress), folder)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from incontext.data.pictures import IGNORE_INDEX, PictureSet
 from incontext.errors import InputError
 from incontext.images.normalizer import Normalizer
-from incontext.model import VotingModel, assemble
+from incontext.model import VotingModel
 from incontext.model.votes.features import ImageFeatures
 
 IMAGES = 32  # of a set, drawn at random, which are its examples and queries
@@ -23,14 +23,17 @@ MIN_SHARE = 0.001  # of a picture's pixels, from which a class counts as shown
 WIDTH = 32  # of the head's hidden layer
 STEPS, RATE, DECAY, DROPOUT = 400, 0.01, 1.0, 0.3  # of its training, on all rows at once
 PRIOR = 0.8  # share of queries that show the object, which presence takes for granted
+LOGITS = torch.arange(-10, 10.05, 0.1)  # to which those of pixels are rounded
+BINS = len(LOGITS)
 
 
 class Rows(NamedTuple):
-    """Evidence of R queries."""
+    """What is to be learned from R queries."""
 
     evidence: Tensor  # (R, E)
     present: Tensor  # (R,) bool, whether the query shows the object
     sets: Tensor  # (R,) number of the examples' set
+    pixels: Tensor  # (R, 2, BINS), number of pixels at each logit: all, and the object's
 
 
 @dataclass(frozen=True)
@@ -41,33 +44,14 @@ class _Images:
     features: list[ImageFeatures]
     by_class: dict[int, list[int]]
 
+    def query(self, number: int) -> "_Query":
+        return _Query(self.data, self.features[number], self.data.labels[number])
 
-def fit_presence(
-    model: VotingModel,
-    sets: Sequence[PictureSet],
-    episodes: int,
-    *,
-    seed: int = 0,
-    on_progress: Callable[[int], object] = lambda count: None,
-) -> VotingModel:
-    """Return the model with a new presence head, fitted to queries with and without the object.
 
-    Half of the queries drawn show it, but count as `PRIOR` of all; of the others half are images of
-    the same set that lack the class, if there are any, and half are images of another domain.
-
-    Args:
-        sets: semantic ones, held at the model's image size.
-        episodes: queries of each set.
-
-    Raises:
-        InputError: no set has two images of a class.
-    """
-    rows = collect_rows(model, sets, episodes, seed=seed, on_progress=on_progress)
-    fitted = assemble(replace(model.config, presence_width=WIDTH))
-    assert isinstance(fitted, VotingModel)
-    fitted.load_state_dict(model.state_dict(), strict=False)
-    fit_head(fitted, rows, seed)
-    return fitted.eval()
+class _Query(NamedTuple):
+    data: PictureSet
+    features: ImageFeatures
+    labels: Tensor  # (H, W)
 
 
 @torch.inference_mode()
@@ -79,23 +63,44 @@ def collect_rows(
     seed: int = 0,
     on_progress: Callable[[int], object] = lambda count: None,
 ) -> Rows:
-    """Gather evidence of queries with and without the object, see `fit_presence`."""
+    """Gather what is to be learned from queries with and without the object.
+
+    Raises:
+        InputError: no set has two images of a class.
+    """
     rng = np.random.default_rng(seed)
     normalizer = Normalizer(model.config.mean, model.config.std)
     # Features are large: of other domains a few images stay in memory, of one set more.
     visitors = [_embed(model, normalizer, data, VISITORS, rng) for data in sets]
-    evidence, present, numbers = [], [], []
+    evidence, present, numbers, pixels = [], [], [], []
     for number, data in enumerate(sets):
         source = _embed(model, normalizer, data, IMAGES, rng)
         others = [x for x in visitors if x.data.domain != data.domain and x.data.name != data.name]
-        for query, examples, index, shows in _draw(source, others, episodes, rng):
-            evidence.append(_evidence(model, source, examples, index, query))
+        for query, examples, index in _draw(source, others, episodes, rng):
+            logits, row = _answer(model, source, examples, index, query.features)
+            shows = query.data is source.data and bool((query.labels == index).any())
+            truth = (query.labels == index) & shows
+            evidence.append(row)
             present.append(shows)
             numbers.append(number)
+            pixels.append(count_pixels(logits, truth, query.labels != IGNORE_INDEX))
             on_progress(1)
     if not evidence:
         raise InputError("no set has two images of one class to learn from")
-    return Rows(torch.stack(evidence).clone(), torch.tensor(present), torch.tensor(numbers))
+    return Rows(
+        torch.stack(evidence).clone(), torch.tensor(present), torch.tensor(numbers),
+        torch.stack(pixels),
+    )  # fmt: skip
+
+
+def count_pixels(logits: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """Count valid pixels, and the object's among them, at each of `LOGITS`: (2, BINS).
+
+    `logits` (H, W), `truth` and `valid` (H, W) bool.
+    """
+    number = ((logits.clamp(-10, 10) + 10) * 10).round().long()
+    counts = [torch.bincount(number[mask], minlength=BINS) for mask in (valid, valid & truth)]
+    return torch.stack(counts).float()
 
 
 def fit_head(model: VotingModel, rows: Rows, seed: int = 0) -> float:
@@ -155,8 +160,8 @@ def _embed(
 
 def _draw(
     source: _Images, others: Sequence[_Images], episodes: int, rng: np.random.Generator
-) -> Iterator[tuple[ImageFeatures, list[int], int, bool]]:
-    """Draw query, numbers of the examples, class, and whether the query shows it."""
+) -> Iterator[tuple[_Query, list[int], int]]:
+    """Draw query, numbers of the examples, and class."""
     for _ in range(episodes if source.by_class else 0):
         index = int(rng.choice(list(source.by_class)))
         order = rng.permutation(source.by_class[index]).tolist()
@@ -164,22 +169,23 @@ def _draw(
         lacking = [i for i, ids in enumerate(source.data.labels) if not (ids == index).any()]
         sort = rng.random()
         if sort < 0.25 and lacking:
-            yield source.features[int(rng.choice(lacking))], examples, index, False
+            yield source.query(int(rng.choice(lacking))), examples, index
         elif sort < 0.5 and others:
             other = others[int(rng.integers(len(others)))]
-            yield other.features[int(rng.integers(len(other.features)))], examples, index, False
+            yield other.query(int(rng.integers(len(other.features)))), examples, index
         else:
-            yield source.features[order[0]], examples, index, True
+            yield source.query(order[0]), examples, index
 
 
-def _evidence(
+def _answer(
     model: VotingModel, source: _Images, examples: Sequence[int], index: int, query: ImageFeatures
-) -> Tensor:
-    """Gather the evidence (E,) for one class in one query."""
+) -> tuple[Tensor, Tensor]:
+    """Return logits (H, W) and evidence (E,) for one class in one query."""
     labels = source.data.labels[list(examples)]
     voters = model.build_voters(
         ImageFeatures.concat([source.features[i] for i in examples]),
         (labels == index)[None, :, None].float(), (labels != IGNORE_INDEX)[None],
         min(1.0, model.default_thin_to / len(examples)),
     )  # fmt: skip
-    return model.gather_evidence(query, voters)[1][0, 0]
+    logits, evidence = model.gather_evidence(query, voters)
+    return logits[0, 0], evidence[0, 0]

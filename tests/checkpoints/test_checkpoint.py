@@ -315,8 +315,8 @@ def test_what_reads_answers_does_not_make_prompts_invalid():
     model = load("incontext-votes")
     assert isinstance(model, VotingModel)
     before = fingerprint(model)
-    model.presence = None
-    config = replace(model.config, presence_width=0, calibration=(2.0, 0.0, 0.0, 0.0))
+    model.presence = model.quality = None
+    config = replace(model.config, presence_width=0, quality_width=0, calibration=(2.0, 0.0))
     model.config = config
     assert fingerprint(model) == before
     model.config = replace(config, match_heads=5)

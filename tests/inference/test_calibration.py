@@ -11,6 +11,7 @@ from incontext import Example, InputError, Predictor
 from incontext.inference.calibration import Calibration, id_logits
 from incontext.inference.decoding import Reading, to_segmentation
 from incontext.labels.coloring import Coloring
+from incontext.model.quality import QualityHead
 
 
 def test_logits_are_those_that_were_painted():
@@ -30,56 +31,46 @@ def test_logits_of_several_ids_rank_them():
 
 
 def naive(probabilities, calibration, valid):
-    """The formulas of `Calibration`, pixel by pixel."""
-    logits = id_logits(probabilities)
-    scores, ious = [], []
-    for x in logits:
-
-        def totals(read, x=x):
-            inside = outside = pixels = 0.0
-            for row in range(x.shape[0]):
-                for column in range(x.shape[1]):
-                    if not valid[row, column]:
-                        continue
-                    p = 1 / (1 + np.exp(-read(float(x[row, column]))))
+    """The expected IoU, pixel by pixel."""
+    ious = []
+    for x in id_logits(probabilities):
+        inside = outside = pixels = 0.0
+        for row in range(x.shape[0]):
+            for column in range(x.shape[1]):
+                if valid[row, column]:
+                    logit = calibration.slope * float(x[row, column]) + calibration.offset
+                    p = 1 / (1 + np.exp(-logit))
                     if x[row, column] > 0:
                         inside, pixels = inside + p, pixels + 1
                     else:
                         outside += p
-            return inside, outside, pixels
-
-        inside, outside, pixels = totals(lambda v: 0.5 * v - 0.3)
-        first = min(max((inside + 1) / (pixels + outside + 2), 0.02), 0.98)
-        s = np.log(first / (1 - first))
-        slope, offset, tilt, shift = (
-            calibration.slope,
-            calibration.offset,
-            calibration.tilt,
-            calibration.shift,
-        )
-        inside, outside, pixels = totals(
-            lambda v, s=s: (slope + tilt * s) * v + offset + shift * s  # noqa: B023
-        )
-        scores.append(s)
         ious.append(inside / max(pixels + outside, 1e-6))
-    return scores, ious
+    return ious
 
 
 @settings(deadline=None, max_examples=25)
-@given(
-    seed=st.integers(0, 99),
-    ids=st.integers(1, 3),
-    numbers=st.tuples(*[st.floats(-1, 1, width=32)] * 3),
-)
-def test_assessments_are_as_defined(seed, ids, numbers):
+@given(seed=st.integers(0, 99), ids=st.integers(1, 3), offset=st.floats(-1, 1, width=32))
+def test_quality_is_the_expected_iou(seed, ids, offset):
     generator = torch.Generator().manual_seed(seed)
     probabilities = (3 * torch.randn(ids + 1, 5, 6, generator=generator)).softmax(0)
     valid = torch.rand(5, 6, generator=generator) > 0.2
-    calibration = Calibration(0.8, *numbers)
-    score, iou = calibration.assess(probabilities, valid)
-    scores, ious = naive(probabilities, calibration, valid)
-    np.testing.assert_allclose(score, scores, atol=1e-4)
-    np.testing.assert_allclose(iou, ious, atol=1e-4)
+    calibration = Calibration(0.8, offset)
+    ious = naive(probabilities, calibration, valid)
+    np.testing.assert_allclose(calibration.quality(probabilities, valid), ious, atol=1e-4)
+
+
+def test_a_head_reads_masks_of_any_size_alike():
+    """And says 0 of an empty mask."""
+    torch.manual_seed(0)
+    calibration = Calibration(0.7, -0.3, QualityHead(8))
+    small = (3 * torch.randn(3, 40, 30)).softmax(0)
+    small[2] = 0
+    small = small / small.sum(0)
+    large = small.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    one, other = calibration.quality(small), calibration.quality(large)
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    assert 0 < one[0] < 1
+    assert one[1] == 0
 
 
 def result(painting: torch.Tensor, reading: Reading, size=(6, 4), image=None):

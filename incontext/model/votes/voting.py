@@ -18,6 +18,7 @@ from incontext.model.chunks import TensorChunks
 from incontext.model.config import Config
 from incontext.model.encoded_prompt import EncodedPrompt, ExampleBatch
 from incontext.model.layers import Block
+from incontext.model.quality import QualityHead
 from incontext.model.stem import Stem
 from incontext.model.tokens.encoder import ImageEmbedding
 from incontext.model.votes.attribution import attribute
@@ -76,6 +77,7 @@ class VotingModel(nn.Module):
         if config.presence_width:
             evidence = MASK_EVIDENCE + self.levels.count(COARSEST) * BLOCK_EVIDENCE
             self.presence = PresenceHead(evidence, config.presence_width)
+        self.quality = QualityHead(config.quality_width) if config.quality_width else None
 
     def forward(self, images: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Segment every view of an episode by all others, for training.

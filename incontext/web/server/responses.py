@@ -118,6 +118,7 @@ def result_entry(name: str, result: Segmentation, masks: bool) -> Entry:
         confidence = result.confidence[mask]
         ids[str(index)] = {
             "name": result.names[index], "pixels": int(mask.sum()), "presence": round(presence, 4),
+            "quality": round(result.quality[index], 4),
             "confidence": round(float(confidence.mean()), 4) if len(confidence) else None,
         }  # fmt: skip
         if masks:

@@ -45,6 +45,7 @@ ServiceState = Annotated[Service, Depends(get_service)]
 ExampleFiles = Annotated[list[UploadFile], File(description="example pictures")]
 MaskFiles = Annotated[list[UploadFile], File(description="their masks, in the same order")]
 FormOptions = Annotated[Options, Depends(parse_options)]
+SEGMENT_FIELDS = {"images", "prompt", "examples", "masks", "tile", "min_presence", "answer"}
 
 
 @health.get("/healthz", summary="The process lives", response_model=Status)
@@ -94,10 +95,13 @@ async def segment(
     examples: ExampleFiles = [],  # noqa: B006
     masks: MaskFiles = [],  # noqa: B006
     tile: Annotated[int | None, Form(description="cut into tiles of so many pixels")] = None,
+    min_presence: Annotated[
+        float, Form(description="presence below which an id has no pixels", ge=0, le=1)
+    ] = 0.5,
     answer: Annotated[str, Form(description="labels, coco or json")] = "json",
 ) -> Response:
     """With the id of a prompt, or with examples for this once."""
-    await _check_fields(request, {"images", "prompt", "examples", "masks", "tile", "answer"})
+    await _check_fields(request, SEGMENT_FIELDS)
     _check_count(service, [*images, *examples, *masks])
     upload = PromptUpload(examples, masks, options=options)
     tile_size = None if tile is None else parse_integer("tile", tile, *TILES)
@@ -117,7 +121,9 @@ async def segment(
         paths = dict(zip(names, save_uploads(images, folder / "images"), strict=True))
         _check_paintings(service, paths, used_prompt, tile_size)
         builder = BUILDERS[answer](len(images) == 1)
-        _segment_files(service, paths, used_prompt, tile_size, builder, stop)
+        _segment_files(
+            service, paths, used_prompt, builder, stop, tile=tile_size, min_presence=min_presence
+        )
         return builder.response()
 
     return await service.run_job(request, _with_folder(work))
@@ -230,13 +236,14 @@ def _check_paintings(
 
 
 def _segment_files(
-    service: Service, paths: Mapping[str, Path], prompt: Prompt, tile: int | None,
-    builder: JsonBuilder, stop: Event,
+    service: Service, paths: Mapping[str, Path], prompt: Prompt, builder: JsonBuilder,
+    stop: Event, **options: Any,
 ) -> None:  # fmt: skip
     """Segment image after image; one that cannot be read does not stop the rest.
 
     Args:
         paths: the client's name → file.
+        options: of `Predictor.predict`.
 
     Raises:
         JobStopped: between two images.
@@ -244,7 +251,7 @@ def _segment_files(
     for name, path in paths.items():
         raise_if_stopped(stop)
         try:
-            result = service.predictor.predict(open_image(path), prompt, tile=tile)
+            result = service.predictor.predict(open_image(path), prompt, **options)
             builder.add(name, path.stem, result)
             service.metrics.count_image("done")
         except InputError as error:

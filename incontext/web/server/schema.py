@@ -65,7 +65,8 @@ class ObjectEntry(BaseModel):
 
     name: str
     pixels: int
-    presence: float = Field(description="0–1; below 0.5 there are no pixels")
+    presence: float = Field(description="0–1; below 0.5 (min_presence) there are no pixels")
+    quality: float = Field(description="the IoU with the true mask to expect, 0–1")
     confidence: float | None = Field(description="mean over its pixels, 0–1")
     rle: Rle | None
 

@@ -1,4 +1,4 @@
-"""Presence: a head fitted to queries with and without the object tells them apart."""
+"""Calibration: fitted to queries with and without the object, a model knows how sure it is."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,17 @@ from incontext import Example, InputError, Predictor
 from incontext.checkpoints.checkpoint import load
 from incontext.data.pictures import PictureSet, load_set
 from incontext.model import VotingModel, assemble
-from incontext.training.presence import PRIOR, Rows, collect_rows, fit_head, fit_presence
+from incontext.model.quality import FEATURES, MaskSums, QualityHead
+from incontext.training.calibration import calibrate, fit_line, fit_quality, mask_iou
+from incontext.training.presence import (
+    BINS,
+    LOGITS,
+    PRIOR,
+    Rows,
+    collect_rows,
+    count_pixels,
+    fit_head,
+)
 
 FORMS = {1: (220, 60, 50), 2: (60, 200, 80)}  # a red disc, a green square
 
@@ -57,11 +67,11 @@ def test_absent_objects_stay_empty_and_present_masks_as_they_are(tmp_path):
     data = load_set(write_set(tmp_path / "set"), 224)
     before = load("incontext-votes")
     progress: list[int] = []
-    after = fit_presence(before, [data], 40, on_progress=progress.append)
+    after = calibrate(before, [data], 40, on_progress=progress.append)
     assert sum(progress) == 40
     kept = after.state_dict()
     for name, value in before.state_dict().items():
-        assert name.startswith("presence.") or torch.equal(kept[name], value)
+        assert name.startswith(("presence.", "quality.")) or torch.equal(kept[name], value)
     before.presence = None
     present, absent = areas(after)
     assert present == areas(before)[0]
@@ -82,7 +92,7 @@ def test_nothing_to_learn_from():
     images = torch.zeros(1, 3, 224, 224, dtype=torch.uint8)
     data = PictureSet("one", "semantic", images, images[:, 0].index_fill(1, torch.arange(50), 1))
     with pytest.raises(InputError, match="no set has two images of one class"):
-        fit_presence(load("incontext-votes"), [data], 5)
+        calibrate(load("incontext-votes"), [data], 5)
 
 
 def fit_rows(evidence, present, sets):
@@ -92,7 +102,7 @@ def fit_rows(evidence, present, sets):
     assert model.presence
     rows = torch.zeros(len(evidence), model.presence.mean.shape[0])
     rows[:, 0] = evidence
-    fit_head(model, Rows(rows, present, sets))
+    fit_head(model, Rows(rows, present, sets, torch.zeros(len(rows), 2, BINS)))
     asked = torch.zeros(3, rows.shape[1])
     asked[:, 0] = torch.tensor([-1.0, 0.0, 1.0])
     return model.presence(asked).sigmoid().tolist()
@@ -114,11 +124,74 @@ def test_sets_count_alike():
     assert high - low > 0.4
 
 
+def drawn_rows(count: int, slope: float, offset: float, seed: int = 0) -> Rows:
+    """Queries whose pixels are the object's with probability sigmoid(slope · logit + offset)."""
+    generator = torch.Generator().manual_seed(seed)
+    center = torch.randn(count, 1, generator=generator) * 3
+    every = (2000 * torch.exp(-((LOGITS - center) ** 2) / 8)).round()
+    hits = (every * torch.sigmoid(slope * LOGITS + offset)).round()
+    return Rows(
+        torch.zeros(count, 1), torch.arange(count) % 4 > 0, torch.arange(count) % 3,
+        torch.stack([every, hits], 1),
+    )  # fmt: skip
+
+
+def test_the_line_that_pixels_were_drawn_by_comes_back():
+    slope, offset = fit_line(drawn_rows(60, 0.6, -0.4), torch.full((60,), 20.0))
+    assert slope == pytest.approx(0.6, abs=0.02)
+    assert offset == pytest.approx(-0.4, abs=0.02)
+
+
+def test_counts_give_the_iou_of_masks():
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(20, 30, generator=generator)
+    truth, valid = (
+        torch.rand(2, 20, 30, generator=generator) > torch.tensor([0.6, 0.1])[:, None, None]
+    )
+    rounded = ((logits * 10).round() / 10).clamp(-10, 10)
+    mask = (rounded > 0.01) & valid
+    expected = (mask & truth).sum() / ((mask | truth) & valid).sum()
+    pixels = count_pixels(logits, truth, valid)[None]
+    near = torch.where(LOGITS.abs() < 0.01, 0.0, LOGITS)[None]
+    assert float(mask_iou(near, pixels)) == pytest.approx(float(expected), abs=1e-6)
+    assert pixels[0, 0].sum() == valid.sum()
+
+
+def test_features_of_counts_are_those_of_pixels():
+    generator = torch.Generator().manual_seed(0)
+    logits = ((4 * torch.randn(1, 600, generator=generator)).clamp(-10, 10) * 10).round() / 10
+    together, counted = (MaskSums(0.7, -0.3) for _ in range(2))
+    for part in logits.split(250, 1):
+        together.add(part, torch.ones(1, part.shape[1]))
+    counts = count_pixels(logits, logits > 9, torch.ones_like(logits) > 0)[:1]
+    counted.add(LOGITS[None], counts)
+    torch.testing.assert_close(together.features(), counted.features(), atol=2e-3, rtol=0)
+    torch.testing.assert_close(together.expected_iou(), counted.expected_iou(), atol=1e-3, rtol=0)
+    assert together.features().shape == (1, FEATURES)
+
+
+def test_quality_is_learned_and_absent_objects_have_little():
+    rows = drawn_rows(240, 0.6, -0.4)
+    rows.pixels[~rows.present, 1] = 0
+    presence = torch.where(rows.present, 6.0, 0.5)
+    head = QualityHead(16)
+    assert fit_quality(head, rows, presence, (0.6, -0.4)) < 0.01
+    sums = MaskSums(0.6, -0.4)
+    sums.add(LOGITS.expand(240, -1).minimum(presence[:, None]), rows.pixels[:, 0])
+    said = head(sums.features())
+    truth = mask_iou(LOGITS.expand(240, -1), rows.pixels)
+    assert (said - truth)[rows.present].abs().mean() < 0.05
+    assert said[~rows.present].mean() < 0.2
+
+
 def test_command(tmp_path, incontext):
     write_set(tmp_path / "set", 6)
     got = incontext("calibrate", tmp_path / "set", "--out", tmp_path / "new", "--episodes", 12)
     assert got.code == 0, got.err
-    assert load(tmp_path / "new").presence is not None
+    new = load(tmp_path / "new")
+    assert new.presence is not None
+    assert new.quality is not None
+    assert new.config.calibration != (1.0, 0.0)
     got = incontext(
         "calibrate", tmp_path / "set", "--out", tmp_path / "no", "--checkpoint", "incontext-small"
     )
