@@ -25,6 +25,7 @@ coco = pytest.importorskip("faster_coco_eval", reason="needs faster-coco-eval (e
 pytest.importorskip("scipy", reason="needs SciPy (export extra)")
 
 NAMES = {1: "leaf", 7: 'a "b" & <c>', 300: "nothing"}
+QUALITY = {1: 0.8, 7: 0.4, 300: 0.0}
 COLORS = {1: (255, 0, 0), 7: (0, 128, 255), 300: (9, 9, 9)}
 
 
@@ -38,7 +39,7 @@ def result(seed: int, ids: tuple[int, ...] = (1, 7, 300)) -> Segmentation:
     return Segmentation(
         labels, np.ones(labels.shape, np.float32), {i: 0.9 if i != ids[-1] else 0.1 for i in ids},
         Image.new("RGB", (width, height)), (), {i: COLORS[i] for i in ids},
-        {i: NAMES[i] for i in ids},
+        {i: NAMES[i] for i in ids}, {i: QUALITY[i] for i in ids},
     )  # fmt: skip
 
 
@@ -107,7 +108,19 @@ def test_results_are_read_back(written):
         assert np.array_equal(one.labels, results[name].labels)
         assert one.names == NAMES
         assert one.presence[1] == pytest.approx(0.9)
+        assert one.quality == QUALITY
         assert one.source.name == Path(f"{name}.jpg").name
+
+
+def test_files_say_how_good_masks_are(written, tmp_path):
+    """COCO each mask; Label Studio, which sorts tasks by their score, the worst of an image."""
+    folder, _ = written
+    annotations = json.loads(export(folder, "coco", tmp_path / "a.json").read_text())["annotations"]
+    assert {(a["category_id"], a["score"], a["quality"]) for a in annotations} == {
+        (1, 0.9, 0.8), (7, 0.9, 0.4),
+    }  # fmt: skip
+    tasks = json.loads(export(folder, "label-studio", tmp_path / "b.json").read_text())
+    assert [task["predictions"][0]["score"] for task in tasks] == [0.4] * 3
 
 
 @pytest.mark.parametrize("name", ["coco", "coco-polygons"])

@@ -68,6 +68,12 @@ def segmented(folder: Path, source: InputImage, labels: np.ndarray, names: Names
     return out
 
 
+def segmented_on_earth(folder: Path, labels: np.ndarray, names: Names) -> Path:
+    """A folder of results whose image lies somewhere on earth."""
+    source = InputImage(write_earth(folder / "images/a.tif", labels), "a")
+    return segmented(folder, source, labels, names)
+
+
 def write_earth(path: Path, labels: np.ndarray) -> Path:
     """An image that lies somewhere on earth."""
     rasterio = pytest.importorskip("rasterio", reason="needs rasterio (geo extra)")
@@ -118,9 +124,9 @@ def test_fuzz_our_own_files(tmp_path_factory, to, drawn):
     shutil.rmtree(folder, ignore_errors=True)
     if to == "nifti":
         [source] = find_images([write_scan(folder / "images/a.nii", labels)], folder / "results")
+        out = segmented(folder, source, labels, names)
     else:
-        source = InputImage(write_earth(folder / "images/a.tif", labels), "a")
-    out = segmented(folder, source, labels, names)
+        out = segmented_on_earth(folder, labels, names)
     path = folder / OURS[to] if OURS[to] else out
     if to != "results":
         export(out, to, path)

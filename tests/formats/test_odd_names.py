@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from incontext import InputError, export, read_examples
-from tests.formats.test_fuzz_round_trip import segmented as segmented_on_earth
+from tests.formats.test_fuzz_round_trip import segmented_on_earth
 from tests.formats.test_read_examples import MASK, picture, segmented
 
 LEGACY = os.fsdecode(b"gr\xfcn")  # of an old zip file: no UTF-8

@@ -265,9 +265,24 @@ def test_json_and_coco_are_those_of_the_library(client, new_prompt, scenes, expe
         assert found["name"] == "egg"
         assert found["pixels"] == mask.sum()
         assert found["presence"] == pytest.approx(result.presence[1], abs=1e-4)
+        assert found["quality"] == pytest.approx(result.quality[1], abs=1e-4)
         assert found["confidence"] == pytest.approx(result.confidence[mask].mean(), abs=1e-4)
         assert np.array_equal(decode_rle(found["rle"], size), mask)
         assert np.array_equal(decode_rle(coco["annotations"][number]["segmentation"], size), mask)
+
+
+def test_threshold_of_presence(client, new_prompt, scenes):
+    pictures, _ = scenes
+    for presence, shows in ((0, True), (1, False)):
+        sent = {"prompt": new_prompt(), "min_presence": presence}
+        [entry] = segment(client, files(images=pictures[1]), **sent).json()["pictures"]
+        assert (entry["ids"]["1"]["pixels"] > 0) == shows
+    for wrong in ("1.5", "-1", "much"):
+        answer = client.post(
+            "/v1/segment", files=files(images=pictures[1]),
+            data={"prompt": new_prompt(), "min_presence": wrong},
+        )  # fmt: skip
+        assert "min_presence" in error(answer, 422)
 
 
 def test_examples_for_once_tiles_and_color_masks(client, predictor, scenes, tmp_path):
