@@ -103,6 +103,24 @@ def absence(
     run(data, checkpoint, words(sets), episodes, examples)
 
 
+@app.command("calibration", rich_help_panel=STUDIES)
+def calibration(
+    data: Sets,
+    checkpoint: Checkpoint = DEFAULT,
+    sets: SetNames = "",
+    episodes: Annotated[int, typer.Option(help="Number of episodes of each set.")] = 100,
+    examples: Annotated[int, typer.Option(help="Number of examples.", min=1)] = 1,
+    threads: Threads = 2,
+) -> None:
+    """Test whether confidence and quality mean what they say."""
+    import torch
+
+    from eval.studies.calibration import run
+
+    torch.set_num_threads(threads)
+    run(data, checkpoint, words(sets), episodes, examples)
+
+
 @app.command("matters", rich_help_panel=STUDIES)
 def ablate_prompt(
     data: Sets,

@@ -61,6 +61,20 @@ class Segmentation:
         values = self.confidence if mask is None else self.confidence[mask]
         return float(values.mean()) if values.size else 0.0
 
+    @property
+    def score(self) -> float:
+        """How good the worst of its ids is likely to be, 0–1: the lowest is worth a look first.
+
+        Of an id with a mask its quality; of one without, the probability that it is not there.
+        """
+        return min(
+            (
+                self.quality.get(i, p) if (self.labels == i).any() else 1 - p
+                for i, p in self.presence.items()
+            ),
+            default=1.0,
+        )
+
     def mask(self, index: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return the mask of an id, (H, W) bool.
 

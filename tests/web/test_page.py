@@ -102,6 +102,19 @@ def paint(page, selector: str, inside: np.ndarray) -> None:
     page.wait_for_timeout(800)
 
 
+def click_at(page, selector: str, inside: np.ndarray) -> None:
+    """Click into the middle of a mask (200, 480) on an image of its size."""
+    picture = page.locator(selector)
+    picture.wait_for()
+    page.wait_for_timeout(500)
+    rows, columns = np.nonzero(inside)
+    box = picture.bounding_box()
+    scale = min(box["width"] / 480, box["height"] / 200)  # the picture lies within its box
+    x = box["width"] / 2 + (columns.mean() - 240) * scale
+    y = box["height"] / 2 + (rows.mean() - 100) * scale
+    picture.click(position={"x": x, "y": y})
+
+
 def download(page, selector: str, name: str) -> bytes:
     """A file that a tab offers."""
     link = page.locator(f"{selector} a", has_text=re.compile(r"B\b")).locator(
@@ -144,6 +157,18 @@ def test_painted_picture_gives_aligned_masks(page, tmp_path):
     assert iou(found["scene0.png"] == 1, scene(0)[1]) > 0.85
     assert iou(found["scene1.png"] == 1, scene(1)[1]) > 0.75
     assert b'"egg"' in download(page, "#downloads", "coco.json")
+    # Why? A click on the object shows the example's object in red.
+    page.locator("#order").get_by_label("worst first").check()
+    page.locator("#order").get_by_label("as given").check()
+    page.wait_for_timeout(1000)
+    click_at(page, "#why img", scene(0)[1])
+    page.locator("#evidence img").first.wait_for(timeout=LONG)
+    page.get_by_text("example 1: 100% of its votes").first.wait_for()
+    page.wait_for_timeout(1000)
+    pixels, _ = on_screen(page, "#evidence img >> nth=0")
+    hot = (pixels[..., 0] > 150) & (pixels[..., 1] < 110)
+    where = np.nonzero(hot)[1].mean() / hot.shape[1]
+    assert where == pytest.approx(np.nonzero(scene(0)[1])[1].mean() / 480, abs=0.08)
     # A result is corrected: it lies in the editor, and can be erased there.
     page.get_by_role("button", name="Correct this one").click()
     page.get_by_text("Mend scene0").wait_for()
@@ -161,15 +186,7 @@ def test_one_click_takes_a_region(page, tmp_path):
     page.locator("#example-editor input[type=file]").set_input_files(one)
     page.wait_for_timeout(2500)
     page.get_by_label("Click", exact=True).check()
-    picture = page.locator("#picker img")
-    picture.wait_for()
-    page.wait_for_timeout(500)
-    rows, columns = np.nonzero(scene(0)[1])
-    box = picture.bounding_box()
-    scale = min(box["width"] / 480, box["height"] / 200)  # the picture lies within its box
-    x = box["width"] / 2 + (columns.mean() - 240) * scale
-    y = box["height"] / 2 + (rows.mean() - 100) * scale
-    picture.click(position={"x": x, "y": y})
+    click_at(page, "#picker img", scene(0)[1])
     page.wait_for_timeout(1500)
     page.locator("#targets input[type=file]").set_input_files([one, other])
     page.locator("#segment").click()

@@ -16,9 +16,9 @@ from incontext.web.models import Models
 from incontext.web.page import sample_data
 from incontext.web.page.labelled_images import read_example
 from incontext.web.page.painting import NAMES, overlay, paintable, read_editor, write_editor
-from incontext.web.page.panels import HELP, ExamplePanel, ResultPanel
+from incontext.web.page.panels import HELP, ORDERS, ExamplePanel, ResultPanel
 from incontext.web.page.picking import Sam, grow_box, grow_click
-from incontext.web.page.segmenting import SegmentRequest, downloads, segment
+from incontext.web.page.segmenting import SegmentRequest, downloads, explain, segment
 from incontext.web.page.session import DraftExample, ImageResult, Session
 from incontext.web.reporting import report_errors, report_errors_in
 
@@ -173,11 +173,11 @@ class Images:
             [str(sample_data.target(name))], [], scene.tile or 0, "", "", None,
         )  # fmt: skip
 
-    @report_errors_in(status=3, outputs=6)
+    @report_errors_in(status=3, outputs=7)
     def segment(
         self, session: Session | None, tool: str, value: Any, partly: bool,
         targets: list[str] | None, names: str, kind: str, tile: float, prompt: str | None,
-        checkpoint: str, view: str, request: gr.Request,
+        checkpoint: str, view: str, order: str, request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:  # fmt: skip
         """Segment all images, showing each result as it comes."""
         session = Session.resume(session)
@@ -190,31 +190,44 @@ class Images:
             )
             examples = [draft.example() for draft in session.examples]
             skip, status, failed = gr.skip(), "Encoding the examples …", list[str]()
-            yield session, _example_gallery(session), skip, status, skip, skip
+            yield session, _example_gallery(session), skip, status, skip, skip, skip
             for done, total, failed in segment(
                 self.models, session, examples, targets or [], options, stop
             ):
                 status = f"{done - len(failed)} of {total} pictures segmented"
-                yield session, skip, _result_gallery(session, view), status, skip, skip
+                yield session, skip, _result_gallery(session, view), status, skip, skip, skip
             status += ", stopped" if stop.is_set() else ", done"
             status += f" with {Path(prompt).name}" if prompt else ""
             status += "".join(f"\n\n⚠ {text}" for text in failed)
-            session.result_index = 0
-            pair = _pair(session.results[0]) if session.results else None
+            _sort(session, order)
+            pair = _pair(session.results[0]) if session.results else (None, None)
             files = gr.update(value=downloads(session), visible=True)
-            yield session, skip, _result_gallery(session, view), status, files, pair
+            gallery = _result_gallery(session, view)
+            yield session, skip, gallery, status, files, pair, pair[1]
 
     @report_errors
     def choose(self, event: gr.SelectData, session: Session | None) -> tuple[Any, ...]:
         """Show one of the results, with and without its overlay."""
         session = Session.resume(session)
         session.result_index = int(event.index)
-        return session, _pair(_current_result(session))
+        pair = _pair(_current_result(session))
+        return session, pair, pair[1], gr.update(visible=False)
 
     @report_errors
-    def show(self, view: str, session: Session | None) -> Any:
-        """Show another view of all results."""
-        return _result_gallery(Session.resume(session), view)
+    def show(self, view: str, order: str, session: Session | None) -> tuple[Any, ...]:
+        """Show all results in another view or order."""
+        session = Session.resume(session)
+        _sort(session, order)
+        return session, _result_gallery(session, view)
+
+    @report_errors
+    def explain(self, event: gr.SelectData, session: Session | None, request: gr.Request) -> Any:
+        """Show which places of the examples voted for what was clicked."""
+        session = Session.resume(session)
+        at = (int(event.index[0]), int(event.index[1]))
+        with self.jobs.run(request, "quick"):
+            images = explain(self.models, session, _current_result(session), at)
+        return gr.update(value=images, visible=True)
 
     @report_errors
     def correct(self, session: Session | None) -> tuple[Any, ...]:
@@ -241,6 +254,13 @@ def _example_gallery(session: Session) -> list[tuple[Any, str]]:
 
 def _result_gallery(session: Session, view: str) -> list[tuple[str, str]]:
     return [(str(result.file(view)), result.caption) for result in session.results]
+
+
+def _sort(session: Session, order: str) -> None:
+    """Sort the results by one of `ORDERS`; the first becomes the current one."""
+    worst = order == ORDERS[1]
+    session.results.sort(key=lambda r: (r.score if worst else 0, r.number))
+    session.result_index = 0
 
 
 def _pair(result: ImageResult) -> tuple[Any, Any]:
@@ -317,13 +337,20 @@ def _connect_results(
     results.go.click(
         on.segment,
         [session, example.tool, example.editor, results.partly, results.targets, example.names,
-         results.kind, results.tile, results.prompt_file, checkpoint, results.view],
-        [session, example.examples, results.gallery, results.status, results.files, results.slider],
+         results.kind, results.tile, results.prompt_file, checkpoint, results.view, results.order],
+        [session, example.examples, results.gallery, results.status, results.files, results.slider,
+         results.why],
         concurrency_limit=None, show_progress_on=results.status, **private,
     )  # fmt: skip
     results.halt.click(jobs.stop, queue=False, **private)
-    results.gallery.select(on.choose, session, [session, results.slider], **private)
-    results.view.change(on.show, [results.view, session], results.gallery, **private)
+    results.gallery.select(
+        on.choose, session, [session, results.slider, results.why, results.evidence], **private
+    )
+    for choice in (results.view, results.order):
+        choice.change(
+            on.show, [results.view, results.order, session], [session, results.gallery], **private
+        )
+    results.why.select(on.explain, session, results.evidence, **private)
     to_editor = "() => document.querySelector('#example-editor').scrollIntoView({block: 'center'})"
     results.mend.click(
         on.correct, session, [session, example.editor, example.tool, results.status], **quiet

@@ -73,6 +73,9 @@ class ExamplePanel:
                 self.clear = gr.Button("Remove all examples", size="sm", min_width=120)
 
 
+ORDERS = ["as given", "worst first"]
+
+
 class ResultPanel:
     """The panel where images are dropped and results looked at."""
 
@@ -89,7 +92,9 @@ class ResultPanel:
                 self.go = gr.Button("Segment", variant="primary", elem_id="segment")
                 self.halt = gr.Button("Stop", variant="stop", min_width=80, scale=0)
             self.status = gr.Markdown(elem_id="segment-status")
-            self.view = gr.Radio(list(VIEWS), value="overlay", label="Show", elem_id="view")
+            with gr.Row():
+                self.view = gr.Radio(list(VIEWS), value="overlay", label="Show", elem_id="view")
+                self.order = gr.Radio(ORDERS, value=ORDERS[0], label="Order", elem_id="order")
             self.gallery = gr.Gallery(
                 label="Results", columns=2, height=320, fit_columns=False, elem_id="results",
                 object_fit="contain", interactive=False, allow_preview=False,
@@ -99,6 +104,14 @@ class ResultPanel:
                 buttons=["fullscreen"], interactive=False, slider_position=8,
             )  # fmt: skip
             self.mend = gr.Button("Correct this one, use it as an example", size="sm")
+            self.why = gr.Image(
+                label="Why? Click on what was segmented", type="pil", interactive=False,
+                elem_id="why", height=260, buttons=[],
+            )  # fmt: skip
+            self.evidence = gr.Gallery(
+                label="The places that voted for it, red", columns=2, height=240,
+                object_fit="contain", elem_id="evidence", interactive=False, visible=False,
+            )  # fmt: skip
             self.files = gr.File(
                 label="Download: masks, COCO, prompt", file_count="multiple", interactive=False,
                 elem_id="downloads", visible=False,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
+from PIL import Image
+
 from incontext import Coco, Example, InputError, Prompt
 from incontext.web.file_names import client_name, client_names
 from incontext.web.limits import check_count, check_paintings, open_image
@@ -61,6 +63,8 @@ def segment(
     prompt = build_prompt(models, examples, options)
     folder, predictor = session.new_run(), models.get(options.checkpoint)
     session.results, coco, failed = [], Coco(), list[str]()
+    shown = [example.cropped() for example in examples] if options.tile else list(examples)
+    session.asked = options.checkpoint, [] if options.prompt else shown
     names = _safe_names([Path(f) for f in files])
     sent_names = client_names(map(client_name, files))
     try:
@@ -72,7 +76,9 @@ def segment(
                 picture = open_image(file)
                 check_paintings(sent_name, picture.size, prompt, options.tile)
                 result = predictor.predict(picture, prompt, tile=options.tile)
-                session.results.append(ImageResult.write(folder / name, name, Path(file), result))
+                session.results.append(
+                    ImageResult.write(folder / name, name, Path(file), result, done)
+                )
                 coco.add(sent_name, result)
             except InputError as error:
                 failed.append(str(error).replace(Path(file).name, sent_name))
@@ -81,6 +87,28 @@ def segment(
         coco.save(folder / "coco.json")
         prompt.save(folder / "prompt.safetensors")
         pack(folder / "masks.zip", result_files(session.results))
+
+
+def explain(
+    models: Models, session: Session, result: ImageResult, at: tuple[int, int]
+) -> list[tuple[Image.Image, str]]:
+    """Return the examples with the places that voted for what is at a pixel (x, y) of a result.
+
+    Raises:
+        InputError: nothing was segmented there, or a prompt file was used instead of examples.
+    """
+    checkpoint, examples = session.asked
+    if not examples:
+        raise InputError("A prompt file was used: it does not hold the examples' pictures.")
+    restored = result.restore()
+    index = int(restored.labels[at[1], at[0]])
+    if not index:
+        raise InputError("Nothing was segmented there: click on an object.")
+    evidence = models.get(checkpoint).evidence(restored, examples, index, at=at)
+    return [
+        (evidence.overlay(number), f"example {number + 1}: {share:.0%} of its votes")
+        for number, share in enumerate(evidence.shares)
+    ]
 
 
 def downloads(session: Session) -> list[str]:

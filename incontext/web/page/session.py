@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from incontext import Example, InputError, Segmentation
-from incontext.web.limits import MAX_IMAGES, new_folder
+from incontext.web.limits import MAX_IMAGES, new_folder, open_image
 from incontext.web.page.painting import label_picture, parse_brush_names
 
 Array = np.ndarray[Any, Any]
@@ -67,17 +67,22 @@ class ImageResult:
     source: Path
     stem: Path  # of NAME.png, NAME.confidence.png and NAME.overlay.jpg
     caption: str
+    score: float = 1.0  # of `Segmentation`
+    number: int = 0  # in the order of the pictures
 
     @classmethod
-    def write(cls, folder: Path, name: str, source: Path, result: Segmentation) -> "ImageResult":
+    def write(
+        cls, folder: Path, name: str, source: Path, result: Segmentation, number: int = 0
+    ) -> "ImageResult":
         """Write the files of `Segmentation.save`, and keep the source beside them."""
         result.save(folder, name)
         source = keep(source, folder / "sources")
-        presence = ", ".join(
-            f"{result.names[i]} {p:.2f}" if p >= 0.5 else f"{result.names[i]} absent"
-            for i, p in result.presence.items()
-        )
-        return cls(name, source, folder / name, f"{name}: {presence}")
+        quality = ", ".join(
+            f"{result.names[i]} {q:.2f}" if (result.labels == i).any()
+            else f"{result.names[i]} probably not here"
+            for i, q in result.quality.items()
+        )  # fmt: skip
+        return cls(name, source, folder / name, f"{name}: {quality}", result.score, number)
 
     def file(self, view: str) -> Path:
         """Return the image file of one of `VIEWS`."""
@@ -87,6 +92,15 @@ class ImageResult:
         """Read the labels, (H, W)."""
         with Image.open(self.file("mask")) as image:
             return np.asarray(image)
+
+    def restore(self) -> Segmentation:
+        """Return labels and image as a result, for what asks for evidence."""
+        ids = self.ids().astype(np.int32)
+        present = dict.fromkeys(np.unique(ids[ids > 0]).tolist(), 1.0)
+        return Segmentation(
+            ids, np.ones(ids.shape, np.float32), present,
+            open_image(self.source), (), {}, {},
+        )  # fmt: skip
 
 
 VIEWS = {"overlay": ".overlay.jpg", "mask": ".png", "confidence": ".confidence.png"}
@@ -103,6 +117,7 @@ class Session:
     undo: list[Array] = field(default_factory=list)  # ids before each pick
     corner: tuple[int, int] | None = None  # first corner of a box
     result_index: int = 0  # the one to be corrected
+    asked: tuple[str | None, list[Example]] = (None, [])  # checkpoint and examples of the results
     example_index: int | None = None  # the one to be removed
     dismissed: DraftExample | None = None  # removed from the examples, but still in the editor
     ready_made: bool = False  # the examples are sample data
