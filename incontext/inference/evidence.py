@@ -70,7 +70,8 @@ class Evidence:
     def overlay(self, number: int) -> Image.Image:
         """Return an example darkened, and red the more a place voted for the id."""
         image = self.examples[number].image
-        heat = self.votes[number] / max(float(self.votes.max()), 1e-12)
+        # The root: a few places have most of the votes, and the others should be seen too.
+        heat = np.sqrt(self.votes[number] / max(float(self.votes.max()), 1e-12))
         strength = resize_nearest(heat, (image.height, image.width))[..., None]
         dark = 0.4 * np.asarray(image, np.float32)
         mixed = dark * (1 - strength) + (0.4 * dark + HEAT * 0.8) * strength
