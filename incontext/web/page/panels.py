@@ -109,8 +109,9 @@ class ResultPanel:
                 elem_id="why", height=260, buttons=[],
             )  # fmt: skip
             self.evidence = gr.Gallery(
-                label="The places that voted for it, red", columns=2, height=240,
-                object_fit="contain", elem_id="evidence", interactive=False, visible=False,
+                label="The places that voted for it, red", columns=2, height=320,
+                fit_columns=False, object_fit="contain", elem_id="evidence", interactive=False,
+                visible=False, allow_preview=False,
             )  # fmt: skip
             self.files = gr.File(
                 label="Download: masks, COCO, prompt", file_count="multiple", interactive=False,
