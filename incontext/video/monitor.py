@@ -10,7 +10,7 @@ from incontext.inference.segmentation import Segmentation
 
 WINDOW = 8  # frames that a frame is compared with
 JUMP = 2.0  # times larger or smaller than before
-UNSURE = 0.6  # trust, or mean confidence over an object's pixels
+UNSURE = 0.6  # trust, or expected IoU
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ObjectStats:
         pixels: of its mask.
         presence: how sure the model is that the object is in the frame, 0–1.
         confidence: how far its mask can be trusted, 0–1: what the memory's policy found, or else
-            the mean over its pixels; 0 if there are none.
+            the quality of the mask; 0 without one.
         warning: why the frame should be reviewed, or "".
     """
 
@@ -78,8 +78,8 @@ class QualityMonitor:
     ) -> ObjectStats:
         mask = result.labels == index
         pixels, presence = int(mask.sum()), result.presence[index]
-        confidence = float(result.confidence[mask].mean()) if pixels else 0.0
-        confidence = confidence if trust is None or not pixels else trust
+        quality = result.quality.get(index, presence) if pixels else 0.0
+        confidence = quality if trust is None or not pixels else trust
         area, areas = pixels / mask.size, self.areas.get(index)
         usual_area = float(np.median(areas)) if areas else None
         warning = "" if annotated else _warning(area, usual_area, presence, confidence)

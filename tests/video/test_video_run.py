@@ -383,11 +383,14 @@ def test_coco_labels_of_a_folder(incontext, arguments, tmp_path):
     assert results(tmp_path / "out")["frames"][0]["objects"]["4"]["seen"]["pixels"] > 300
 
 
-def seen(monitor: QualityMonitor, pixels: int, presence: float = 1.0, trust: float | None = None):
+def seen(
+    monitor: QualityMonitor, pixels: int, presence: float = 1.0, trust: float | None = None,
+    quality: float = 0.9,
+):  # fmt: skip
     labels = np.zeros((20, 20), np.int32)
     labels.flat[:pixels] = 1
     result = Segmentation(labels, np.ones((20, 20), np.float32), {1: presence}, picture(0), (), {},
-                          {})  # fmt: skip
+                          {}, {1: quality})  # fmt: skip
     return monitor.update(0, result, {} if trust is None else {1: trust})[1]
 
 
@@ -402,6 +405,8 @@ def test_drift_is_noticed():
     assert "there or not" in seen(monitor, 110, presence=0.6).warning
     assert seen(monitor, 0, presence=0.0).warning == "gone"
     assert seen(monitor, 110, trust=0.8).confidence == 0.8
+    assert seen(monitor, 110).confidence == 0.9
+    assert "unsure" in seen(monitor, 110, quality=0.5).warning
     monitor.reset_baseline()
     assert not seen(monitor, 300).warning
     assert frames_to_review({3: 1.0, 5: 2.0, 30: 1.0}) == [5, 30]
