@@ -14,6 +14,7 @@ from incontext.training.presence import PRIOR
 
 SORTS = ("present", "same set", "other domain")  # of queries, by what they show
 BINS = 10  # of presence, for its calibration error
+THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)  # of presence
 
 
 class Row(NamedTuple):
@@ -33,7 +34,7 @@ def run(
     is any; and one of a set of another domain, where there is any. The table says for each set
     which share of the queries with the object is lost (an empty mask), which of those without it
     stays empty, and how often presence ranks a query with the class above one without (AUC, 0.5 is
-    chance).
+    chance). A second table says what other thresholds of presence would do, as a mean over sets.
     """
     predictor = Predictor.from_pretrained(checkpoint)
     all_paths = set_paths(folder)
@@ -44,6 +45,7 @@ def run(
         others = [data[n] for n, domain in domains.items() if domain != domains[name]]
         rows[name] = score(predictor, data[name], others, episodes, examples)
     print(format_table(rows))
+    print(f"\n{format_thresholds(rows)}")
     every_row = [row for some in rows.values() for row in some]
     print(f"\nCalibration error of presence, {PRIOR:.0%} of the queries with the object: "
           f"{calibration_error(every_row):.3f}")  # fmt: skip
@@ -91,6 +93,25 @@ def format_table(rows: dict[str, list[Row]]) -> str:
         table.append(cells)
         lines.append(f"| {name} | {_cells(cells)} |")
     return "\n".join([*lines, f"| **mean** | {_cells(np.nanmean(table, 0).tolist())} |"])
+
+
+def format_thresholds(rows: dict[str, list[Row]]) -> str:
+    """Format what becomes of queries at each of `THRESHOLDS`: means over sets, in percent."""
+    lines = ["| presence below | present: lost | absent, same set: empty | other domain: empty |",
+             "|---|---|---|---|"]  # fmt: skip
+    for threshold in THRESHOLDS:
+        below = [
+            [float(np.mean(part)) if part else np.nan for part in _below(some, threshold)]
+            for some in rows.values()
+        ]
+        cells = " | ".join(f"{100 * x:.0f} %" for x in np.nanmean(np.array(below), 0))
+        lines.append(f"| {threshold} | {cells} |")
+    return "\n".join(lines)
+
+
+def _below(rows: Sequence[Row], threshold: float) -> list[list[bool]]:
+    """Return of each sort of queries whether their presence is below a threshold."""
+    return [[row.presence < threshold for row in rows if row.sort == s] for s in range(len(SORTS))]
 
 
 def _cells(cells: Sequence[float]) -> str:
