@@ -14,7 +14,7 @@ from incontext.training.presence import PRIOR
 
 SORTS = ("present", "same set", "other domain")  # of queries, by what they show
 BINS = 10  # of presence, for its calibration error
-THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)  # of presence
+THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.99)  # of presence
 
 
 class Row(NamedTuple):
@@ -104,8 +104,8 @@ def format_thresholds(rows: dict[str, list[Row]]) -> str:
             [float(np.mean(part)) if part else np.nan for part in _below(some, threshold)]
             for some in rows.values()
         ]
-        cells = " | ".join(f"{100 * x:.0f} %" for x in np.nanmean(np.array(below), 0))
-        lines.append(f"| {threshold} | {cells} |")
+        means = [float(np.nanmean(x)) if any(x >= 0) else np.nan for x in np.array(below).T]
+        lines.append(f"| {threshold} | {_cells([100 * x for x in means])} |")
     return "\n".join(lines)
 
 

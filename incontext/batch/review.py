@@ -1,13 +1,13 @@
 """Review: the results most worth a look, as a page beside them."""
 
+import os
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from incontext.inference.decoding import PRESENT
-from incontext.inference.segmentation import write_text
+from incontext.inference.segmentation import rate_ids, write_text
 
 PAGE = "review.html"
 DOUBTFUL = 0.25  # presence from which an id without a mask is mentioned
@@ -30,16 +30,10 @@ class Review(NamedTuple):
 
 
 def rate(record: Mapping[str, Any]) -> float:
-    """Return how good the worst of a record's ids is likely to be, 0–1.
-
-    Of an id with a mask its quality; of one without, the probability that it is not there.
-    """
-    return min(
-        (
-            about.get("quality", about["presence"]) if about["pixels"] else 1 - about["presence"]
-            for about in record["ids"].values()
-        ),
-        default=1.0,
+    """Return how good the worst of a record's ids is likely to be, see `Segmentation.score`."""
+    return rate_ids(
+        (about["pixels"] > 0, about["presence"], about.get("quality"))
+        for about in record["ids"].values()
     )
 
 
@@ -71,10 +65,10 @@ def write_review(
 
 
 def _figure(review: Review, ids: Mapping[str, Any]) -> str:
-    file = quote(review.record["files"]["overlay"])
+    file = quote(os.fsencode(review.record["files"]["overlay"]))
     return (
         f'<figure><a href="{file}"><img src="{file}" loading="lazy" alt=""></a>'
-        f"<figcaption>{escape(review.name)}<ul>{_lines(review.record['ids'], ids)}</ul>"
+        f"<figcaption>{_text(review.name)}<ul>{_lines(review.record['ids'], ids)}</ul>"
         "</figcaption></figure>"
     )
 
@@ -82,7 +76,7 @@ def _figure(review: Review, ids: Mapping[str, Any]) -> str:
 def _lines(record: Mapping[str, Any], ids: Mapping[str, Any]) -> str:
     lines: Iterable[str] = (
         f'<li><i style="background:rgb{tuple(ids[index]["color"])}"></i>'
-        f"{escape(ids[index]['name'])} <b>{_say(about)}</b></li>"
+        f"{_text(ids[index]['name'])} <b>{_say(about)}</b></li>"
         for index, about in record.items()
         if about["pixels"] or about["presence"] >= DOUBTFUL
     )
@@ -91,7 +85,12 @@ def _lines(record: Mapping[str, Any], ids: Mapping[str, Any]) -> str:
 
 def _say(about: Mapping[str, Any]) -> str:
     """Say in a few words what is to be thought of an id."""
+    presence = f"presence {about['presence']:.2f}"
     if not about["pixels"]:
-        return f"left out, presence {about['presence']:.2f}"
-    text = f"quality {about['quality']:.2f}" if "quality" in about else ""
-    return text if about["presence"] >= PRESENT else f"probably not here; {text}"
+        return f"no mask, {presence}"
+    return f"quality {about['quality']:.2f}" if "quality" in about else presence
+
+
+def _text(name: str) -> str:
+    """Return a name as HTML; bytes that are no UTF-8 are written out."""
+    return escape(os.fsencode(name).decode("utf-8", "backslashreplace"))

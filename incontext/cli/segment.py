@@ -75,7 +75,7 @@ class DoubtOptions:
 
     presence: Annotated[
         float,
-        typer.Option(help="Leave an id's mask empty if its presence is below this; 0: never."),
+        typer.Option(help="Leave an id's mask empty if its presence, 0–1, is below this."),
     ] = 0.5
     review: Annotated[
         int | None,
@@ -137,8 +137,11 @@ def segment(
     doubt.check()
     check_engine(execution.engine, execution.workers)
     part = Shard.parse(execution.shard) if execution.shard else UNSHARDED
-    if earlier.prune and execution.shard:
-        raise InputError("--prune with --shard; accepted: a run without --shard, which joins them")
+    for option, given in (("--prune", earlier.prune), ("--review", doubt.review)):
+        if given and execution.shard:
+            raise InputError(
+                f"{option} with --shard; accepted: a run without --shard, which joins them"
+            )
     files = example_options.files()
     if not files and not prompt:
         raise InputError(

@@ -28,7 +28,7 @@ from incontext.formats.output import check_text
 from incontext.formats.polygons import Mask
 from incontext.formats.results import LabelledImage
 from incontext.images.folder import SUFFIXES
-from incontext.inference.segmentation import write_text
+from incontext.inference.segmentation import rate_ids, write_text
 from incontext.labels.coco import decode_rle, drawable, layered
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
@@ -65,8 +65,10 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
             for index, mask in result.masks()
         ]  # fmt: skip
         # Label Studio sorts tasks by the score: the one whose worst mask is the worst comes first.
-        qualities = [result.quality[i] for i, _ in result.masks() if i in result.quality]
-        score = min(qualities, default=max(result.presence.values(), default=0.0))
+        score = rate_ids(
+            (bool((result.labels == i).any()), p, result.quality.get(i))
+            for i, p in result.presence.items()
+        )
         tasks.append({
             "data": {"image": str(result.source)},
             "predictions": [{"model_version": "incontext", "score": score, "result": regions}],

@@ -5,14 +5,14 @@ right is another matter. What corrects it is fitted to images with masks (`incon
 is part of the checkpoint. Letters: K ids of the prompt, H W pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from incontext.labels.coloring import TEMPERATURE
+from incontext.labels.coloring import TEMPERATURE, Coloring
 from incontext.model import Model, VotingModel
 from incontext.model.quality import MaskSums, QualityHead
 
@@ -43,18 +43,19 @@ class Calibration:
         return torch.sigmoid(self.slope * logits + self.offset)
 
     @torch.inference_mode()
-    def quality(self, probabilities: Tensor, valid: Tensor | None = None) -> Tensor:
+    def quality(self, probabilities: Tensor, scales: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return the IoU of every id's mask with the true one to expect, (K,) in 0–1.
 
         The mask is where the id is the most probable.
 
         Args:
             probabilities: (K + 1, H, W) of `Coloring.probabilities`, background first, on the CPU.
+            scales: (K + 1, K + 1), see `margin_logit`.
             valid: (H, W) bool, the pixels that count; None: all.
         """
         sums = MaskSums(self.slope, self.offset)
         for rows in _bands(probabilities):
-            logits = rearrange(id_logits(probabilities[:, rows]), "k h w -> k (h w)")
+            logits = rearrange(id_logits(probabilities[:, rows], scales), "k h w -> k (h w)")
             counts = torch.ones(1, logits.shape[1])
             if valid is not None:
                 counts = rearrange(valid[rows].float(), "h w -> 1 (h w)")
@@ -65,23 +66,42 @@ class Calibration:
         return self.head(features).float().cpu() * (sums.expected_iou() > 0)
 
 
-def margin_logit(log_ratio: Tensor) -> Tensor:
+def margin_logit(log_ratio: Tensor, scale: Tensor) -> Tensor:
     """Return how strongly an id is painted beside its rival, from the log of their probabilities.
 
     The share of the id's color in the mix of both, as a logit: 0 where they are equally strong.
     `Coloring.probabilities` is a softmax over distances to colors, which are linear in that share.
+
+    Args:
+        scale: the coloring's gap over the distance of both colors, in 0–1.
     """
-    share = 0.5 + TEMPERATURE / 2 * log_ratio
+    share = 0.5 + TEMPERATURE / 2 * log_ratio * scale
     return torch.logit(share.clamp(1e-6, 1 - 1e-6)).clamp(-LIMIT, LIMIT)
 
 
-def id_logits(probabilities: Tensor) -> Tensor:
+def pair_scales(ids: Sequence[int], colorings: Sequence[Coloring]) -> Tensor:
+    """Return for each pair of background and ids, of one pass, `scale` of `margin_logit`.
+
+    (K + 1, K + 1), background first; 1 for ids of different passes.
+    """
+    scales = torch.ones(len(ids) + 1, len(ids) + 1)
+    for coloring in colorings:
+        colors = torch.tensor([(0, 0, 0), *coloring.colors], dtype=torch.float32)
+        distance = (colors[:, None] - colors).abs().mean(-1).clamp(min=coloring.gap)
+        rows = torch.tensor([0, *(1 + ids.index(i) for i in coloring.ids)])
+        scales[rows[:, None], rows] = coloring.gap / distance
+    return scales
+
+
+def id_logits(probabilities: Tensor, scales: Tensor) -> Tensor:
     """Return `margin_logit` of every id: probabilities (K + 1, H, W) → (K, H, W)."""
     logs = probabilities.clamp(min=1e-30).log()
     best = logs.topk(2, 0)
     number = torch.arange(len(logs)).view(-1, 1, 1)
-    rival = torch.where(best.indices[:1] == number, best.values[1:], best.values[:1])
-    return margin_logit(logs - rival)[1:]
+    is_best = best.indices[:1] == number
+    rival = torch.where(is_best, best.indices[1:], best.indices[:1])
+    log_ratio = logs - torch.where(is_best, best.values[1:], best.values[:1])
+    return margin_logit(log_ratio, scales[number, rival])[1:]
 
 
 def _bands(values: Tensor, budget: int = 2**24) -> Iterator[slice]:

@@ -14,7 +14,7 @@ from incontext.images.contrast import Mask
 from incontext.images.data_mask import data_mask
 from incontext.images.image import resize_nearest
 from incontext.images.tiles import Blend, Tiling, upsample_rows
-from incontext.inference.calibration import Calibration, margin_logit
+from incontext.inference.calibration import Calibration, margin_logit, pair_scales
 from incontext.inference.prompt import Prompt
 from incontext.inference.segmentation import Pixels, Segmentation
 
@@ -105,7 +105,8 @@ def to_segmentation(
     valid = None
     if mask is not None:
         valid = _resize_mask(mask, probabilities)
-    quality = reading.calibration.quality(probabilities, valid)
+    scales = pair_scales(prompt.ids, [part.coloring for part in prompt.passes])
+    quality = reading.calibration.quality(probabilities, scales, valid)
     present = id_presence >= reading.min_presence
     quality = quality * present
     indices = torch.arange(1 + len(prompt.ids))
@@ -115,7 +116,9 @@ def to_segmentation(
         best = values.topk(2, 0)
         label = indices[best.indices[0]]
         labels[rows] = ids[label].numpy()
-        confidence[rows] = _confidence(best.values, best.indices, label, reading).numpy()
+        confidence[rows] = _confidence(
+            best.values, best.indices, label, scales, reading.calibration
+        ).numpy()
     if mask is not None:
         labels[~mask], confidence[~mask] = 0, 0
     return Segmentation(
@@ -124,18 +127,21 @@ def to_segmentation(
     )  # fmt: skip
 
 
-def _confidence(best: Tensor, indices: Tensor, label: Tensor, reading: Reading) -> Tensor:
+def _confidence(
+    best: Tensor, indices: Tensor, label: Tensor, scales: Tensor, calibration: Calibration
+) -> Tensor:
     """Return the probability (H, W) that labels are right.
 
     Args:
         best, indices: (2, H, W), the two largest probabilities, and whose they are.
         label: (H, W), index of the label, 0 = background.
+        scales: see `margin_logit`.
     """
     log_ratio = best[0].log() - best[1].clamp(min=1e-30).log()
     is_id = indices[0] > 0
     index = torch.where(is_id, indices[0], indices[1])  # the id in question
-    logit = margin_logit(torch.where(is_id, log_ratio, -log_ratio))
-    probability = reading.calibration.probability(logit)
+    logit = margin_logit(torch.where(is_id, log_ratio, -log_ratio), scales[indices[0], indices[1]])
+    probability = calibration.probability(logit)
     return torch.where(label == index, probability, 1 - probability)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from incontext.errors import InputError
 from incontext.images.image import resize_nearest
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
-from incontext.inference.id_table import align_examples
 from incontext.inference.segmentation import Segmentation
 from incontext.labels.encodings import UNKNOWN
 from incontext.labels.partial import shrink
@@ -84,20 +84,17 @@ def gather_evidence(
     result: Segmentation,
     examples: Sequence[Example],
     index: int,
+    ids: Sequence[int],
     at: tuple[int, int] | None,
     thin_to: int | None,
 ) -> Evidence:
-    """Gather the votes for an id in a result, see `Predictor.evidence`."""
+    """Gather the votes for an id in a result, see `Predictor.evidence`; `ids`: of its pass."""
     model = encoder.model
     if not isinstance(model, VotingModel):
         raise InputError(
             "evidence needs a checkpoint whose examples vote, such as incontext-votes; this one "
             "answers by attention through all its layers"
         )
-    examples = align_examples(list(examples))
-    ids = sorted({i for example in examples for i in example.labels.present})
-    if index not in ids:
-        raise InputError(f"no id {index} in the examples; accepted: {ids}")
     region = _region(result, index, at, encoder.size)
     maps = np.stack([shrink(example.labels.ids, encoder.size) for example in examples])
     labels = torch.from_numpy(np.stack([maps == i for i in ids], 1)).to(encoder.device)
@@ -125,9 +122,10 @@ def _region(
     height, width = result.labels.shape
     if at is not None:
         x, y = at
-        if not (0 <= x < width and 0 <= y < height):
+        whole = isinstance(x, Integral) and isinstance(y, Integral)
+        if not (whole and 0 <= x < width and 0 <= y < height):
             raise InputError(
-                f"at={at!r} lies outside the image; accepted: 0 … {width - 1}, 0 … {height - 1}"
+                f"at={at!r} is no pixel of the image; accepted: 0 … {width - 1}, 0 … {height - 1}"
             )
         region = torch.zeros(size, size)
         region[y * size // height, x * size // width] = 1

@@ -225,7 +225,8 @@ class Predictor:
             tile: side in pixels of overlapping square tiles, each of which the model sees at its
                 full size; None: it sees each image whole.
             chunk: examples attended at once; bounds memory, does not change the result.
-            min_presence: an id's presence, 0–1, below which its mask is empty; default 0.5.
+            min_presence: an id's presence, 0–1, below which its mask is empty; default 0.5. A
+                checkpoint that reads presence (incontext-votes) paints nothing below 0.5.
 
         Raises:
             InputError: an image that cannot be read, or an invalid option.
@@ -253,7 +254,7 @@ class Predictor:
         check_count("batch_size", batch_size)
         check_count("tile", tile)
         check_count("chunk", chunk)
-        check_share("min_presence", min_presence)
+        self._check_presence(min_presence)
         reading = Reading(self.calibration, min_presence)
         source = iter(images)
         while batch := [read_image(image) for image in islice(source, batch_size)]:
@@ -267,26 +268,42 @@ class Predictor:
 
     def evidence(
         self, result: Segmentation, examples: Example | Sequence[Example], index: int,
-        *, at: tuple[int, int] | None = None, thin_to: ThinTo = "auto",
+        *, at: tuple[int, int] | None = None, crop: bool = False, thin_to: ThinTo = "auto",
+        classes_per_pass: int = CLASSES_PER_PASS,
     ) -> Evidence:  # fmt: skip
         """Say which places of the examples voted for an id in a result.
 
-        The examples are encoded again, whole images as `prompt` does it; of a result from tiles
-        the evidence is that of its image as a whole.
+        The examples are encoded again as `prompt` does it; with `nearest` pass those that the query
+        saw. Of a result from tiles the evidence is that of its image as a whole.
 
         Args:
             result: of `predict`, with a prompt of these examples.
             index: the id.
             at: (x, y), a pixel of the result's image; None: all of the id's mask.
-            thin_to: as given to `prompt`.
+            crop, thin_to, classes_per_pass: as given to `prompt`.
 
         Raises:
             InputError: a checkpoint whose examples do not vote, an unknown id, a pixel outside the
                 image, or an id without a mask.
         """
-        examples = [examples] if isinstance(examples, Example) else examples
         thin_to = self.model.default_thin_to if thin_to == "auto" else thin_to
-        return gather_evidence(self.encoder, result, examples, index, at, thin_to)
+        _check_options("semantic", thin_to=thin_to)
+        examples = align_examples(examples, crop)
+        ids = sorted({i for example in examples for i in example.labels.present})
+        if index not in ids:
+            raise InputError(f"no id {index} in the examples; accepted: {ids}")
+        colorings = assign_colorings(ids, classes_per_pass, None)
+        ids_of_pass = next(coloring.ids for coloring in colorings if index in coloring.ids)
+        return gather_evidence(self.encoder, result, examples, index, ids_of_pass, at, thin_to)
+
+    def _check_presence(self, min_presence: float) -> None:
+        """Raise InputError unless it is a share, and there are masks to empty below it."""
+        check_share("min_presence", min_presence)
+        if min_presence < PRESENT and getattr(self.model, "presence", None) is not None:
+            raise InputError(
+                f"min_presence is {min_presence}; accepted with this checkpoint: {PRESENT} … 1, "
+                f"since it paints nothing of an id whose presence is below {PRESENT}"
+            )
 
     @former_parameters(pictures="images", shown="example_indices")
     @torch.inference_mode()

@@ -1,6 +1,6 @@
 """Segmentation: what a predictor returns, in the query's own size and the caller's own ids."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -67,12 +67,9 @@ class Segmentation:
 
         Of an id with a mask its quality; of one without, the probability that it is not there.
         """
-        return min(
-            (
-                self.quality.get(i, p) if (self.labels == i).any() else 1 - p
-                for i, p in self.presence.items()
-            ),
-            default=1.0,
+        return rate_ids(
+            (bool((self.labels == i).any()), p, self.quality.get(i))
+            for i, p in self.presence.items()
         )
 
     def mask(self, index: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -135,6 +132,21 @@ class Segmentation:
             paths[part] = base.with_name(base.name + suffix)
             write_image(make(), paths[part])
         return paths
+
+
+def rate_ids(ids: Iterable[tuple[bool, float, float | None]]) -> float:
+    """Return how good the worst of an image's ids is likely to be, see `Segmentation.score`.
+
+    Args:
+        ids: of each whether it has a mask, presence, and quality if that is known.
+    """
+    return min(
+        (
+            1 - presence if not has_mask else presence if quality is None else quality
+            for has_mask, presence, quality in ids
+        ),
+        default=1.0,
+    )
 
 
 def overlay(

@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from incontext.data.pictures import PictureSet
-from incontext.model import Config, VotingModel, assemble
+from incontext.errors import InputError
+from incontext.model import VotingModel, assemble
+from incontext.model.config import READING_PARTS
 from incontext.model.quality import MaskSums, QualityHead
 from incontext.training.presence import LOGITS, Rows, collect_rows, fit_head
 from incontext.training.presence import WIDTH as PRESENCE_WIDTH
@@ -36,20 +38,24 @@ def calibrate(
         episodes: queries of each set.
 
     Raises:
-        InputError: no set has two images of a class.
+        InputError: no set has two images of a class, or the model segments nothing in any.
     """
     rows = collect_rows(model, sets, episodes, seed=seed, on_progress=on_progress)
     rows = Rows(
         *(x.clone() for x in rows)
     )  # what was made in inference mode cannot be learned from
     config = replace(model.config, presence_width=PRESENCE_WIDTH, quality_width=WIDTH)
-    fitted = _copy(model, replace(config, calibration=(1.0, 0.0)))
+    torch.manual_seed(seed)
+    fitted = assemble(config)
+    assert isinstance(fitted, VotingModel)
+    others = {k: x for k, x in model.state_dict().items() if not k.startswith(READING_PARTS)}
+    fitted.load_state_dict(others, strict=False)
     fit_head(fitted, rows, seed)
     assert fitted.presence is not None
     with torch.no_grad():
         presence = fitted.presence(rows.evidence)
     line = fit_line(rows, presence)
-    fitted = _copy(fitted, replace(config, calibration=line))
+    fitted.config = replace(config, calibration=line)
     assert fitted.quality is not None
     fit_quality(fitted.quality, rows, presence, line, seed)
     return fitted.eval()
@@ -94,6 +100,9 @@ def fit_quality(
 
     Returns:
         The mean squared error of the IoU.
+
+    Raises:
+        InputError: fewer than two masks.
     """
     torch.manual_seed(seed)
     logits = _capped(presence)
@@ -102,6 +111,8 @@ def fit_quality(
     features = sums.features()
     truth = mask_iou(logits, rows.pixels)
     shown = ((logits > 0) * rows.pixels[:, 0]).sum(1) > 0
+    if shown.sum() < 2:
+        raise InputError("nothing is segmented in these sets: there is no quality to learn")
     share = torch.where(rows.present, PRIOR, 1 - PRIOR)
     weight = shown * share / _count_of_set(rows, rows.present)
     weight = weight / weight.sum()
@@ -134,11 +145,3 @@ def _count_of_set(rows: Rows, sort: Tensor) -> Tensor:
     """Return for each row how many are of its set and sort (R,)."""
     group = rows.sets * 2 + sort
     return torch.bincount(group)[group]
-
-
-def _copy(model: VotingModel, config: Config) -> VotingModel:
-    """Return a model of another config with the same weights, but for what reads answers anew."""
-    copy = assemble(config)
-    assert isinstance(copy, VotingModel)
-    copy.load_state_dict(model.state_dict(), strict=False)
-    return copy

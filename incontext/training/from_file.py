@@ -118,4 +118,5 @@ def calibrate_from_files(
         if loaded.set_type == "semantic":
             check_labelled(loaded, source)
             data.append(loaded)
-    return save(calibrate(model, data, episodes, seed=seed, on_progress=on_progress), folder)
+    calibrated = calibrate(model, data, episodes, seed=seed, on_progress=on_progress)
+    return save(calibrated, folder, dtype=torch.float16)

@@ -63,5 +63,16 @@ def annotated_result(
     paintings = tuple(part.coloring.paint(small) for part in prompt.passes)
     return Segmentation(
         labels.astype(np.int32), confidence, presence, image, paintings, prompt.colors,
-        prompt.names, predicted.quality if predicted else presence,
+        prompt.names, {i: _quality(labels == i, valid_mask, predicted, i) for i in prompt.ids},
     )  # fmt: skip
+
+
+def _quality(
+    mask: np.ndarray[Any, Any], valid_mask: np.ndarray[Any, Any], predicted: Segmentation | None,
+    index: int,
+) -> float:  # fmt: skip
+    """Return the quality of a mask: 1 where it is annotated, else that of the prediction."""
+    if not mask.any():
+        return 0.0
+    share = float(valid_mask[mask].mean())
+    return share + (1 - share) * (predicted.quality[index] if predicted else 1.0)

@@ -113,14 +113,15 @@ class CycleConsistencyPolicy(MemoryPolicy):
     at all, and is erased.
 
     Args:
-        sure: mean confidence over an object's pixels below which a frame is not remembered.
+        sure: mean confidence over an object's pixels (the probability that they are right) below
+            which a frame is not remembered.
         doubt: half of the range of presence around 0.5 in which it is not either.
         back: IoU that each object must reach on the annotated frame, as a share of what that frame
             reaches on itself, 0–1; 0: cycle consistency is not checked.
         absent: share below which the frame does not hold the object.
     """
 
-    sure: float = 0.5
+    sure: float = 0.55
     doubt: float = 0.3
     back: float = 0.9
     absent: float = 0.2
@@ -151,7 +152,7 @@ def erase_ids(
     inside = np.isin(result.labels, ids)
     return replace(
         result, labels=np.where(inside, 0, result.labels).astype(np.int32),
-        confidence=np.where(inside, 0, result.confidence).astype(np.float32),
+        confidence=np.where(inside, 1 - result.confidence, result.confidence).astype(np.float32),
         presence={i: presence[i] if i in ids else p for i, p in result.presence.items()},
         quality={i: 0.0 if i in ids else q for i, q in result.quality.items()},
     )  # fmt: skip

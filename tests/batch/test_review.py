@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from incontext.batch.review import rate, worst_results
+from incontext.batch.review import rate, worst_results, write_review
 
 
 def record(**ids):
@@ -63,6 +63,19 @@ def test_review_shows_the_worst_first(tmp_path, incontext, pictures):
     assert "quality 0." in page
 
 
+def test_names_that_are_no_utf_8_and_records_of_earlier_versions(tmp_path):
+    records = {"\udcff_a": {
+        "files": {"overlay": "\udcff_a.overlay.jpg"},
+        "ids": {"1": {"pixels": 3, "presence": 0.7}, "2": {"pixels": 0, "presence": 0.4}},
+    }}  # fmt: skip
+    ids = {i: {"name": "leaf", "color": [1, 2, 3]} for i in ("1", "2")}
+    page = write_review(records, ids, tmp_path, 5).read_text(encoding="utf-8")
+    assert 'src="%FF_a.overlay.jpg"' in page
+    assert "\\xff_a" in page
+    assert "<b>presence 0.70</b>" in page
+    assert "<b>no mask, presence 0.40</b>" in page
+
+
 def test_threshold(tmp_path, incontext, pictures):
     """Masks below it are empty; a run is not continued with another."""
     for presence, expect in ((0, True), (1, False)):
@@ -82,6 +95,7 @@ def test_threshold(tmp_path, incontext, pictures):
     [
         (("--presence", 1.2), "--presence is 1.2; accepted: a number, 0 … 1"),
         (("--review", 0), "--review is 0; accepted: whole numbers, 1 or more"),
+        (("--review", 3, "--shard", "0/2"), "--review with --shard"),
     ],
 )
 def test_what_is_refused(tmp_path, incontext, pictures, options, text):

@@ -12,5 +12,6 @@ def test_thresholds_by_hand():
     table = {float(first.strip("| ")): cells for first, *cells in lines}
     assert table[0.5] == ["0 %", "50 %", "100 % |"]
     assert table[0.8] == ["25 %", "100 %", "100 % |"]
-    assert table[0.1] == ["0 %", "0 %", "50 % |"]
+    assert table[0.99] == ["50 %", "100 %", "100 % |"]
+    assert "–" in format_thresholds({"two": rows["two"]})
     assert rank(rows["one"], 1) == 0.75

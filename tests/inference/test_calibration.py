@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from incontext import Example, InputError, Predictor
-from incontext.inference.calibration import Calibration, id_logits
+from incontext.inference.calibration import Calibration, id_logits, pair_scales
 from incontext.inference.decoding import Reading, to_segmentation
+from incontext.inference.prompt import Pass, Prompt
 from incontext.labels.coloring import Coloring
 from incontext.model.quality import QualityHead
 
@@ -18,22 +19,52 @@ def test_logits_are_those_that_were_painted():
     """A painting of one id mixes black and white by the id's probability."""
     shares = torch.tensor([[0.02, 0.3, 0.5], [0.7, 0.9, 0.98]])
     painting = (255 * shares).expand(3, 2, 3)
-    logits = id_logits(Coloring.from_palette([4]).probabilities(painting))
+    coloring = Coloring.from_palette([4])
+    logits = id_logits(coloring.probabilities(painting), pair_scales([4], [coloring]))
     torch.testing.assert_close(logits, torch.logit(shares)[None], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("share", [0.8, 0.9, 0.97])
+def test_logits_of_several_ids_are_those_that_were_painted(share):
+    """Colors of one pass are not all equally far from each other."""
+    coloring = Coloring.from_palette([3, 5, 7, 9])
+    scales = pair_scales([3, 5, 7, 9], [coloring])
+    colors = torch.tensor([(0, 0, 0), *coloring.colors], dtype=torch.float32)
+    for high in range(1, 5):
+        for low in range(5):
+            if low == high:
+                continue
+            mix = share * colors[high] + (1 - share) * colors[low]
+            logits = id_logits(coloring.probabilities(mix.view(3, 1, 1)), scales)
+            if float(logits[high - 1]) > 0:  # else a third color is nearer
+                best = coloring.probabilities(mix.view(3, 1, 1)).flatten().topk(2).indices
+                if set(best.tolist()) == {high, low}:
+                    expected = torch.logit(torch.tensor(share))
+                    torch.testing.assert_close(logits[high - 1, 0, 0], expected, atol=1e-3, rtol=0)
+
+
+def test_scales_of_passes():
+    passes = [Coloring.from_palette([1, 3]), Coloring.from_palette([2])]
+    scales = pair_scales([1, 2, 3], passes)
+    assert torch.equal(scales, scales.T)
+    assert scales.diagonal().tolist() == [1, 1, 1, 1]
+    assert scales[1, 2] == scales[2, 3] == 1  # of different passes
+    assert scales[0, 2] == 1  # alone in its pass
+    assert min(scales[0, 1], scales[0, 3], scales[1, 3]) < 1
 
 
 def test_logits_of_several_ids_rank_them():
     probabilities = torch.tensor([0.2, 0.7, 0.1]).view(3, 1, 1)
-    one, two = id_logits(probabilities).flatten().tolist()
+    one, two = id_logits(probabilities, torch.ones(3, 3)).flatten().tolist()
     assert two < 0 < one
-    equal = id_logits(torch.tensor([0.1, 0.45, 0.45]).view(3, 1, 1)).flatten()
+    equal = id_logits(torch.tensor([0.1, 0.45, 0.45]).view(3, 1, 1), torch.ones(3, 3)).flatten()
     assert equal.tolist() == [0, 0]
 
 
 def naive(probabilities, calibration, valid):
     """The expected IoU, pixel by pixel."""
     ious = []
-    for x in id_logits(probabilities):
+    for x in id_logits(probabilities, torch.ones(len(probabilities), len(probabilities))):
         inside = outside = pixels = 0.0
         for row in range(x.shape[0]):
             for column in range(x.shape[1]):
@@ -56,7 +87,8 @@ def test_quality_is_the_expected_iou(seed, ids, offset):
     valid = torch.rand(5, 6, generator=generator) > 0.2
     calibration = Calibration(0.8, offset)
     ious = naive(probabilities, calibration, valid)
-    np.testing.assert_allclose(calibration.quality(probabilities, valid), ious, atol=1e-4)
+    quality = calibration.quality(probabilities, torch.ones(ids + 1, ids + 1), valid)
+    np.testing.assert_allclose(quality, ious, atol=1e-4)
 
 
 def test_a_head_reads_masks_of_any_size_alike():
@@ -67,7 +99,7 @@ def test_a_head_reads_masks_of_any_size_alike():
     small[2] = 0
     small = small / small.sum(0)
     large = small.repeat_interleave(4, 1).repeat_interleave(4, 2)
-    one, other = calibration.quality(small), calibration.quality(large)
+    one, other = (calibration.quality(x, torch.ones(3, 3)) for x in (small, large))
     torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
     assert 0 < one[0] < 1
     assert one[1] == 0
@@ -76,12 +108,11 @@ def test_a_head_reads_masks_of_any_size_alike():
 def result(painting: torch.Tensor, reading: Reading, size=(6, 4), image=None):
     coloring = Coloring.from_palette([4])
 
-    class OfOne:
-        ids, colors, names = (4,), {4: (255, 255, 255)}, {4: "a"}
-
+    only = Pass(coloring, None)
+    prompt = Prompt((4,), {4: (255, 255, 255)}, {4: "a"}, "semantic", 1, (only,), "")
     probabilities = coloring.probabilities(painting)
     image = image or Image.new("RGB", size)
-    return to_segmentation(image, OfOne, probabilities, torch.tensor([0.6]), [], reading)
+    return to_segmentation(image, prompt, probabilities, torch.tensor([0.6]), [], reading)
 
 
 def test_confidence_is_that_of_the_label():
@@ -119,3 +150,13 @@ def test_the_threshold_of_a_call():
         for wrong in (1.5, -0.1, "high", True, float("nan")):
             with pytest.raises(InputError, match=r"min_presence is .*; accepted: a number, 0 … 1"):
                 predictor.predict(image, prompt, min_presence=wrong, tile=tile)
+
+
+def test_a_checkpoint_that_reads_presence_refuses_what_it_cannot_do():
+    predictor = Predictor.from_pretrained(device="cpu")
+    image, mask = Image.new("RGB", (32, 32)), np.zeros((32, 32), np.uint8)
+    mask[8:20, 8:20] = 1
+    prompt = predictor.prompt(Example(image, mask))
+    predictor.predict(image, prompt, min_presence=0.5)
+    with pytest.raises(InputError, match=r"0\.3; accepted with this checkpoint: 0\.5 … 1, since"):
+        predictor.predict(image, prompt, min_presence=0.3)

@@ -186,11 +186,51 @@ def _pixels(at: int, rows: int, columns: int) -> tuple[range, range]:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(predictor, answer, dtype):
+    examples, result = answer
+    half = Predictor.from_pretrained(device="cpu", dtype=dtype)
+    one, other = (p.evidence(result, examples, 1) for p in (predictor, half))
+    assert other.support == pytest.approx(one.support, abs=0.02)
+    assert np.abs(one.votes - other.votes).max() < 0.01
+
+
+def test_votes_of_the_pass_that_paints_the_id(model):
+    """Which cells are kept of many examples depends on the ids of a pass."""
+    predictor = Predictor(model)
+    rng = np.random.default_rng(0)
+    examples = [
+        Example(rng.integers(0, 255, (64, 64, 3), np.uint8),
+                rng.integers(0, 7, (8, 8)).repeat(8, 0).repeat(8, 1))
+        for _ in range(3)
+    ]  # fmt: skip
+    result = predictor.predict(examples[0].image, predictor.prompt(examples))
+    for index in (1, 6):
+        seen = []
+        original = predictor.model.build_voters
+
+        def build(features, labels, valid, *rest, seen=seen, original=original):
+            seen.append(labels)
+            return original(features, labels, valid, *rest)
+
+        predictor.model.build_voters = build
+        predictor.evidence(result, examples, index, at=(5, 5))
+        made = len(seen)
+        predictor.prompt(examples)
+        predictor.model.build_voters = original
+        assert any(torch.equal(seen[0], labels) for labels in seen[made:])
+
+
 def test_what_is_refused(predictor, answer):
     examples, result = answer
     for options, text in (
         ({"index": 2}, r"no id 2 in the examples; accepted: \[1\]"),
-        ({"index": 1, "at": (192, 0)}, r"at=\(192, 0\) lies outside the image; accepted: 0 … 191"),
+        (
+            {"index": 1, "at": (192, 0)},
+            r"at=\(192, 0\) is no pixel of the image; accepted: 0 … 191",
+        ),
+        ({"index": 1, "at": (1.5, 0)}, r"at=\(1.5, 0\) is no pixel"),
+        ({"index": 1, "thin_to": 0}, "thin_to is 0"),
     ):
         with pytest.raises(InputError, match=text):
             predictor.evidence(result, examples, **options)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from incontext import Example, InputError, Predictor
 from incontext.checkpoints.checkpoint import load
@@ -184,6 +185,12 @@ def test_quality_is_learned_and_absent_objects_have_little():
     assert said[~rows.present].mean() < 0.2
 
 
+def test_no_masks_to_learn_from():
+    rows = drawn_rows(10, 0.6, -0.4)
+    with pytest.raises(InputError, match="nothing is segmented in these sets"):
+        fit_quality(QualityHead(4), rows, torch.full((10,), -1.0), (1.0, 0.0))
+
+
 def test_command(tmp_path, incontext):
     write_set(tmp_path / "set", 6)
     got = incontext("calibrate", tmp_path / "set", "--out", tmp_path / "new", "--episodes", 12)
@@ -192,6 +199,8 @@ def test_command(tmp_path, incontext):
     assert new.presence is not None
     assert new.quality is not None
     assert new.config.calibration != (1.0, 0.0)
+    tensors = load_file(tmp_path / "new/model.safetensors")
+    assert {x.dtype for x in tensors.values()} == {torch.float16}  # as the bundled ones
     got = incontext(
         "calibrate", tmp_path / "set", "--out", tmp_path / "no", "--checkpoint", "incontext-small"
     )

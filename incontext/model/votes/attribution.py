@@ -76,7 +76,7 @@ def attribute(
 def _votes(scores: Tensor, cells: Cells, region: Tensor, number: int) -> Tensor:
     """Return the votes of the cells (N, T), scores being (Q, N·T) before their weight."""
     labels, weight = cells.flatten()
-    mass = region @ torch.softmax(scores + weight, -1) * labels[0, number]
+    mass = region.float() @ torch.softmax(scores.float() + weight, -1) * labels[0, number]
     return rearrange(mass, "(e t) -> e t", e=cells.weight.shape[1])
 
 

@@ -173,7 +173,7 @@ class Images:
             [str(sample_data.target(name))], [], scene.tile or 0, "", "", None,
         )  # fmt: skip
 
-    @report_errors_in(status=3, outputs=7)
+    @report_errors_in(status=3, outputs=8)
     def segment(
         self, session: Session | None, tool: str, value: Any, partly: bool,
         targets: list[str] | None, names: str, kind: str, tile: float, prompt: str | None,
@@ -189,21 +189,24 @@ class Images:
                 checkpoint, kind, parse_tile(tile), session.names(names), prompt
             )
             examples = [draft.example() for draft in session.examples]
-            skip, status, failed = gr.skip(), "Encoding the examples …", list[str]()
-            yield session, _example_gallery(session), skip, status, skip, skip, skip
+            skip, hidden = gr.skip(), gr.update(visible=False)
+            status, failed = "Encoding the examples …", list[str]()
+            yield session, _example_gallery(session), skip, status, skip, skip, skip, hidden
             for done, total, failed in segment(
                 self.models, session, examples, targets or [], options, stop
             ):
                 status = f"{done - len(failed)} of {total} pictures segmented"
-                yield session, skip, _result_gallery(session, view), status, skip, skip, skip
+                yield session, skip, _result_gallery(session, view), status, *[skip] * 4
             status += ", stopped" if stop.is_set() else ", done"
             status += f" with {Path(prompt).name}" if prompt else ""
             status += "".join(f"\n\n⚠ {text}" for text in failed)
+            session.result_index = 0
             _sort(session, order)
+            session.result_index = 0
             pair = _pair(session.results[0]) if session.results else (None, None)
             files = gr.update(value=downloads(session), visible=True)
             gallery = _result_gallery(session, view)
-            yield session, skip, gallery, status, files, pair, pair[1]
+            yield session, skip, gallery, status, files, pair, pair[1], hidden
 
     @report_errors
     def choose(self, event: gr.SelectData, session: Session | None) -> tuple[Any, ...]:
@@ -257,10 +260,12 @@ def _result_gallery(session: Session, view: str) -> list[tuple[str, str]]:
 
 
 def _sort(session: Session, order: str) -> None:
-    """Sort the results by one of `ORDERS`; the first becomes the current one."""
+    """Sort the results by one of `ORDERS`; the current one stays the same."""
+    current = session.results[session.result_index] if session.results else None
     worst = order == ORDERS[1]
     session.results.sort(key=lambda r: (r.score if worst else 0, r.number))
-    session.result_index = 0
+    if current is not None:
+        session.result_index = session.results.index(current)
 
 
 def _pair(result: ImageResult) -> tuple[Any, Any]:
@@ -339,7 +344,7 @@ def _connect_results(
         [session, example.tool, example.editor, results.partly, results.targets, example.names,
          results.kind, results.tile, results.prompt_file, checkpoint, results.view, results.order],
         [session, example.examples, results.gallery, results.status, results.files, results.slider,
-         results.why],
+         results.why, results.evidence],
         concurrency_limit=None, show_progress_on=results.status, **private,
     )  # fmt: skip
     results.halt.click(jobs.stop, queue=False, **private)

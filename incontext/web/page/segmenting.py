@@ -63,8 +63,8 @@ def segment(
     prompt = build_prompt(models, examples, options)
     folder, predictor = session.new_run(), models.get(options.checkpoint)
     session.results, coco, failed = [], Coco(), list[str]()
-    shown = [example.cropped() for example in examples] if options.tile else list(examples)
-    session.asked = options.checkpoint, [] if options.prompt else shown
+    examples_used = [] if options.prompt else list(examples)
+    session.asked = options.checkpoint, examples_used, bool(options.tile)
     names = _safe_names([Path(f) for f in files])
     sent_names = client_names(map(client_name, files))
     try:
@@ -97,14 +97,14 @@ def explain(
     Raises:
         InputError: nothing was segmented there, or a prompt file was used instead of examples.
     """
-    checkpoint, examples = session.asked
+    checkpoint, examples, crop = session.asked
     if not examples:
         raise InputError("A prompt file was used: it does not hold the examples' pictures.")
     restored = result.restore()
     index = int(restored.labels[at[1], at[0]])
     if not index:
         raise InputError("Nothing was segmented there: click on an object.")
-    evidence = models.get(checkpoint).evidence(restored, examples, index, at=at)
+    evidence = models.get(checkpoint).evidence(restored, examples, index, at=at, crop=crop)
     return [
         (evidence.overlay(number), f"example {number + 1}: {share:.0%} of its votes")
         for number, share in enumerate(evidence.shares)

@@ -117,7 +117,8 @@ class Session:
     undo: list[Array] = field(default_factory=list)  # ids before each pick
     corner: tuple[int, int] | None = None  # first corner of a box
     result_index: int = 0  # the one to be corrected
-    asked: tuple[str | None, list[Example]] = (None, [])  # checkpoint and examples of the results
+    # Checkpoint, examples, and whether these were cropped, of the results.
+    asked: tuple[str | None, list[Example], bool] = (None, [], False)
     example_index: int | None = None  # the one to be removed
     dismissed: DraftExample | None = None  # removed from the examples, but still in the editor
     ready_made: bool = False  # the examples are sample data
