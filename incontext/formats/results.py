@@ -94,23 +94,36 @@ def read_results(folder: str | Path, *, images_elsewhere: bool = False) -> Itera
         raise InputError(
             f"{folder}: results are damaged, or not of `incontext segment` ({first_line(error)})"
         ) from None
+    entries = {name: _parse_record(folder, name, records[name]) for name in sorted(records)}
     for record in () if images_elsewhere else records.values():  # before anything is written
         _check_unedited(record["source"])
-    for name in sorted(records):
-        record = records[name]
-        try:
-            ids_of_image = {int(i): about for i, about in record["ids"].items()}
-            presence = {i: float(about["presence"]) for i, about in ids_of_image.items()}
-            # Results of earlier versions have none.
-            quality = {i: float(a["quality"]) for i, a in ids_of_image.items() if "quality" in a}
-            file, source = folder / record["files"]["labels"], Path(record["source"]["path"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{folder}: the entry of {name} is damaged ({type(error).__name__}: "
-                f"{first_line(error)})"
-            ) from None
+    for name, (source, file, presence, quality) in entries.items():
         labels = _read_labels(file)
         yield LabelledImage(name, source, labels, presence, names, colors, quality)
+
+
+def _parse_record(
+    folder: Path, name: str, record: Any
+) -> tuple[Path, Path, dict[int, float], dict[int, float]]:
+    """Return of the record of an image its file, that of its labels, presence and quality of ids.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        ids = {int(i): about for i, about in record["ids"].items()}
+        presence = {i: float(about["presence"]) for i, about in ids.items()}
+        # Results of earlier versions have none.
+        quality = {i: float(about["quality"]) for i, about in ids.items() if "quality" in about}
+        source = record["source"]["path"]
+        if not source or not isinstance(source, str):
+            raise ValueError(f"path {source!r}")
+        return Path(source), folder / record["files"]["labels"], presence, quality
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{folder}: the entry of {name} is damaged ({type(error).__name__}: "
+            f"{first_line(error)})"
+        ) from None
 
 
 def _rgb(color: Any) -> Rgb:
@@ -122,7 +135,7 @@ def _check_unedited(source: Mapping[str, Any]) -> None:
     """Raise InputError if an image is another one than that which was segmented."""
     try:
         edited = is_edited(source)
-    except (OSError, ValueError, KeyError):  # gone: formats that need the image say so
+    except (OSError, ValueError, KeyError, TypeError):  # gone: formats that need the image say so
         return
     if edited:
         raise InputError(

@@ -320,3 +320,15 @@ def test_fuzz_damaged_rasters(root, data):
     with suppress(InputError):
         [example] = read_examples(path, images=root / "cvat/a.png", format="geotiff")
         assert example.labels.ids.shape == SIZE[::-1]
+
+
+@pytest.mark.parametrize("path", [None, "", 3, ["a"]])
+def test_a_record_without_a_path_is_damaged(root, path):
+    document = json.loads((root / DOCUMENTS["results"][0]).read_text())
+    [record] = document["results"].values()
+    record["source"]["path"] = path
+    folder = root / "damaged"
+    folder.mkdir(exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="damaged: the entry of a is damaged"):
+        list(read_examples(folder))
