@@ -130,6 +130,9 @@ def read(path: Path) -> JournalContent:
             if not isinstance(text, str):
                 raise ValueError("an entry without a source or files")
             record = json.loads(text)
+            path_text = record["source"]["path"]
+            if not path_text or not isinstance(path_text, str):
+                raise ValueError(f"an entry whose image's path is {path_text!r}")
             _ = record["size"], dict(record["files"])
             _ = [record["ids"][index]["pixels"] for index in content.ids]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

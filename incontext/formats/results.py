@@ -115,10 +115,8 @@ def _parse_record(
         presence = {i: float(about["presence"]) for i, about in ids.items()}
         # Results of earlier versions have none.
         quality = {i: float(about["quality"]) for i, about in ids.items() if "quality" in about}
-        source = record["source"]["path"]
-        if not source or not isinstance(source, str):
-            raise ValueError(f"path {source!r}")
-        return Path(source), folder / record["files"]["labels"], presence, quality
+        source, file = Path(record["source"]["path"]), folder / record["files"]["labels"]
+        return source, file, presence, quality
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{folder}: the entry of {name} is damaged ({type(error).__name__}: "

@@ -1,5 +1,6 @@
 """Images: read as upright RGB, whatever they come in, and resized."""
 
+import os
 import warnings
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -55,7 +56,8 @@ def read_file(source: Path | bytes, name: str) -> Image.Image:
         return _to_upright(volume.read_slice(source), Storage(), name)
     if isinstance(source, Path) and dicom.is_dicom(source):
         return _to_upright(dicom.read(source, MAX_PIXELS), Storage(), name)
-    exists = isinstance(source, bytes) or source.is_file()
+    # Not Path.is_file, here and below: that raises OSError of names that are too long.
+    exists = isinstance(source, bytes) or os.path.isfile(source)
     if exists and raster.is_raster(source):
         return _to_upright(raster.read(source, name, MAX_PIXELS), Storage(), name)
     image, storage = open_stored(source, name)

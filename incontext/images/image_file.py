@@ -79,7 +79,7 @@ def open_stored(source: Path | bytes, name: str) -> tuple[Image.Image, Storage]:
     Raises:
         InputError: see `open_file`; the message begins with `name`.
     """
-    if isinstance(source, Path) and not source.is_file():
+    if isinstance(source, Path) and not os.path.isfile(source):
         raise InputError(f"{name}: {_no_file(source)}")
     try:
         with raster.open_source(source) as file:
@@ -104,8 +104,8 @@ def open_stored(source: Path | bytes, name: str) -> tuple[Image.Image, Storage]:
 
 
 def _no_file(path: Path) -> str:
-    if not path.is_dir():
-        return "a link to a file that is gone" if path.is_symlink() else "no such file"
+    if not os.path.isdir(path):
+        return "a link to a file that is gone" if os.path.islink(path) else "no such file"
     return "a folder" if os.access(path, os.R_OK | os.X_OK) else "no permission to list this folder"
 
 

@@ -5,6 +5,7 @@ scan.nii.gz/coronal all of that plane. The file alone means its axial slices.
 """
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -133,7 +134,7 @@ def open_volume(path: Path) -> Volume:
         InputError: no such file, damaged, not of three dimensions, colors; nibabel is missing.
     """
     parts = SlicePath.parse(path)
-    if parts is None or not parts.file.is_file():
+    if parts is None or not os.path.isfile(parts.file):
         raise InputError(f"{path}: no such volume; accepted: {', '.join(SUFFIXES)}")
     nibabel = import_nibabel(parts.file)
     try:
@@ -197,7 +198,7 @@ def read_slice(path: Path) -> Image.Image:
         InputError: see `open_volume`; no such slice, no finite value.
     """
     parts = SlicePath.parse(path)
-    if parts is None or not parts.file.is_file():
+    if parts is None or not os.path.isfile(parts.file):
         raise InputError(f"{path}: no such volume")
     if parts.number is None:
         open_volume(path)  # what is wrong with it comes first

@@ -3,6 +3,7 @@
 faster-coco-eval decodes them; what its C++ code trusts blindly is checked before.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ def annotations_of(path: Path, file_name: str | None, size: tuple[int, int]) -> 
     Raises:
         InputError: not a COCO file, no image or several of this name, or another size.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(f"{path}: no such file")
     if file_name is None:
         raise InputError(f"{path}: annotations are looked up by file name; pass the picture's path")

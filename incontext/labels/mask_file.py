@@ -1,6 +1,7 @@
 """Mask files: the values of a mask exactly as they are stored, whatever file they come in."""
 
 import io
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def read_mask(source: Any, name: str, thresholded: bool) -> MaskValues:
 
 def _read_beyond_pillow(content: Path | bytes, name: str) -> tuple[Values, Storage] | None:
     """Read a TIFF that Pillow cannot open; None for all else."""
-    if (isinstance(content, Path) and not content.is_file()) or not raster.is_tiff(content):
+    if (isinstance(content, Path) and not os.path.isfile(content)) or not raster.is_tiff(content):
         return None
     if raster.beyond_pillow(content) or not _opens(content):
         return raster.read_stored(content, name, image_file.MAX_PIXELS)
@@ -161,7 +162,7 @@ def _of_array(array: Values, name: str) -> MaskValues:
 
 
 def _is_npy(content: Path | bytes) -> bool:
-    if isinstance(content, Path) and not content.is_file():
+    if isinstance(content, Path) and not os.path.isfile(content):
         return False
     try:
         with raster.open_source(content) as file:

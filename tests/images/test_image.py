@@ -498,3 +498,8 @@ class TestNormalizer:
         expected = np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC))
         values = normalizer.image(image, 16)
         assert np.array_equal((values * 255).round().byte().permute(1, 2, 0).numpy(), expected)
+
+
+def test_names_that_are_too_long_get_a_sentence():
+    with pytest.raises(InputError, match="xxx"):
+        read_image("x" * 5000 + ".png")
