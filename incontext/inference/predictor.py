@@ -254,7 +254,7 @@ class Predictor:
         check_count("batch_size", batch_size)
         check_count("tile", tile)
         check_count("chunk", chunk)
-        self._check_presence(min_presence)
+        self.check_presence(min_presence)
         reading = Reading(self.calibration, min_presence)
         source = iter(images)
         while batch := [read_image(image) for image in islice(source, batch_size)]:
@@ -296,7 +296,7 @@ class Predictor:
         ids_of_pass = next(coloring.ids for coloring in colorings if index in coloring.ids)
         return gather_evidence(self.encoder, result, examples, index, ids_of_pass, at, thin_to)
 
-    def _check_presence(self, min_presence: float) -> None:
+    def check_presence(self, min_presence: float) -> None:
         """Raise InputError unless it is a share, and there are masks to empty below it."""
         check_share("min_presence", min_presence)
         if min_presence < PRESENT and getattr(self.model, "presence", None) is not None:

@@ -273,7 +273,7 @@ def test_json_and_coco_are_those_of_the_library(client, new_prompt, scenes, expe
 
 def test_threshold_of_presence(client, new_prompt, scenes):
     pictures, _ = scenes
-    for presence, shows in ((0, True), (1, False)):
+    for presence, shows in ((0.5, True), (1, False)):
         sent = {"prompt": new_prompt(), "min_presence": presence}
         [entry] = segment(client, files(images=pictures[1]), **sent).json()["pictures"]
         assert (entry["ids"]["1"]["pixels"] > 0) == shows
@@ -283,6 +283,8 @@ def test_threshold_of_presence(client, new_prompt, scenes):
             data={"prompt": new_prompt(), "min_presence": wrong},
         )  # fmt: skip
         assert "min_presence" in error(answer, 422)
+    low = segment(client, files(images=pictures[1]), prompt=new_prompt(), min_presence=0.3)
+    assert "min_presence is 0.3; accepted with this checkpoint" in error(low, 422)
 
 
 def test_examples_for_once_tiles_and_color_masks(client, predictor, scenes, tmp_path):

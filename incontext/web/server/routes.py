@@ -113,6 +113,7 @@ async def segment(
         upload.check_no_options()
     else:
         upload.check()
+    service.predictor.check_presence(min_presence)
     stored_prompt = service.prompts.get(prompt) if prompt else None
 
     def work(folder: Path, stop: Event) -> Response:
