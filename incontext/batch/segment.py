@@ -106,7 +106,7 @@ def result_record(
             str(index): {
                 "pixels": int(result.mask(index).sum()),
                 "presence": round(presence, 4),
-                "quality": round(result.quality.get(index, 0.0), 4),
+                **({"quality": round(q[index], 4)} if index in (q := result.quality) else {}),
             }
             for index, presence in result.presence.items()
         },

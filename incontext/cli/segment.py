@@ -154,6 +154,7 @@ def segment(
     images = [image for image in find_images(targets, out) if part.holds(image.name)]
     weights = locate(model.checkpoint)
     predictor = model.open(weights, model.dtype)
+    predictor.check_presence(doubt.presence)
     encoded_prompt = (
         predictor.load_prompt(prompt)
         if prompt

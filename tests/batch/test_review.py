@@ -93,6 +93,7 @@ def test_threshold(tmp_path, incontext, pictures):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
+        (("--presence", 0.3, "--checkpoint", "incontext-votes"), "min_presence is 0.3; accepted"),
         (("--presence", 1.2), "--presence is 1.2; accepted: a number, 0 … 1"),
         (("--review", 0), "--review is 0; accepted: whole numbers, 1 or more"),
         (("--review", 3, "--shard", "0/2"), "--review with --shard"),

@@ -234,10 +234,10 @@ def test_what_is_refused(predictor, answer):
     ):
         with pytest.raises(InputError, match=text):
             predictor.evidence(result, examples, **options)
-    empty = predictor.predict(scene([], 3)[0], predictor.prompt(examples))
-    if not empty.mask(1).any():
-        with pytest.raises(InputError, match="id 1 has no mask here; pass a pixel"):
-            predictor.evidence(empty, examples, 1)
+    empty = predictor.predict(scene([], 3)[0], predictor.prompt(examples), min_presence=1.0)
+    assert not empty.mask(1).any()
+    with pytest.raises(InputError, match="id 1 has no mask here; pass a pixel"):
+        predictor.evidence(empty, examples, 1)
     small = Predictor.from_pretrained("incontext-small", device="cpu")
     with pytest.raises(InputError, match="whose examples vote, such as incontext-votes"):
         small.evidence(result, examples, 1)

@@ -200,7 +200,6 @@ class Images:
             status += ", stopped" if stop.is_set() else ", done"
             status += f" with {Path(prompt).name}" if prompt else ""
             status += "".join(f"\n\n⚠ {text}" for text in failed)
-            session.result_index = 0
             _sort(session, order)
             session.result_index = 0
             pair = _pair(session.results[0]) if session.results else (None, None)
@@ -261,11 +260,10 @@ def _result_gallery(session: Session, view: str) -> list[tuple[str, str]]:
 
 def _sort(session: Session, order: str) -> None:
     """Sort the results by one of `ORDERS`; the current one stays the same."""
-    current = session.results[session.result_index] if session.results else None
+    current = session.results[session.result_index :][:1]  # none while a run begins
     worst = order == ORDERS[1]
     session.results.sort(key=lambda r: (r.score if worst else 0, r.number))
-    if current is not None:
-        session.result_index = session.results.index(current)
+    session.result_index = session.results.index(current[0]) if current else 0
 
 
 def _pair(result: ImageResult) -> tuple[Any, Any]:
