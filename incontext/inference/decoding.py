@@ -140,7 +140,9 @@ def _confidence(
     log_ratio = best[0].log() - best[1].clamp(min=1e-30).log()
     is_id = indices[0] > 0
     index = torch.where(is_id, indices[0], indices[1])  # the id in question
-    logit = margin_logit(torch.where(is_id, log_ratio, -log_ratio), scales[indices[0], indices[1]])
+    # With one id in each pass all scales are 1, and huge images need no table of them.
+    scale = scales[indices[0], indices[1]] if (scales != 1).any() else scales[0, 0]
+    logit = margin_logit(torch.where(is_id, log_ratio, -log_ratio), scale)
     probability = calibration.probability(logit)
     return torch.where(label == index, probability, 1 - probability)
 
