@@ -71,9 +71,10 @@ MODEL_ARROWS = {
     },
     "tokens.decoder": {"layers", "tokens.encoder"},
     "votes.voting": {
-        "config", "chunks", "encoded_prompt", "layers", "quality", "stem", "tokens.encoder",
-        "votes.attribution", "votes.backbone", "votes.cells", "votes.features", "votes.matching",
-        "votes.mixer", "votes.painting", "votes.pairs", "votes.presence", "votes.votes",
+        "config", "chunks", "encoded_prompt", "layers", "quality", "stem", "thinning",
+        "tokens.encoder", "votes.attribution", "votes.backbone", "votes.cells",
+        "votes.features", "votes.matching", "votes.mixer", "votes.painting", "votes.pairs",
+        "votes.presence", "votes.votes",
     },
     "tokens.seggpt": {
         "config", "chunks", "encoded_prompt", "layers", "stem", "tokens.decoder", "tokens.encoder",

@@ -28,7 +28,7 @@ from incontext.formats.output import check_text
 from incontext.formats.polygons import Mask
 from incontext.formats.results import LabelledImage
 from incontext.images.folder import SUFFIXES
-from incontext.inference.segmentation import rate_ids, write_text
+from incontext.inference.segmentation import rate_labels, write_text
 from incontext.labels.coco import decode_rle, drawable, layered
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
@@ -65,10 +65,7 @@ def write(results: Iterable[LabelledImage], out: Path) -> Path:
             for index, mask in result.masks()
         ]  # fmt: skip
         # Label Studio sorts tasks by the score: the one whose worst mask is the worst comes first.
-        score = rate_ids(
-            (bool((result.labels == i).any()), p, result.quality.get(i))
-            for i, p in result.presence.items()
-        )
+        score = rate_labels(result.labels, result.presence, result.quality)
         tasks.append({
             "data": {"image": str(result.source)},
             "predictions": [{"model_version": "incontext", "score": score, "result": regions}],

@@ -67,10 +67,7 @@ class Segmentation:
 
         Of an id with a mask its quality; of one without, the probability that it is not there.
         """
-        return rate_ids(
-            (bool((self.labels == i).any()), p, self.quality.get(i))
-            for i, p in self.presence.items()
-        )
+        return rate_labels(self.labels, self.presence, self.quality)
 
     def mask(self, index: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return the mask of an id, (H, W) bool.
@@ -132,6 +129,13 @@ class Segmentation:
             paths[part] = base.with_name(base.name + suffix)
             write_image(make(), paths[part])
         return paths
+
+
+def rate_labels(
+    labels: IdMap, presence: Mapping[int, float], quality: Mapping[int, float]
+) -> float:
+    """Return `rate_ids` of the ids of an image, of some of which quality is known."""
+    return rate_ids((bool((labels == i).any()), p, quality.get(i)) for i, p in presence.items())
 
 
 def rate_ids(ids: Iterable[tuple[bool, float, float | None]]) -> float:

@@ -20,10 +20,11 @@ from incontext.model.encoded_prompt import EncodedPrompt, ExampleBatch
 from incontext.model.layers import Block
 from incontext.model.quality import QualityHead
 from incontext.model.stem import Stem
+from incontext.model.thinning import TokenSelection
 from incontext.model.tokens.encoder import ImageEmbedding
 from incontext.model.votes.attribution import attribute
 from incontext.model.votes.backbone import Backbone
-from incontext.model.votes.cells import pool_labels, select_cells, unit_vectors
+from incontext.model.votes.cells import Cells, pool_labels, select_cells, unit_vectors
 from incontext.model.votes.features import ImageFeatures, check_images, scale_to_unit
 from incontext.model.votes.matching import Copying, Matching
 from incontext.model.votes.mixer import Mixer
@@ -307,9 +308,7 @@ class VotingModel(nn.Module):
         masked = rearrange(labels * valid[:, :, None], "p e k h w -> (p e k) h w")
         # No einops: N and K are both free in graphs.
         pattern = self.copying.values(masked).unflatten(0, labels.shape[:3])
-        selection = select_cells(
-            cells, (height, width), keep_ratio * FINE_SHARE, start, differ=keep_ratio < 1
-        )
+        selection = _select_fine(cells, (height, width), keep_ratio, start)
         if selection is None:
             return keys, pattern, cells.weight
         keys = selection.gather(rearrange(keys, "p e n t d -> p n e t d"))
@@ -353,10 +352,9 @@ class VotingModel(nn.Module):
         selections = [
             select_cells(pool_labels(labels, valid, grid), grid, keep_ratio, 0) for grid in grids
         ]
-        fine = select_cells(
-            pool_labels(labels, valid, (height, width)), (height, width),
-            keep_ratio * FINE_SHARE, 0, differ=keep_ratio < 1,
-        )  # fmt: skip
+        fine = _select_fine(
+            pool_labels(labels, valid, (height, width)), (height, width), keep_ratio, 0
+        )
         return attribute(
             query,
             voters,
@@ -433,6 +431,13 @@ class VotingModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):
             copied = self.copying(*inputs)
         return rearrange(copied, "j c (h w) -> j c h w", w=query.skips[0].shape[-1])
+
+
+def _select_fine(
+    cells: Cells, grid: tuple[int, int], keep_ratio: float, start: int
+) -> TokenSelection | None:
+    """Select the cells at stride 4 whose labels can be copied; None: all."""
+    return select_cells(cells, grid, keep_ratio * FINE_SHARE, start, differ=keep_ratio < 1)
 
 
 def _to_grid(maps: Tensor, size: tuple[int, int], grid: Sequence[int]) -> Tensor:
