@@ -4,6 +4,7 @@ They show which changes are worth a long run; the figures are below those of a b
 """
 
 import csv
+import json
 import shutil
 import time
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from incontext.checkpoints.checkpoint import parse_config, with_tuples
-from incontext.data.pictures import load_set
+from incontext.checkpoints.checkpoint import load, parse_config, with_tuples
+from incontext.data.pictures import PictureSet, load_set
 from incontext.data.plan import Mixture
 from incontext.errors import InputError
+from incontext.files import atomic
 from incontext.model import Model, VotingModel
 from incontext.model.votes.votes import MAPS
 from incontext.training.from_file import initial_model
@@ -25,6 +27,7 @@ from incontext.training.recipe import Run
 from incontext.training.trainer import Trainer
 from incontext.training.validation import Validation
 
+TRAINED = "trained.json"  # what a trial cost; with it, the trial only needs to be scored
 PACE_STEPS = 40  # from which the time of a step is estimated
 
 
@@ -155,8 +158,36 @@ def train_for(trainer: Trainer, minutes: float) -> None:
     trainer.run()
 
 
+def train(
+    model: Model, sets: list[PictureSet], trial_run: Run, folder: Path, minutes: float
+) -> None:
+    """Train a trial; write its averaged weights and what it cost into `folder`.
+
+    Args:
+        minutes: CPU time; 0: the recipe's steps.
+    """
+    # The time of a training that was killed is unknown, so it starts from the beginning.
+    shutil.rmtree(folder, ignore_errors=True)
+    trainer = Trainer(model, sets, trial_run.recipe, folder)
+    start_time = time.process_time()
+    if minutes:
+        train_for(trainer, minutes)
+    else:
+        trainer.run()
+    seconds = time.process_time() - start_time
+    trainer.export()
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
+    with atomic(folder / TRAINED) as draft:
+        draft.write_text(
+            json.dumps({
+                "learned, M": f"{count:.2f}", "steps": f"{trainer.step}",
+                "CPU seconds": f"{seconds:.0f}",
+            })
+        )  # fmt: skip
+
+
 def run(
-    train: Path,
+    train_path: Path,
     validation: Path,
     recipe: Path,
     out: Path,
@@ -166,6 +197,8 @@ def run(
     init: str | None = None,
 ) -> None:
     """Train every trial not yet in `out`/trials.csv; score it with 1 and 4 examples and print it.
+
+    The table also has the score of each set with one example.
 
     Args:
         minutes: CPU time of each trial; 0: the recipe's steps.
@@ -184,35 +217,27 @@ def run(
         {row["trial"] for row in csv.DictReader(table.open())} if table.exists() else set()
     )
     size = base.config.image_size
-    sets = [load_set(path, base.cache) for path in sorted(train.glob("*.tar"))]
+    sets = [load_set(path, base.cache) for path in sorted(train_path.glob("*.tar"))]
     val_sets = [load_set(path, size) for path in sorted(validation.glob("*.tar"))]
     val_sets = [s for s in val_sets if s.set_type == "semantic"]
     validations = [Validation(val_sets, n, episodes) for n in (1, 4)]
     for name in names or list(trials):
         if name in finished_trials:
             continue
-        model, trial_run = begin(trials[name], base, recipe, init)
         folder = out / name.replace(" ", "-")
-        # The time of a trial that was killed is unknown, so it starts from the beginning.
-        shutil.rmtree(folder, ignore_errors=True)
-        trainer = Trainer(model, sets, trial_run.recipe, folder)
-        start_time = time.process_time()
-        if minutes:
-            train_for(trainer, minutes)
-        else:
-            trainer.run()
-        seconds = time.process_time() - start_time
-        averaged_model = trainer.averaged_model()
+        if not (folder / TRAINED).is_file():
+            model, trial_run = begin(trials[name], base, recipe, init)
+            train(model, sets, trial_run, folder, minutes)
+        trained = json.loads((folder / TRAINED).read_text())
+        averaged_model = load(folder)
         scores = [v.score(averaged_model) for v in validations]
         means = [sum(by_set.values()) / len(by_set) for by_set in scores]
-        count = sum(p.numel() for p in model.parameters() if p.requires_grad) / 1e6
         row = {
-            "trial": name, "learned, M": f"{count:.2f}", "steps": f"{trainer.step}",
-            "CPU seconds": f"{seconds:.0f}",
+            "trial": name, **trained,
             "1 example": f"{means[0]:.1f}", "4 examples": f"{means[1]:.1f}",
         }  # fmt: skip
-        _append(table, row)
         print("| " + " | ".join(row.values()) + " |", flush=True)
+        _append(table, row | {name: f"{score:.1f}" for name, score in scores[0].items()})
 
 
 def _append(table: Path, row: dict[str, str]) -> None:

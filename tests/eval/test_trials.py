@@ -75,3 +75,9 @@ def test_a_killed_trial_starts_from_the_beginning(tmp_path, monkeypatch):
     with (out / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["trial"], row["steps"]) for row in rows] == [("base", "3")]
+    assert rows[0]["squares"] == rows[0]["1 example"]
+    (out / "trials.csv").unlink()  # as if it was killed while it was scored
+    trained = (out / "base/state.pt").read_bytes()
+    trials.run(tmp_path, tmp_path, recipe, out, ["base"], 2, minutes=1e-6)
+    assert list(csv.DictReader((out / "trials.csv").open())) == rows
+    assert (out / "base/state.pt").read_bytes() == trained
