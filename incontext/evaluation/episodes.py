@@ -156,7 +156,7 @@ def image_counts(
     """Return the confusion counts of one image of a set at the model's size, (C, C)."""
     # Ids that no example shows are in the set, but not in the prompt.
     table = np.array([0, *(1 + dataset.ids.index(i) for i in prompt.ids)])
-    prediction = table[index_map(merge_passes(prompt, painting)).numpy()]
+    prediction = table[index_map(prompt, merge_passes(prompt, painting)).numpy()]
     truth = dataset.labels[index].numpy()
     return confusion_counts(truth, prediction, len(dataset.ids), truth == IGNORE_INDEX)
 

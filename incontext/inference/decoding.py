@@ -14,12 +14,12 @@ from incontext.images.contrast import Mask
 from incontext.images.data_mask import data_mask
 from incontext.images.image import resize_nearest
 from incontext.images.tiles import Blend, Tiling, upsample_rows
-from incontext.inference.calibration import Calibration, margin_logit, pair_scales
+from incontext.inference.calibration import Calibration, id_logits, margin_logit, pair_scales
 from incontext.inference.prompt import Prompt
 from incontext.inference.segmentation import Pixels, Segmentation
 
-# Presence of an id is its mean probability over this share of the image's pixels, the ones where it
-# is most probable, so that a small object counts and a stray pixel does not.
+# Presence of an id is its mean share of the painting over this share of the image's pixels, the ones
+# where it is painted most, so that a small object counts and a stray pixel does not.
 PRESENCE_SHARE = 0.002
 PRESENT = 0.5  # below it an id's mask is empty, unless a call says otherwise
 
@@ -55,17 +55,27 @@ def merge_passes(prompt: Prompt, paintings: Sequence[Tensor]) -> Tensor:
     return result
 
 
-def presence(probabilities: Tensor, mask: Mask | None = None) -> Tensor:
+def presence(probabilities: Tensor, scales: Tensor, mask: Mask | None = None) -> Tensor:
     """Return how sure the model is that each id is in the image: (K + 1, H, W) → (K,) in 0–1.
 
+    A model that reads presence paints no pixel more surely than that, so that what it read is what
+    is returned.
+
     Args:
+        scales: (K + 1, K + 1), see `margin_logit`.
         mask: which pixels hold data, of the image's size; nothing is present in the others.
     """
+    shares = id_logits(probabilities, scales).sigmoid()
     if mask is not None:
-        probabilities = probabilities * _resize_mask(mask, probabilities)
-    flat = rearrange(probabilities[1:], "k h w -> k (h w)")
+        shares = shares * _resize_mask(mask, shares)
+    flat = rearrange(shares, "k h w -> k (h w)")
     top = max(1, round(PRESENCE_SHARE * flat.shape[1]))
     return flat.topk(top, 1).values.mean(1)
+
+
+def _scales(prompt: Prompt) -> Tensor:
+    """Return `pair_scales` of a prompt's ids."""
+    return pair_scales(prompt.ids, [part.coloring for part in prompt.passes])
 
 
 def _resize_mask(mask: Mask, probabilities: Tensor) -> Tensor:
@@ -74,14 +84,14 @@ def _resize_mask(mask: Mask, probabilities: Tensor) -> Tensor:
     return torch.from_numpy(resize_nearest(mask, size))
 
 
-def index_map(probabilities: Tensor) -> Tensor:
+def index_map(prompt: Prompt, probabilities: Tensor) -> Tensor:
     """Return the most probable index of each pixel, (K + 1, H, W) → (H, W).
 
     0 is the background, 1 … K are the prompt's ids in order. An id whose presence is below
     `PRESENT` has no pixels.
     """
     table = torch.arange(len(probabilities))
-    table[1:][presence(probabilities) < PRESENT] = 0
+    table[1:][presence(probabilities, _scales(prompt)) < PRESENT] = 0
     return table[probabilities.argmax(0)]
 
 
@@ -105,7 +115,7 @@ def to_segmentation(
     valid = None
     if mask is not None:
         valid = _resize_mask(mask, probabilities)
-    scales = pair_scales(prompt.ids, [part.coloring for part in prompt.passes])
+    scales = _scales(prompt)
     quality = reading.calibration.quality(probabilities, scales, valid)
     present = id_presence >= reading.min_presence
     quality = quality * present
@@ -156,7 +166,7 @@ def decode_image(
 ) -> Segmentation:
     """Read an image that was painted whole, once for each pass."""
     probabilities = merge_passes(prompt, paintings)
-    id_presence = presence(probabilities, data_mask(image))
+    id_presence = presence(probabilities, _scales(prompt), data_mask(image))
     pixels = [_to_pixels(p) for p in paintings]
     return to_segmentation(image, prompt, probabilities, id_presence, pixels, reading)
 
@@ -178,7 +188,7 @@ def decode_tiles(
     blend = Blend(1 + len(prompt.ids), image.width, image.height)
     id_presence = torch.zeros(len(prompt.ids))
     pixels = np.zeros((image.height, image.width, 3), np.uint8)
-    boxes, mask = iter(tiling.boxes()), data_mask(image)
+    boxes, mask, scales = iter(tiling.boxes()), data_mask(image), _scales(prompt)
     while batch := list(islice(boxes, batch_size)):
         tile_paintings = paint([image.crop(box) for box in batch])
         for box, paintings in zip(batch, tile_paintings, strict=True):
@@ -188,7 +198,8 @@ def decode_tiles(
             # At the model's size, as for a whole image: an object fills its tile as much as it
             # would fill a small image.
             tile_mask = None if mask is None else mask[top:bottom, left:right]
-            id_presence = torch.maximum(id_presence, presence(probabilities, tile_mask))
+            tile_presence = presence(probabilities, scales, tile_mask)
+            id_presence = torch.maximum(id_presence, tile_presence)
             for rows, values in upsample_rows(probabilities, size):
                 blend.add(box, rows, values)
             small = Image.fromarray(_to_pixels(paintings[0]))

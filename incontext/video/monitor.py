@@ -11,6 +11,7 @@ from incontext.inference.segmentation import Segmentation
 WINDOW = 8  # frames that a frame is compared with
 JUMP = 2.0  # times larger or smaller than before
 UNSURE = 0.6  # trust, or expected IoU
+UNDECIDED = 0.06  # distance of presence from 0.5 within which an object may be there or not
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class QualityMonitor:
 def _warning(area: float, usual_area: float | None, presence: float, confidence: float) -> str:
     if area and confidence < UNSURE:
         return f"unsure, confidence {confidence:.2f}"
-    if 0.25 < presence < 0.75:
+    if abs(presence - 0.5) < UNDECIDED:
         return f"there or not, presence {presence:.2f}"
     if usual_area is None:
         return ""

@@ -122,7 +122,7 @@ class CycleConsistencyPolicy(MemoryPolicy):
     """
 
     sure: float = 0.55
-    doubt: float = 0.3
+    doubt: float = 0.07
     back: float = 0.9
     absent: float = 0.2
 

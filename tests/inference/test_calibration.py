@@ -163,3 +163,18 @@ def test_a_checkpoint_that_reads_presence_refuses_what_it_cannot_do():
     predictor.predict(image, prompt, min_presence=0.5)
     with pytest.raises(InputError, match=r"0\.3; accepted with this checkpoint: 0\.5 … 1, since"):
         predictor.predict(image, prompt, min_presence=0.3)
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+def test_presence_is_the_probability_that_the_head_reads(tile):
+    predictor = Predictor.from_pretrained(device="cpu")
+    head = predictor.model.presence.body[2]
+    torch.nn.init.zeros_(head.weight)
+    image, mask = np.full((64, 64, 3), 90, np.uint8), np.zeros((64, 64), np.uint8)
+    image[20:50, 5:25], mask[20:50, 5:25] = (220, 30, 30), 1
+    prompt = predictor.prompt(Example(image, mask))
+    for probability in (0.3, 0.6, 0.9):
+        torch.nn.init.constant_(head.bias, float(torch.logit(torch.tensor(probability))))
+        result = predictor.predict(image, prompt, tile=tile)
+        assert result.presence[1] == pytest.approx(probability, abs=0.01)
+        assert result.labels.any() == (probability >= 0.5)

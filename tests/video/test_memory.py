@@ -108,7 +108,7 @@ def test_seggpt_policy_paints_one_object_at_a_time(independent):
 def test_unsure_frames_are_not_remembered(independent):
     memory = filled(independent, CycleConsistencyPolicy(4, back=0))
     seen = labels((1, 5))
-    memory.observe(1, frame(1), answer(seen, presence=0.6))
+    memory.observe(1, frame(1), answer(seen, presence=0.55))
     memory.observe(2, frame(2), answer(seen, confidence=0.3))
     memory.observe(3, frame(3), answer(labels(), presence=0.0))
     memory.observe(4, frame(4), answer(seen))

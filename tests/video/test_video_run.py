@@ -402,7 +402,7 @@ def test_drift_is_noticed():
     assert "unsure" in seen(monitor, 110, trust=0.4).warning
     assert monitor.frames_to_review() == [0]
     assert "times as large" in seen(monitor, 300).warning
-    assert "there or not" in seen(monitor, 110, presence=0.6).warning
+    assert "there or not" in seen(monitor, 110, presence=0.55).warning
     assert seen(monitor, 0, presence=0.0).warning == "gone"
     assert seen(monitor, 110, trust=0.8).confidence == 0.8
     assert seen(monitor, 110).confidence == 0.9
