@@ -12,7 +12,7 @@ import torch
 from incontext.evaluation.comparison import best_index
 from incontext.evaluation.confusion import Counts, confusion_counts
 from incontext.evaluation.labelled_set import LabelledSet, occurrence
-from incontext.inference.decoding import index_map, merge_passes
+from incontext.inference.decoding import Answer
 from incontext.inference.id_table import assign_colorings
 from incontext.inference.predictor import CLASSES_PER_PASS, Predictor
 from incontext.inference.prompt import Pass, Prompt
@@ -66,10 +66,10 @@ class EpisodeRunner:
         images = [self.dataset.image(episode.query) for episode in episodes]
         examples = torch.tensor([episode.examples for episode in episodes])
         prompt = self._prompt(example_count)
-        paintings = self.predictor.paint(images, prompt, example_indices=examples)
+        answers = self.predictor.answer(images, prompt, example_indices=examples)
         return np.stack([
-            image_counts(self.dataset, episode.query, prompt, painting)
-            for episode, painting in zip(episodes, paintings, strict=True)
+            image_counts(self.dataset, episode.query, prompt, answer)
+            for episode, answer in zip(episodes, answers, strict=True)
         ])  # fmt: skip
 
     def _prompt(self, example_count: int) -> Prompt:
@@ -142,21 +142,19 @@ def evaluate(predictor: Predictor, prompt: Prompt, dataset: LabelledSet) -> Coun
     counts = []
     for start in range(0, len(dataset), BATCH):
         batch = range(start, min(start + BATCH, len(dataset)))
-        paintings = predictor.paint([dataset.image(i) for i in batch], prompt)
+        answers = predictor.answer([dataset.image(i) for i in batch], prompt)
         counts += [
-            image_counts(dataset, i, prompt, painting)
-            for i, painting in zip(batch, paintings, strict=True)
+            image_counts(dataset, i, prompt, answer)
+            for i, answer in zip(batch, answers, strict=True)
         ]
     return np.stack(counts)
 
 
-def image_counts(
-    dataset: LabelledSet, index: int, prompt: Prompt, painting: list[torch.Tensor]
-) -> Counts:
+def image_counts(dataset: LabelledSet, index: int, prompt: Prompt, answer: Answer) -> Counts:
     """Return the confusion counts of one image of a set at the model's size, (C, C)."""
     # Ids that no example shows are in the set, but not in the prompt.
     table = np.array([0, *(1 + dataset.ids.index(i) for i in prompt.ids)])
-    prediction = table[index_map(prompt, merge_passes(prompt, painting)).numpy()]
+    prediction = table[answer.index_map().numpy()]
     truth = dataset.labels[index].numpy()
     return confusion_counts(truth, prediction, len(dataset.ids), truth == IGNORE_INDEX)
 

@@ -43,14 +43,16 @@ class Calibration:
         return torch.sigmoid(self.slope * logits + self.offset)
 
     @torch.inference_mode()
-    def quality(self, probabilities: Tensor, scales: Tensor, valid: Tensor | None = None) -> Tensor:
+    def quality(
+        self, probabilities: Tensor, scales: Tensor | None, valid: Tensor | None = None
+    ) -> Tensor:
         """Return the IoU of every id's mask with the true one to expect, (K,) in 0–1.
 
         The mask is where the id is the most probable.
 
         Args:
-            probabilities: (K + 1, H, W) of `Coloring.probabilities`, background first, on the CPU.
-            scales: (K + 1, K + 1), see `margin_logit`.
+            probabilities: (K + 1, H, W), background first, on the CPU.
+            scales: see `id_logits`.
             valid: (H, W) bool, the pixels that count; None: all.
         """
         sums = MaskSums(self.slope, self.offset)
@@ -66,15 +68,18 @@ class Calibration:
         return self.head(features).float().cpu() * (sums.expected_iou() > 0)
 
 
-def margin_logit(log_ratio: Tensor, scale: Tensor) -> Tensor:
+def margin_logit(log_ratio: Tensor, scale: Tensor | None) -> Tensor:
     """Return how strongly an id is painted beside its rival, from the log of their probabilities.
 
     The share of the id's color in the mix of both, as a logit: 0 where they are equally strong.
     `Coloring.probabilities` is a softmax over distances to colors, which are linear in that share.
 
     Args:
-        scale: the coloring's gap over the distance of both colors, in 0–1.
+        scale: the coloring's gap over the distance of both colors, in 0–1; None: the probabilities
+            were not read from colors, so that their ratio is that of the shares.
     """
+    if scale is None:
+        return log_ratio.clamp(-LIMIT, LIMIT)
     share = 0.5 + TEMPERATURE / 2 * log_ratio * scale
     return torch.logit(share.clamp(1e-6, 1 - 1e-6)).clamp(-LIMIT, LIMIT)
 
@@ -93,15 +98,20 @@ def pair_scales(ids: Sequence[int], colorings: Sequence[Coloring]) -> Tensor:
     return scales
 
 
-def id_logits(probabilities: Tensor, scales: Tensor) -> Tensor:
-    """Return `margin_logit` of every id: probabilities (K + 1, H, W) → (K, H, W)."""
+def id_logits(probabilities: Tensor, scales: Tensor | None) -> Tensor:
+    """Return `margin_logit` of every id: probabilities (K + 1, H, W) → (K, H, W).
+
+    Args:
+        scales: (K + 1, K + 1) of `pair_scales`; None: the probabilities were not read from colors.
+    """
     logs = probabilities.clamp(min=1e-30).log()
     best = logs.topk(2, 0)
     number = torch.arange(len(logs)).view(-1, 1, 1)
     is_best = best.indices[:1] == number
     rival = torch.where(is_best, best.indices[1:], best.indices[:1])
     log_ratio = logs - torch.where(is_best, best.values[1:], best.values[:1])
-    return margin_logit(log_ratio, scales[number, rival])[1:]
+    scale = None if scales is None else scales[number, rival]
+    return margin_logit(log_ratio, scale)[1:]
 
 
 def _bands(values: Tensor, budget: int = 2**24) -> Iterator[slice]:

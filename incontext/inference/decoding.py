@@ -18,7 +18,7 @@ from incontext.inference.calibration import Calibration, id_logits, margin_logit
 from incontext.inference.prompt import Prompt
 from incontext.inference.segmentation import Pixels, Segmentation
 
-# Presence of an id is its mean share of the painting over this share of the image's pixels, the ones
+# Presence of an id is its mean share of the painting over this share of the image's pixels, those
 # where it is painted most, so that a small object counts and a stray pixel does not.
 PRESENCE_SHARE = 0.002
 PRESENT = 0.5  # below it an id's mask is empty, unless a call says otherwise
@@ -37,45 +37,83 @@ class Reading:
     min_presence: float = PRESENT
 
 
-def merge_passes(prompt: Prompt, paintings: Sequence[Tensor]) -> Tensor:
-    """Return probabilities of background and each id of the prompt, (K + 1, H, W).
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a model says of one image, before it is read as labels.
 
-    An id has the probability of its own pass; background has the lowest of all passes, since a
-    pixel is background only if every pass says so. A single pass is returned as it is.
+    Attributes:
+        probabilities: (K + 1, H, W) of each id of the prompt, background first.
+        scales: see `id_logits`.
+        paintings: (3, H, W) in 0–255 of each pass of the prompt.
     """
-    pairs = zip(prompt.passes, paintings, strict=True)
-    probabilities = [part.coloring.probabilities(painting) for part, painting in pairs]
-    if len(probabilities) == 1:
-        return probabilities[0]
-    result = torch.empty(1 + len(prompt.ids), *probabilities[0].shape[1:])
-    result[0] = torch.stack([p[0] for p in probabilities]).amin(0)
-    for part, pass_probabilities in zip(prompt.passes, probabilities, strict=True):
-        for row, index in enumerate(part.coloring.ids, 1):
-            result[1 + prompt.ids.index(index)] = pass_probabilities[row]
-    return result
+
+    probabilities: Tensor
+    scales: Tensor | None
+    paintings: Sequence[Tensor]
+
+    @classmethod
+    def from_paintings(cls, prompt: Prompt, paintings: Sequence[Tensor]) -> "Answer":
+        """Read paintings by the distance to their colors.
+
+        An id has the probability of its own pass; background has the lowest of all passes, since a
+        pixel is background only if every pass says so.
+        """
+        colorings = [part.coloring for part in prompt.passes]
+        passes = [c.probabilities(p) for c, p in zip(colorings, paintings, strict=True)]
+        background = torch.stack([p[:1] for p in passes]).amin(0)
+        probabilities = _in_order(prompt, [p[1:] for p in passes], background)
+        return cls(probabilities, pair_scales(prompt.ids, colorings), paintings)
+
+    @classmethod
+    def from_logits(
+        cls, prompt: Prompt, logits: Sequence[Tensor], paintings: Sequence[Tensor]
+    ) -> "Answer":
+        """Take what paintings were composed of: logits (K, H, W) of each pass against background.
+
+        How the ids are divided among passes makes no difference.
+        """
+        background = torch.zeros_like(logits[0][:1])
+        return cls(_in_order(prompt, logits, background).softmax(0), None, paintings)
+
+    def presence(self, mask: Mask | None = None) -> Tensor:
+        """Return how sure the model is that each id is in the image, (K,) in 0–1.
+
+        A model that reads presence paints no pixel more surely than that, so that what it read is
+        what is returned.
+
+        Args:
+            mask: which pixels hold data, of the image's size; nothing is present in the others.
+        """
+        if self.scales is None:
+            ids, background = self.probabilities[1:], self.probabilities[:1]
+            shares = ids / (ids + background)
+        else:
+            shares = id_logits(self.probabilities, self.scales).sigmoid()
+        if mask is not None:
+            shares = shares * _resize_mask(mask, shares)
+        flat = rearrange(shares, "k h w -> k (h w)")
+        top = max(1, round(PRESENCE_SHARE * flat.shape[1]))
+        return flat.topk(top, 1).values.mean(1)
+
+    def index_map(self) -> Tensor:
+        """Return the most probable index of each pixel, (H, W).
+
+        0 is the background, 1 … K are the prompt's ids in order. An id whose presence is below
+        `PRESENT` has no pixels.
+        """
+        table = torch.arange(len(self.probabilities))
+        table[1:][self.presence() < PRESENT] = 0
+        return table[self.probabilities.argmax(0)]
 
 
-def presence(probabilities: Tensor, scales: Tensor, mask: Mask | None = None) -> Tensor:
-    """Return how sure the model is that each id is in the image: (K + 1, H, W) → (K,) in 0–1.
-
-    A model that reads presence paints no pixel more surely than that, so that what it read is what
-    is returned.
-
-    Args:
-        scales: (K + 1, K + 1), see `margin_logit`.
-        mask: which pixels hold data, of the image's size; nothing is present in the others.
-    """
-    shares = id_logits(probabilities, scales).sigmoid()
-    if mask is not None:
-        shares = shares * _resize_mask(mask, shares)
-    flat = rearrange(shares, "k h w -> k (h w)")
-    top = max(1, round(PRESENCE_SHARE * flat.shape[1]))
-    return flat.topk(top, 1).values.mean(1)
-
-
-def _scales(prompt: Prompt) -> Tensor:
-    """Return `pair_scales` of a prompt's ids."""
-    return pair_scales(prompt.ids, [part.coloring for part in prompt.passes])
+def _in_order(prompt: Prompt, passes: Sequence[Tensor], background: Tensor) -> Tensor:
+    """Sort maps (K, H, W) of each pass's ids by the prompt's ids, after that of the background."""
+    rows = {
+        index: row
+        for part, maps in zip(prompt.passes, passes, strict=True)
+        for index, row in zip(part.coloring.ids, maps, strict=True)
+    }
+    return torch.stack([background[0], *(rows[index] for index in prompt.ids)])
 
 
 def _resize_mask(mask: Mask, probabilities: Tensor) -> Tensor:
@@ -84,26 +122,15 @@ def _resize_mask(mask: Mask, probabilities: Tensor) -> Tensor:
     return torch.from_numpy(resize_nearest(mask, size))
 
 
-def index_map(prompt: Prompt, probabilities: Tensor) -> Tensor:
-    """Return the most probable index of each pixel, (K + 1, H, W) → (H, W).
-
-    0 is the background, 1 … K are the prompt's ids in order. An id whose presence is below
-    `PRESENT` has no pixels.
-    """
-    table = torch.arange(len(probabilities))
-    table[1:][presence(probabilities, _scales(prompt)) < PRESENT] = 0
-    return table[probabilities.argmax(0)]
-
-
 def to_segmentation(
     image: Image.Image,
     prompt: Prompt,
-    probabilities: Tensor,
+    answer: Answer,
     id_presence: Tensor,
     paintings: list[Pixels],
     reading: Reading,
 ) -> Segmentation:
-    """Return labels of the image's size from probabilities of the model's size or the image's.
+    """Return labels of the image's size from an answer in the model's size or the image's.
 
     An id whose presence is too low has no pixels. Pixels of the image without data are background,
     with confidence 0.
@@ -114,20 +141,19 @@ def to_segmentation(
     mask = data_mask(image)
     valid = None
     if mask is not None:
-        valid = _resize_mask(mask, probabilities)
-    scales = _scales(prompt)
-    quality = reading.calibration.quality(probabilities, scales, valid)
+        valid = _resize_mask(mask, answer.probabilities)
+    quality = reading.calibration.quality(answer.probabilities, answer.scales, valid)
     present = id_presence >= reading.min_presence
     quality = quality * present
     indices = torch.arange(1 + len(prompt.ids))
     indices[1:][~present] = 0
     ids = torch.tensor([0, *prompt.ids], dtype=torch.int32)
-    for rows, values in upsample_rows(probabilities, size):
+    for rows, values in upsample_rows(answer.probabilities, size):
         best = values.topk(2, 0)
         label = indices[best.indices[0]]
         labels[rows] = ids[label].numpy()
         confidence[rows] = _confidence(
-            best.values, best.indices, label, scales, reading.calibration
+            best.values, best.indices, label, answer.scales, reading.calibration
         ).numpy()
     if mask is not None:
         labels[~mask], confidence[~mask] = 0, 0
@@ -138,20 +164,22 @@ def to_segmentation(
 
 
 def _confidence(
-    best: Tensor, indices: Tensor, label: Tensor, scales: Tensor, calibration: Calibration
+    best: Tensor, indices: Tensor, label: Tensor, scales: Tensor | None, calibration: Calibration
 ) -> Tensor:
     """Return the probability (H, W) that labels are right.
 
     Args:
         best, indices: (2, H, W), the two largest probabilities, and whose they are.
         label: (H, W), index of the label, 0 = background.
-        scales: see `margin_logit`.
+        scales: see `id_logits`.
     """
     log_ratio = best[0].log() - best[1].clamp(min=1e-30).log()
     is_id = indices[0] > 0
     index = torch.where(is_id, indices[0], indices[1])  # the id in question
-    # With one id in each pass all scales are 1, and huge images need no table of them.
-    scale = scales[indices[0], indices[1]] if (scales != 1).any() else scales[0, 0]
+    scale = scales
+    if scales is not None:
+        # With one id in each pass all scales are 1, and huge images need no table of them.
+        scale = scales[indices[0], indices[1]] if (scales != 1).any() else scales[0, 0]
     logit = margin_logit(torch.where(is_id, log_ratio, -log_ratio), scale)
     probability = calibration.probability(logit)
     return torch.where(label == index, probability, 1 - probability)
@@ -162,13 +190,12 @@ def _by_id(prompt: Prompt, values: Tensor) -> dict[int, float]:
 
 
 def decode_image(
-    image: Image.Image, prompt: Prompt, paintings: list[Tensor], reading: Reading
+    image: Image.Image, prompt: Prompt, answer: Answer, reading: Reading
 ) -> Segmentation:
     """Read an image that was painted whole, once for each pass."""
-    probabilities = merge_passes(prompt, paintings)
-    id_presence = presence(probabilities, _scales(prompt), data_mask(image))
-    pixels = [_to_pixels(p) for p in paintings]
-    return to_segmentation(image, prompt, probabilities, id_presence, pixels, reading)
+    pixels = [_to_pixels(painting) for painting in answer.paintings]
+    id_presence = answer.presence(data_mask(image))
+    return to_segmentation(image, prompt, answer, id_presence, pixels, reading)
 
 
 def decode_tiles(
@@ -176,36 +203,35 @@ def decode_tiles(
     prompt: Prompt,
     tile: int,
     batch_size: int,
-    paint: Callable[[list[Image.Image]], list[list[Tensor]]],
+    answer: Callable[[list[Image.Image]], list[Answer]],
     reading: Reading,
 ) -> Segmentation:
     """Paint and read an image tile by tile, in its own size; probabilities are blended.
 
     Args:
-        paint: images → for each a list of paintings, one for each pass.
+        answer: asks the model about some images.
     """
     tiling = Tiling(image.width, image.height, tile)
     blend = Blend(1 + len(prompt.ids), image.width, image.height)
     id_presence = torch.zeros(len(prompt.ids))
     pixels = np.zeros((image.height, image.width, 3), np.uint8)
-    boxes, mask, scales = iter(tiling.boxes()), data_mask(image), _scales(prompt)
+    boxes, mask, scales = iter(tiling.boxes()), data_mask(image), None
     while batch := list(islice(boxes, batch_size)):
-        tile_paintings = paint([image.crop(box) for box in batch])
-        for box, paintings in zip(batch, tile_paintings, strict=True):
+        tile_answers = answer([image.crop(box) for box in batch])
+        for box, tile_answer in zip(batch, tile_answers, strict=True):
             left, top, right, bottom = box
-            size = (bottom - top, right - left)
-            probabilities = merge_passes(prompt, paintings)
+            size, scales = (bottom - top, right - left), tile_answer.scales
             # At the model's size, as for a whole image: an object fills its tile as much as it
             # would fill a small image.
             tile_mask = None if mask is None else mask[top:bottom, left:right]
-            tile_presence = presence(probabilities, scales, tile_mask)
-            id_presence = torch.maximum(id_presence, tile_presence)
-            for rows, values in upsample_rows(probabilities, size):
+            id_presence = torch.maximum(id_presence, tile_answer.presence(tile_mask))
+            for rows, values in upsample_rows(tile_answer.probabilities, size):
                 blend.add(box, rows, values)
-            small = Image.fromarray(_to_pixels(paintings[0]))
+            small = Image.fromarray(_to_pixels(tile_answer.paintings[0]))
             resized = small.resize(size[::-1], Image.Resampling.NEAREST)
             pixels[top:bottom, left:right] = np.asarray(resized)
-    return to_segmentation(image, prompt, blend.result(), id_presence, [pixels], reading)
+    whole = Answer(blend.result(), scales, ())
+    return to_segmentation(image, prompt, whole, id_presence, [pixels], reading)
 
 
 def _to_pixels(painting: Tensor) -> Pixels:

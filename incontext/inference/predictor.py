@@ -16,7 +16,7 @@ from incontext.errors import InputError, check_count, check_share, former_parame
 from incontext.images.image import ImageLike, read_image
 from incontext.inference import precision
 from incontext.inference.calibration import Calibration
-from incontext.inference.decoding import PRESENT, Reading, decode_image, decode_tiles
+from incontext.inference.decoding import PRESENT, Answer, Reading, decode_image, decode_tiles
 from incontext.inference.evidence import Evidence, gather_evidence
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
@@ -31,7 +31,7 @@ from incontext.inference.prompt import KINDS, Pass, Prompt, draw_thumbnail
 from incontext.inference.segmentation import Segmentation
 from incontext.labels.color_mask import Rgb
 from incontext.labels.coloring import Coloring
-from incontext.model import Model
+from incontext.model import Model, VotingModel
 from incontext.model.encoded_prompt import EncodedPrompt
 
 ThinTo = int | Literal["auto"] | None  # see `Predictor.prompt`
@@ -259,12 +259,12 @@ class Predictor:
         source = iter(images)
         while batch := [read_image(image) for image in islice(source, batch_size)]:
             if tile is None:
-                for image, paintings in zip(batch, self.paint(batch, prompt, chunk), strict=True):
-                    yield decode_image(image, prompt, paintings, reading)
+                for image, answer in zip(batch, self.answer(batch, prompt, chunk), strict=True):
+                    yield decode_image(image, prompt, answer, reading)
             else:
-                paint = partial(self.paint, prompt=prompt, chunk=chunk)
+                ask = partial(self.answer, prompt=prompt, chunk=chunk)
                 for image in batch:
-                    yield decode_tiles(image, prompt, tile, batch_size, paint, reading)
+                    yield decode_tiles(image, prompt, tile, batch_size, ask, reading)
 
     def evidence(
         self, result: Segmentation, examples: Example | Sequence[Example], index: int,
@@ -306,7 +306,6 @@ class Predictor:
             )
 
     @former_parameters(pictures="images", shown="example_indices")
-    @torch.inference_mode()
     def paint(
         self,
         images: Sequence[Image.Image],
@@ -314,14 +313,27 @@ class Predictor:
         chunk: int | None = None,
         example_indices: Tensor | None = None,
     ) -> list[list[Tensor]]:
-        """Paint RGB images without reading the paintings: the step below `predict`.
-
-        Args:
-            example_indices: (images, k); each image sees these k of the prompt's examples only.
+        """Paint RGB images without reading the paintings, see `answer`.
 
         Returns:
             For each image a painting for each pass of the prompt, (3, size, size) float32 RGB in
             0–255, `size` being the model's.
+        """
+        answers = self.answer(images, prompt, chunk, example_indices)
+        return [list(answer.paintings) for answer in answers]
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        images: Sequence[Image.Image],
+        prompt: Prompt,
+        chunk: int | None = None,
+        example_indices: Tensor | None = None,
+    ) -> list[Answer]:
+        """Ask the model about RGB images, at its own size: the step below `predict`.
+
+        Args:
+            example_indices: (images, k); each image sees these k of the prompt's examples only.
         """
         embedding = self.model.embed_images(self.encoder.normalize(images))
         encoded_prompts = [part.encoded_prompt for part in prompt.passes]
@@ -333,11 +345,21 @@ class Predictor:
             encoded_prompts = [
                 p.select(indices) for p, indices in zip(encoded_prompts, nearest, strict=True)
             ]
-        paintings = [
-            self.normalizer.restore(self.model.paint(embedding, p, chunk=chunk))
-            for p in encoded_prompts
+        restore = self.normalizer.restore
+        if not isinstance(self.model, VotingModel):
+            painted = [
+                restore(self.model.paint(embedding, p, chunk=chunk)) for p in encoded_prompts
+            ]
+            return [Answer.from_paintings(prompt, x) for x in zip(*painted, strict=True)]
+        logits = [self.model.answer(embedding, p) for p in encoded_prompts]
+        painted = [
+            restore(self.model.compose(x, p)) for x, p in zip(logits, encoded_prompts, strict=True)
         ]
-        return [[painting[index] for painting in paintings] for index in range(len(images))]
+        on_cpu = [x.float().cpu() for x in logits]
+        return [
+            Answer.from_logits(prompt, *x)
+            for x in zip(zip(*on_cpu, strict=True), zip(*painted, strict=True), strict=True)
+        ]
 
 
 def _check_options(kind: str, **counts: int | None) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from incontext import Example, InputError, Predictor
 from incontext.inference.calibration import Calibration, id_logits, pair_scales
-from incontext.inference.decoding import Reading, to_segmentation
+from incontext.inference.decoding import Answer, Reading, to_segmentation
 from incontext.inference.prompt import Pass, Prompt
 from incontext.labels.coloring import Coloring
 from incontext.model.quality import QualityHead
@@ -113,9 +113,9 @@ def result(painting: torch.Tensor, reading: Reading, size=(6, 4), image=None):
 
     only = Pass(coloring, None)
     prompt = Prompt((4,), {4: (255, 255, 255)}, {4: "a"}, "semantic", 1, (only,), "")
-    probabilities = coloring.probabilities(painting)
+    answer = Answer.from_paintings(prompt, [painting])
     image = image or Image.new("RGB", size)
-    return to_segmentation(image, prompt, probabilities, torch.tensor([0.6]), [], reading)
+    return to_segmentation(image, prompt, answer, torch.tensor([0.6]), [], reading)
 
 
 def test_confidence_is_that_of_the_label():
@@ -166,15 +166,57 @@ def test_a_checkpoint_that_reads_presence_refuses_what_it_cannot_do():
 
 
 @pytest.mark.parametrize("tile", [None, 64])
-def test_presence_is_the_probability_that_the_head_reads(tile):
+@pytest.mark.parametrize("ids", [1, 2])
+def test_presence_is_the_probability_that_the_head_reads(ids, tile):
     predictor = Predictor.from_pretrained(device="cpu")
     head = predictor.model.presence.body[2]
     torch.nn.init.zeros_(head.weight)
     image, mask = np.full((64, 64, 3), 90, np.uint8), np.zeros((64, 64), np.uint8)
     image[20:50, 5:25], mask[20:50, 5:25] = (220, 30, 30), 1
+    if ids == 2:
+        image[20:50, 40:60], mask[20:50, 40:60] = (30, 30, 220), 2
     prompt = predictor.prompt(Example(image, mask))
     for probability in (0.3, 0.6, 0.9):
         torch.nn.init.constant_(head.bias, float(torch.logit(torch.tensor(probability))))
         result = predictor.predict(image, prompt, tile=tile)
-        assert result.presence[1] == pytest.approx(probability, abs=0.01)
+        assert list(result.presence.values()) == pytest.approx([probability] * ids, abs=0.01)
         assert result.labels.any() == (probability >= 0.5)
+
+
+def test_passes_of_logits_make_no_difference():
+    logits = 3 * torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0))
+    ids, colors = (2, 3, 5, 8), dict.fromkeys((2, 3, 5, 8), (0, 0, 0))
+
+    def answer(*groups: tuple[int, ...]) -> Answer:
+        passes = tuple(Pass(Coloring.from_palette(group), None) for group in groups)
+        prompt = Prompt(ids, colors, {}, "semantic", 1, passes, "")
+        parts = [logits[[ids.index(i) for i in group]] for group in groups]
+        return Answer.from_logits(prompt, parts, [])
+
+    expected = answer(ids)
+    torch.testing.assert_close(expected.presence(), logits.sigmoid().flatten(1).amax(1))
+    for groups in ([(5, 3), (2, 8)], [(8,), (3,), (5,), (2,)]):
+        torch.testing.assert_close(answer(*groups).probabilities, expected.probabilities)
+
+
+def test_passes_of_a_voting_model_make_hardly_a_difference():
+    """Its probabilities are not read from colors, which could mix to a third. (Which cells are
+    kept of an example depends on the ids of the pass.)
+    """
+    predictor = Predictor.from_pretrained(device="cpu")
+    rng = np.random.default_rng(0)
+    image, mask = rng.integers(60, 120, (96, 96, 3), np.uint8), np.zeros((96, 96), np.uint8)
+    for index, color in enumerate([(220, 30, 30), (30, 200, 60), (40, 60, 220), (240, 220, 40)], 1):
+        left = 8 + 44 * (index % 2)
+        place = slice(8, 40) if index < 3 else slice(56, 88), slice(left, left + 28)
+        image[place], mask[place] = color, index
+    results = [
+        predictor.predict(image, predictor.prompt(Example(image, mask), classes_per_pass=count))
+        for count in (1, 2, 4)
+    ]
+    assert set(np.unique(results[0].labels)) == {0, 1, 2, 3, 4}
+    for result in results[1:]:
+        assert (result.labels == results[0].labels).mean() > 0.995
+        np.testing.assert_allclose(result.confidence, results[0].confidence, atol=0.1)
+        assert result.presence == pytest.approx(results[0].presence, abs=0.01)
+        assert result.quality == pytest.approx(results[0].quality, abs=0.01)

@@ -208,8 +208,24 @@ class VotingModel(nn.Module):
     ) -> Tensor:
         """Paint queries (B, 3, H, W), normalized → paintings (B, 3, H, W), normalized.
 
-        A pixel is the mean of the ids' colors and black, weighed by their probabilities. The prompt
-        has P = 1, or P = B with a prompt for each query.
+        A pixel is the mean of the ids' colors and black, weighed by their probabilities.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        return self.compose(self.answer(queries, prompt), prompt)
+
+    def compose(self, logits: Tensor, prompt: EncodedPrompt) -> Tensor:
+        """Compose the paintings (B, 3, H, W), normalized, of what `answer` returned."""
+        assert prompt.colors is not None
+        return compose(logits, prompt.colors, self.config)
+
+    def answer(
+        self, queries: Tensor | ImageFeatures | ImageEmbedding, prompt: EncodedPrompt
+    ) -> Tensor:
+        """Answer queries (B, 3, H, W), normalized → logits (B, K, H, W) of each id against black.
+
+        The prompt has P = 1, or P = B with a prompt for each query.
 
         Raises:
             ValueError: shapes that do not fit.
@@ -222,14 +238,11 @@ class VotingModel(nn.Module):
                 f"{prompts} prompts for {count} queries; accepted: one, or one for each query"
             )
         assert isinstance(prompt.cache, Voters)
-        assert prompt.colors is not None
         if self.presence is None:
-            logits = self.vote(features, prompt.cache)[0]
-        else:
-            logits, evidence = self.gather_evidence(features, prompt.cache)
-            # No pixel is more surely of the id than the id is in the image.
-            logits = logits.minimum(self.presence(evidence)[..., None, None])
-        return compose(logits, prompt.colors, self.config)
+            return self.vote(features, prompt.cache)[0]
+        logits, evidence = self.gather_evidence(features, prompt.cache)
+        # No pixel is more surely of the id than the id is in the image.
+        return logits.minimum(self.presence(evidence)[..., None, None])
 
     def paint_and_copy(
         self,
