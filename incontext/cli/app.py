@@ -4,10 +4,13 @@ import io
 import os
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from incontext.cli.advice import WELCOME, advise
+from incontext.cli.check import check
 from incontext.cli.checkpoint import convert, info
 from incontext.cli.common import PairCommand
 from incontext.cli.demo import demo
@@ -20,8 +23,24 @@ from incontext.cli.tuning import doctor, tune
 from incontext.cli.video import video
 from incontext.errors import InputError, OmissionWarning
 
+
+class Commands(TyperGroup):
+    """The commands; a word that is none of them is answered with what could be meant."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command.
+
+        Raises:
+            InputError: none has that name.
+        """
+        command = super().get_command(ctx, cmd_name)
+        if command is None and not cmd_name.startswith("-"):
+            raise InputError(advise(cmd_name, list(self.commands)))
+        return command
+
+
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    cls=Commands, add_completion=False, invoke_without_command=True, pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain text: an error is one line, not a frame of several
 )  # fmt: skip
 
@@ -36,6 +55,7 @@ def _print_version(value: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -44,11 +64,13 @@ def options(
     ] = False,
 ) -> None:
     """Segment pictures by example: show a few with masks, get masks for the rest."""
+    if context.invoked_subcommand is None:
+        typer.echo(WELCOME)
 
 
 for command in (segment, prompt, tune, doctor, video):
     app.command(cls=PairCommand)(command)
-for command in (demo, serve, export, info, convert, finetune, calibrate, train):
+for command in (demo, serve, export, info, convert, finetune, calibrate, train, check):
     # A container configures its server by variables, such as INCONTEXT_SERVE_QUEUE=32.
     prefix = "INCONTEXT_SERVE" if command is serve else None
     app.command(context_settings={"auto_envvar_prefix": prefix})(command)
