@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test quick lint clean
+.PHONY: demo test quick lint release clean
 
 # Segment real photographs by example with the bundled checkpoint, offline.
 demo: .venv/demo
@@ -22,6 +22,10 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Build wheel and sdist into out/dist, and try both in an empty environment.
+release: .venv/dev
+	.ci/check_release
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from incontext.video.overlay import write_overlay
     from incontext.video.predictor import VideoPredictor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Coco",

@@ -57,7 +57,7 @@ def test_convert_refused(incontext, tiny_checkpoint, tmp_path, target, options, 
 
 
 def test_version(incontext):
-    assert incontext("--version").out.strip() == "0.1.0"
+    assert incontext("--version").out.strip() == "0.2.0"
 
 
 @pytest.mark.parametrize("command", [["info"], ["convert"]])
