@@ -12,6 +12,8 @@ from incontext.inference.example import Example
 from incontext.inference.predictor import Predictor
 from incontext.inference.prompt import KINDS, Prompt
 from incontext.labels.encodings import Labels, LabelsLike
+from incontext.model import VotingModel
+from incontext.model.votes.features import FeatureCache
 from incontext.video.annotations import Annotation, labels_by_frame
 from incontext.video.frames import open_frames
 from incontext.video.memory import Memory
@@ -42,6 +44,8 @@ class VideoPredictor:
         if kind not in KINDS:
             raise InputError(f"kind {kind!r}; accepted: {', '.join(KINDS)}")
         self.predictor, self.policy, self.kind = predictor, policy or CycleConsistencyPolicy(), kind
+        if isinstance(predictor.model, VotingModel) and predictor.model.feature_cache is None:
+            predictor.model.feature_cache = FeatureCache()
 
     __getattr__ = former_attributes(rule="policy")
 

@@ -18,6 +18,7 @@ from incontext.model import SIZES, SegGPT
 from incontext.video import policies
 from incontext.video.memory import Memory
 from incontext.video.policies import CycleConsistencyPolicy, Decision, MemoryPolicy, SegGPTPolicy
+from incontext.video.predictor import VideoPredictor
 from tests.model.test_voting import assembled
 
 INDEPENDENT = replace(
@@ -338,3 +339,24 @@ def test_earlier_labels_may_show_what_is_new_where_they_are_blank(independent):
     # Ids that are looked for already are no news.
     memory.annotate(3, Example.from_labels(frame(3), labels((1, 7))), new_ids=[1])
     assert set(np.unique(memory._examples_for([1])[0].labels.ids)) == {0, 1}
+
+
+def test_features_of_a_frame_are_extracted_once():
+    """Also for the check of its consistency; results are those without a cache."""
+    frames = [np.roll(np.asarray(frame(5, (80, 60))), 3 * number, 1) for number in range(5)]
+    first = np.zeros((60, 80), np.uint8)
+    first[10:40, 20:50] = 1
+    tracks, extractions = [], []
+    for cached in (True, False):
+        video = VideoPredictor.from_pretrained()
+        model = video.predictor.model
+        if not cached:
+            model.feature_cache = None
+        counts = []
+        model.backbone.register_forward_hook(lambda *_, counts=counts: counts.append(1))
+        tracks.append([result for _, result in video.track(frames, first)])
+        extractions.append(len(counts))
+    assert extractions[0] == len(frames) < extractions[1]
+    for one, other in zip(*tracks, strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.confidence, other.confidence)

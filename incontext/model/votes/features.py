@@ -3,7 +3,7 @@
 Letters: M images, n heads, d channels of a head, h w rows and columns of a grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +42,34 @@ class ImageFeatures:
             self.context[numbers], (self.skips[0][numbers], self.skips[1][numbers]),
             self.keys[numbers], self.match_features[numbers],
         )  # fmt: skip
+
+
+class FeatureCache:
+    """The features of the images asked for last, which a video asks for several times.
+
+    A frame is a query, then an example, and the annotated frame is a query again and again.
+    Several threads may use it at once.
+
+    Args:
+        size: number of images that it holds.
+    """
+
+    def __init__(self, size: int = 4) -> None:
+        self.size = size
+        self.entries: tuple[ImageFeatures, ...] = ()  # the last one asked for first
+
+    def get(self, image: Tensor, extract: Callable[[Tensor], ImageFeatures]) -> ImageFeatures:
+        """Return the features of one image (1, 3, H, W), extracted unless it is held."""
+        entries = self.entries
+        held = next((x for x in entries if _is_equal(x.image, image)), None)
+        features = extract(image) if held is None else held
+        self.entries = (features, *(x for x in entries if x is not held))[: self.size]
+        return features
+
+
+def _is_equal(a: Tensor, b: Tensor) -> bool:
+    """Return whether tensors are equal; those of two devices or dtypes are not."""
+    return a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
 
 
 def check_images(name: str, x: Tensor, dims: int, patch: int) -> None:

@@ -25,7 +25,7 @@ from incontext.model.tokens.encoder import ImageEmbedding
 from incontext.model.votes.attribution import attribute
 from incontext.model.votes.backbone import Backbone
 from incontext.model.votes.cells import Cells, pool_labels, select_cells, unit_vectors
-from incontext.model.votes.features import ImageFeatures, check_images, scale_to_unit
+from incontext.model.votes.features import FeatureCache, ImageFeatures, check_images, scale_to_unit
 from incontext.model.votes.matching import Copying, Matching
 from incontext.model.votes.mixer import Mixer
 from incontext.model.votes.painting import compose, read_targets
@@ -79,6 +79,7 @@ class VotingModel(nn.Module):
             evidence = MASK_EVIDENCE + self.levels.count(COARSEST) * BLOCK_EVIDENCE
             self.presence = PresenceHead(evidence, config.presence_width)
         self.quality = QualityHead(config.quality_width) if config.quality_width else None
+        self.feature_cache: FeatureCache | None = None
 
     def forward(self, images: Tensor, labels: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Segment every view of an episode by all others, for training.
@@ -255,7 +256,16 @@ class VotingModel(nn.Module):
         return self.paint(queries, prompt, chunk=chunk), None
 
     def extract_features(self, images: Tensor) -> ImageFeatures:
-        """Extract features of images (M, 3, H, W), normalized, each by itself."""
+        """Extract features of images (M, 3, H, W), normalized, each by itself.
+
+        With a `feature_cache` those of a single image are taken from it where it has them.
+        """
+        # Cached features hold no graph, so that gradients need new ones.
+        if self.feature_cache is None or len(images) != 1 or torch.is_grad_enabled():
+            return self._extract_features(images)
+        return self.feature_cache.get(images, self._extract_features)
+
+    def _extract_features(self, images: Tensor) -> ImageFeatures:
         outputs = self.backbone(images)
         stages = self.stem.skips(images)
         voting = outputs[self.first_voting :]
