@@ -55,7 +55,7 @@ MODEL_ARROWS = {
     "votes.painting": {"config"},
     "votes.cells": {"thinning"},
     "votes.votes": {"chunks", "thinning", "votes.cells"},
-    "votes.matching": {"attention", "votes.cells"},
+    "votes.matching": {"attention", "votes.cells", "votes.votes"},
     "votes.presence": {"thinning", "votes.cells", "votes.votes"},
     "votes.attribution": {
         "thinning", "votes.cells", "votes.features", "votes.matching", "votes.votes",

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from incontext.model.thinning import NO_WEIGHT, select_tokens
+from incontext.model.votes import votes
 from incontext.model.votes.cells import Cells, pool_labels, unit_vectors
+from incontext.model.votes.matching import Matching
 from incontext.model.votes.votes import (
     MAPS,
     SELF_MAPS,
@@ -242,3 +244,21 @@ def test_thinned_cells_keep_what_they_say():
     # Weighed, they stand for all: the shares of the ids are those of the picture.
     share = (thin.labels * thin.weight.exp()[:, :, None]).sum(3) / 64
     torch.testing.assert_close(share, cells.labels.mean(3), atol=0.05, rtol=0.2)
+
+
+@pytest.mark.parametrize("rows", [16, 17, 64])
+def test_votes_cast_row_by_row_are_those_cast_at_once(monkeypatch, rows):
+    """With gradients the tables are made at once, without them a few cells at a time."""
+    torch.manual_seed(0)
+    query, keys = (F.normalize(torch.randn(2, 3, 40, 8), dim=-1) for _ in range(2))
+    labels, weight = torch.rand(2, 3, 2, 40), torch.rand(2, 3, 40) - 1
+    cells = Cells(labels, weight)
+    matching = Matching(12, 3, 8)
+    at_once = (cast_votes(query[:, 0], keys, cells), matching(query, keys[:, :, None].expand(
+        -1, -1, 3, -1, -1), cells))  # fmt: skip
+    monkeypatch.setattr(votes, "CACHE_ELEMENTS", rows * 2 * 3 * 120)
+    with torch.inference_mode():
+        by_row = (cast_votes(query[:, 0], keys, cells), matching(query, keys[:, :, None].expand(
+            -1, -1, 3, -1, -1), cells))  # fmt: skip
+    for one, other in zip(by_row, at_once, strict=True):
+        torch.testing.assert_close(one, other.detach(), atol=1e-6, rtol=1e-6)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from incontext.model.attention import Group, grouped_attention
 from incontext.model.votes.cells import Cells
+from incontext.model.votes.votes import by_rows
 
 FINE = 4  # stride of the copy path
 
@@ -42,13 +43,18 @@ class Matching(nn.Module):
         """
         labels, weight = cells.flatten()
         keys = rearrange(keys, "p e n t d -> p n (e t) d").to(query.dtype)
-        cosine = query @ keys.transpose(2, 3)  # (B, n, Q, N·T)
-        votes = (cosine * self.scale.exp() + weight[:, None, None].to(query.dtype)).softmax(-1)
-        shares = votes @ labels.to(query.dtype).transpose(1, 2)[:, None]  # (B, n, Q, K)
-        shares = rearrange(shares, "b n q k -> b k n q")
-        # No einops: K is free in graphs and cannot be passed as a number.
-        best = cosine.amax(-1)[:, None].expand(-1, shares.shape[1], -1, -1)
-        return torch.cat([shares, best], 2)
+        labels, weight = labels.to(query.dtype), weight[:, None, None].to(query.dtype)
+
+        def cast(rows: Tensor) -> Tensor:
+            cosine = rows @ keys.transpose(2, 3)  # (B, n, Q, N·T)
+            votes = (cosine * self.scale.exp() + weight).softmax(-1)
+            shares = votes @ labels.transpose(1, 2)[:, None]  # (B, n, Q, K)
+            shares = rearrange(shares, "b n q k -> b k n q")
+            # No einops: K is free in graphs and cannot be passed as a number.
+            best = cosine.amax(-1)[:, None].expand(-1, shares.shape[1], -1, -1)
+            return torch.cat([shares, best], 2)
+
+        return by_rows(cast, query, query.shape[0] * self.heads * keys.shape[2])
 
 
 class Copying(nn.Module):
