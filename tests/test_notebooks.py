@@ -1,8 +1,9 @@
 """The notebooks of demos run from beginning to end, and are kept without what running adds.
 
-Run as a script, this file removes that: `python tests/test_notebooks.py` after editing one.
+Run as a script, this file removes that: `python -m tests.test_notebooks` after editing one.
 """
 
+import ast
 import json
 import os
 import re
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.test_names import bound_names, hides_its_type
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "demos/notebooks").glob("*.ipynb"))
@@ -35,10 +38,11 @@ def serialize(notebook: dict[str, Any]) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def text_of(path: Path) -> str:
-    """All that a reader sees of a notebook that has not been run."""
+def code_of(path: Path) -> ast.Module:
+    """What a notebook's code cells say, one after the other."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return "\n".join("".join(cell["source"]) for cell in cells)
+    code = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return ast.parse("\n".join(code))
 
 
 @pytest.mark.slow
@@ -64,13 +68,31 @@ def test_runs(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_is_clean(path):
     text = path.read_text(encoding="utf-8")
-    advice = f"python {Path(__file__).relative_to(ROOT)}"
+    advice = "python -m tests.test_notebooks"
     assert text == serialize(clean(json.loads(text))), f"{path.name} was run: {advice}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_checks_something(path):
-    assert re.search(r"^\s*assert ", text_of(path), re.MULTILINE), f"{path.name} asserts nothing"
+    assert any(isinstance(node, ast.Assert) for node in ast.walk(code_of(path)))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_names_say_what_they_are(path):
+    assert not [name for name in bound_names(code_of(path)) if hides_its_type(name)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_public_names_only(path):
+    """What readers copy must last; training is not public yet."""
+    nodes = [node for node in ast.walk(code_of(path)) if isinstance(node, ast.ImportFrom)]
+    rooms = {node.module for node in nodes if node.module.startswith("incontext")} - {"incontext"}
+    training = {
+        "incontext.checkpoints.checkpoint",
+        "incontext.model",
+        "incontext.training.from_file",
+    }
+    assert rooms <= (training if path.stem == "6-model" else set())
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
