@@ -85,7 +85,7 @@ def test_the_report_says_it(diagnosis, tmp_path):
     assert "example 1 and example 7 are nearly the same picture." in text, text
     assert "1 example " in text
     assert "7 examples" in text
-    html = report_page(diagnosis, tmp_path / "a" / "report.html").read_text(encoding="utf-8")
+    html = report_page(diagnosis, str(tmp_path / "a" / "report.html")).read_text(encoding="utf-8")
     assert html.count("<figure") == 7
     assert html.count('class="bad"') == 1
     assert html.count("data:image/jpeg;base64,") == 7
