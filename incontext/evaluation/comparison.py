@@ -82,6 +82,12 @@ class Comparison:
                 f"Tuning may help, but that is not sure: {gain} points over the best untuned. "
                 f"Use {self.best}, or label more pictures and tune again."
             )
+        if self.gain.value > 0:
+            # The gain is over what each half would have chosen; the best of the table was luckier.
+            return (
+                f"Tuning does not help: {self.best} does as well ({self._table_gain:+.1f} points "
+                "for the tuned prompt in the table). Use that."
+            )
         return f"Tuning does not help ({gain} points). Use {self.best}."
 
 

@@ -93,8 +93,9 @@ def _proposal(diagnosis: Diagnosis) -> str:
     )
 
 
-def report_page(diagnosis: Diagnosis, path: Path) -> Path:
+def report_page(diagnosis: Diagnosis, path: str | Path) -> Path:
     """Write the report as one self-contained HTML file: curve, problems, every example."""
+    path = Path(path)
     curve = "".join(
         f"<tr><td>{_examples(n)}</td><td>{value.value:.1f}</td>"
         f"<td>{value.low:.1f} – {value.high:.1f}</td>"

@@ -3,6 +3,7 @@
 Letters: M images, K ids, S the model's size.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -54,12 +55,17 @@ class LabelledSet:
     ) -> "LabelledSet":
         """Resize examples to `size` × `size` pixels, one at a time (bicubic; labels nearest).
 
+        Args:
+            names: of ids.
+            sources: name of each image in reports; by default its file's.
+
         Raises:
             InputError: none with an object, more than 254 ids, ids that stand for colors of a
                 color mask without a table.
         """
         images, label_maps = list[Tensor](), list[Labels]()
         areas, sizes, example_names = list[dict[int, int]](), [], list[Mapping[int, str]]()
+        file_names = list[str]()
         for number, example in enumerate(examples, 1):
             _check(example, number)
             small = example.image.resize((size, size), Image.Resampling.BICUBIC)
@@ -70,6 +76,7 @@ class LabelledSet:
             values, counts = np.unique(id_map[id_map > 0], return_counts=True)
             areas.append(dict(zip(values.tolist(), counts.tolist(), strict=True)))
             sizes.append(example.image.size)
+            file_names.append(example.source)
         ids = sorted({i for area in areas for i in area})
         if not ids:
             raise InputError(
@@ -82,7 +89,7 @@ class LabelledSet:
         return cls(
             torch.stack(images), torch.stack([_index_map(m.ids, ids) for m in label_maps]),
             np.array([[area.get(i, 0) for i in ids] for area in areas], np.int64), tuple(sizes),
-            tuple(sources) or tuple(f"example {n}" for n in range(1, len(images) + 1)),
+            tuple(sources) or name_images(file_names),
             tuple(ids), check_names(names, ids), display_colors(label_maps, ids),
         )  # fmt: skip
 
@@ -148,6 +155,15 @@ class LabelledSet:
     of, named, known, showing, picture = (
         from_examples, with_names, indices_with_labels, indices_with_objects, image,
     )  # fmt: skip
+
+
+def name_images(file_names: Sequence[str]) -> tuple[str, ...]:
+    """Return what reports call each image: its file's name if no other has it, else its number."""
+    counts = Counter(file_names)
+    return tuple(
+        name if name and counts[name] == 1 else f"example {number}"
+        for number, name in enumerate(file_names, 1)
+    )
 
 
 def _check(example: object, number: int) -> None:

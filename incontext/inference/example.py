@@ -9,6 +9,7 @@ from PIL import Image
 from incontext.errors import former_constructor
 from incontext.images.image import ImageLike, read_image
 from incontext.images.volume import picture_name
+from incontext.inference.segmentation import overlay
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import Labels, LabelsLike, read_labels
 from incontext.labels.partial import mark
@@ -73,6 +74,16 @@ class Example:
     def __repr__(self) -> str:
         width, height = self.image.size
         return f"Example({width}×{height}, ids {self.labels.present})"
+
+    def overlay(self, opacity: float = 0.5) -> Image.Image:
+        """Return the image with every id in its color, as `Segmentation.overlay` draws results.
+
+        The colors are those that a prompt of this example alone has.
+        """
+        from incontext.inference.id_table import display_colors  # which imports this file
+
+        colors = display_colors([self.labels], self.labels.present)
+        return overlay(self.image, self.labels.ids, colors, opacity)
 
     def cropped(self, margin: float = 0.5) -> "Example":
         """Return the part around the labels, with a margin on each side as a share of its extent.

@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 from incontext.errors import former_parameters
 from incontext.inference.segmentation import overlay
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
-from incontext.video.frames import Frames
+from incontext.video.frames import open_frames
 
 OnProgress = Callable[[str, int, int | None], None]  # stage, done, total
 RATE = 24  # frames a second of what has no rate of its own
@@ -19,7 +20,7 @@ RATE = 24  # frames a second of what has no rate of its own
 @former_parameters(tell="on_progress")
 def write_overlay(
     path: str | Path,
-    frames: Frames,
+    frames: Any,
     labels: "Callable[[int], IdMap | None]",
     colors: Mapping[int, Rgb],
     rate: Fraction | None = None,
@@ -28,19 +29,19 @@ def write_overlay(
     """Draw every frame with its labels, in step with the source.
 
     Args:
-        frames: of `open_frames`.
+        frames: see `incontext.video.frames.open_frames`; a stream that was read is over.
         labels: returns the ids (H, W) of a frame, or None: the frame stays as it is.
         colors: of the ids.
         rate: frames a second; None: those of the source, or 24.
         on_progress: called after each frame.
 
     Raises:
-        InputError: PyAV is missing, or a frame cannot be read.
+        InputError: PyAV is missing, or frames that cannot be read.
         OSError: it cannot be written.
     """
     from incontext.video.video_file import VideoFile, writer
 
-    path, base, aspect = Path(path), None, Fraction(1)
+    path, frames, base, aspect = Path(path), open_frames(frames), None, Fraction(1)
     if isinstance(frames, VideoFile):
         base, aspect = frames.time_base, frames.aspect
     rate = rate or Fraction(getattr(frames, "rate", RATE))

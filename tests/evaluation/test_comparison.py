@@ -45,6 +45,19 @@ def test_no_gain_and_unsure_gain():
     assert not tiny.improves
 
 
+def test_the_best_of_the_table_may_do_as_well():
+    """No gain is printed as the reason why tuning does not help."""
+    first = np.array([60, 20, 60, 20])
+    comparison = compare(
+        {"1 example": counts_of(first), "all examples": counts_of(first[::-1])},
+        [counts_of(np.array([38, 38, 38, 38]))],
+    )
+    assert comparison.gain.value > 0
+    assert not comparison.improves
+    text = comparison.lines()[-1]
+    assert "1 example does as well (-2.0 points" in text
+
+
 def test_painting_everything_is_chance():
     """A tenth of every picture: one id everywhere has an IoU of 10, better than nothing."""
     nothing = counts_of(np.ones(8))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from incontext import Example, InputError, Predictor
 from incontext.evaluation.diagnostics import (
@@ -84,7 +85,7 @@ def test_the_report_says_it(diagnosis, tmp_path):
     assert "example 1 and example 7 are nearly the same picture." in text, text
     assert "1 example " in text
     assert "7 examples" in text
-    html = report_page(diagnosis, tmp_path / "a" / "report.html").read_text(encoding="utf-8")
+    html = report_page(diagnosis, str(tmp_path / "a" / "report.html")).read_text(encoding="utf-8")
     assert html.count("<figure") == 7
     assert html.count('class="bad"') == 1
     assert html.count("data:image/jpeg;base64,") == 7
@@ -243,3 +244,18 @@ def test_too_few():
     colored = Example(disc(rng)[0], mask)
     with pytest.raises(InputError, match="pass colors"):
         LabelledSet.from_examples([colored], 32)
+
+
+def test_reports_call_examples_by_their_files(tmp_path):
+    """Two files of the same name, and arrays, go by their numbers."""
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:12, 4:12] = 1
+    paths = [tmp_path / name for name in ("a.png", "twice.png", "more/twice.png")]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(mask * 100).save(path)
+    examples = [*(Example(path, mask) for path in paths), Example(mask * 100, mask)]
+    dataset = LabelledSet.from_examples(examples, 16)
+    assert dataset.sources == ("a.png", "example 2", "example 3", "example 4")
+    named = LabelledSet.from_examples(examples[:1], 16, sources=["mine"])
+    assert named.sources == ("mine",)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from incontext import write_overlay
 from incontext.errors import InputError
 from incontext.video.frames import open_frames
 from incontext.video.video_file import CHUNK, VideoFile, writer
@@ -231,3 +232,15 @@ def test_display_matrix(tmp_path, matrix):
     expected = picture(0) if MATRICES[matrix] is None else picture(0).transpose(MATRICES[matrix])
     assert frame.size == expected.size
     assert np.abs(np.asarray(frame).astype(int) - np.asarray(expected)).mean() < 3
+
+
+def test_overlay_of_frames_in_a_list(tmp_path):
+    """What `track` takes, with labels of some frames."""
+    labels = np.zeros((48, 64), np.int32)
+    labels[24:40, 24:40] = 1
+    frames = [picture(index) for index in range(3)]
+    path = write_overlay(tmp_path / "a.mp4", frames, {1: labels}.get, {1: (255, 0, 0)})
+    plain, drawn = (np.asarray(open_frames(path).at(index)).astype(int) for index in (0, 1))
+    assert np.ptp(plain[32, 32]) < 20
+    assert drawn[32, 32, 0] > drawn[32, 32, 2] + 60
+    assert open_frames(path).last() == 2
