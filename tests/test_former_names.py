@@ -64,3 +64,11 @@ def test_examples_prompts_and_results(tiny_checkpoint):
         predictor.encode([example], prompt.passes[0].coloring, settle=False)
     with pytest.warns(DeprecationWarning, match="of is now called color"):
         assert incontext.Palette(((1, 2, 3),)).of(1) == (1, 2, 3)
+
+
+def test_settings_of_tuning():
+    with pytest.warns(DeprecationWarning, match="rate is now called learning_rate"):
+        settings = incontext.Settings(rate=0.1)
+    with pytest.warns(DeprecationWarning, match="judged is now called evaluations"):
+        assert settings.judged == settings.evaluations == 5
+    assert settings.learning_rate == 0.1

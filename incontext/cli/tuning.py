@@ -65,7 +65,7 @@ def tune(
 
     path, folder = prompt_path(out), run or out.with_suffix(".run")
     check_drawing()
-    settings = Settings(space=space, steps=steps, rate=rate, seed=seed)
+    settings = Settings(space=space, steps=steps, learning_rate=rate, seed=seed)
     torch.set_num_threads(threads)
     files = example_options.files()
     predictor = model.open(locate(model.checkpoint))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from incontext.data.views import color_jitter, random_crop, render
-from incontext.errors import InputError
+from incontext.errors import InputError, former_attributes, former_parameters
 from incontext.evaluation.confusion import Counts, miou
 from incontext.evaluation.episodes import evaluate
 from incontext.evaluation.labelled_set import LabelledSet, occurrence
@@ -28,8 +28,14 @@ from incontext.tuning.parameters import SPACES, PromptParameters
 
 MIN_AREA = 0.8  # share of an image that a query shows
 JITTER_SCALE = np.float32(0.3)  # of the color jitter in training
-TOKEN_BUDGETS = {SegGPT: 2.0, VotingModel: 1.25}  # defaults of `Settings.worth`
+TOKEN_BUDGETS = {SegGPT: 2.0, VotingModel: 1.25}  # defaults of `Settings.token_budget`
 NEUTRAL_JITTER = np.array([1, 1, 1, 0, 0, 0], np.float32)  # see `views.JITTER_VALUES`
+
+
+# Names that go with the next release.
+FORMER_SETTINGS = {
+    "rate": "learning_rate", "average": "ema", "judged": "evaluations", "worth": "token_budget",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,24 +44,29 @@ class Settings:
 
     space: str = "tokens"  # or "pixels", see `incontext.tuning.parameters`
     steps: int = 100  # for each painting that a query takes
-    rate: float = 0.02  # learning rate, in units of a token's or an image's standard deviation
+    learning_rate: float = 0.02  # in units of a token's or an image's standard deviation
     examples: int = 16  # real ones that a prompt starts from
     # Token budget of a painting, in whole examples; None: 2, of a model that votes 1.25.
-    worth: float | None = None
+    token_budget: float | None = None
     queries: int = 2  # a step
-    judged: int = 5  # evaluations on held-out images during a run
+    evaluations: int = 5  # on held-out images during a run
     patience: int = 3  # evaluations in a row without a gain that end a run
-    average: float = 0.98  # decay of the averaged values
+    ema: float = 0.98  # decay of the averaged values
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:
             raise InputError(f"space {self.space!r}; accepted: {', '.join(SPACES)}")
-        for name in ("steps", "examples", "queries", "judged", "patience"):
+        for name in ("steps", "examples", "queries", "evaluations", "patience"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
-        if not (self.rate > 0 and (self.worth is None or self.worth > 0)):
-            raise InputError("rate and worth are positive numbers")
+        if not (self.learning_rate > 0 and (self.token_budget is None or self.token_budget > 0)):
+            raise InputError("learning_rate and token_budget are positive numbers")
+
+    __getattr__ = former_attributes(**FORMER_SETTINGS)
+
+
+Settings.__init__ = former_parameters(**FORMER_SETTINGS)(Settings.__init__)  # type: ignore[method-assign]
 
 
 class Tuner:
@@ -85,14 +96,16 @@ class Tuner:
         self.normalizer = Normalizer(config.mean, config.std, predictor.device)
         self.colorings = default_colorings(train_set)
         self.steps = steps or steps_for(train_set, settings)
-        marks = np.arange(1, settings.judged + 1) / settings.judged
+        marks = np.arange(1, settings.evaluations + 1) / settings.evaluations
         self.stops = sorted({0, *(max(1, round(self.steps * mark)) for mark in marks.tolist())})
         occurs = occurrence(train_set)
         columns = [[train_set.ids.index(i) for i in c.ids] for c in self.colorings]
         self.images_by_pass = [np.flatnonzero(occurs[:, c].any(1)) for c in columns]
         self.passes = [self._make_pass(number, c) for number, c in enumerate(self.colorings)]
         self.parameters = [p for part in self.passes for p in part.parameters()]
-        self.optimizer = torch.optim.Adam(self.parameters, settings.rate, betas=(0.9, 0.98))
+        self.optimizer = torch.optim.Adam(
+            self.parameters, settings.learning_rate, betas=(0.9, 0.98)
+        )
         self.average = [p.detach().clone() for p in self.parameters]
         self.step, self.best_score = 0, -1.0
         self.best_values = [p.clone() for p in self.average]
@@ -103,7 +116,7 @@ class Tuner:
         """Make the parameters of one pass of its start examples."""
         examples = self.start_examples(coloring)
         model = self.predictor.model
-        budget = self.settings.worth or TOKEN_BUDGETS[type(model)]
+        budget = self.settings.token_budget or TOKEN_BUDGETS[type(model)]
         independent = model.config.example_attention == "independent"
         keep_ratio = min(1.0, budget / len(examples)) if independent else 1.0
         return SPACES[self.settings.space](
@@ -153,7 +166,7 @@ class Tuner:
             loss.backward()
         self.optimizer.step()
         self.step += 1
-        decay = min(self.settings.average, self.step / (10 + self.step))
+        decay = min(self.settings.ema, self.step / (10 + self.step))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
         return float(loss.detach())
 
@@ -161,7 +174,7 @@ class Tuner:
         """Linear warm-up over ten steps, then a cosine to a twentieth."""
         warmup = min(1.0, (self.step + 1) / 10)
         cosine = (1 + np.cos(np.pi * self.step / self.steps)) / 2
-        return float(self.settings.rate * warmup * (0.05 + 0.95 * cosine))
+        return float(self.settings.learning_rate * warmup * (0.05 + 0.95 * cosine))
 
     def _draw_queries(
         self, rng: np.random.Generator, coloring: Coloring, number: int

@@ -135,7 +135,7 @@ def test_tuned_and_trained_answer_for_the_same_queries(data, tiny_checkpoint):
     """The methods' parts fit together; how well they do is for the benchmark."""
     squares = ImageSet.read(data / "squares.tar")
     predictor = Predictor.from_pretrained(tiny_checkpoint)
-    effort = same_images.Effort(Settings(steps=1, judged=1), training=1)
+    effort = same_images.Effort(Settings(steps=1, evaluations=1), training=1)
     for method in same_images.METHODS:
         rows = same_images.score(predictor, squares, method, 4, 4, effort)
         assert [row[0] for row in rows] == [1] * 5

@@ -18,7 +18,7 @@ from incontext.tuning.tune import freeze, tune
 from incontext.tuning.tuner import Settings, Tuner
 from tests.model.test_voting import assembled
 
-QUICK = Settings(steps=6, judged=3, examples=3)
+QUICK = Settings(steps=6, evaluations=3, examples=3)
 
 
 def weights_hash(predictor):
@@ -77,10 +77,10 @@ def test_only_the_prompt_is_learned(predictor, space):
 def test_the_loss_falls(predictor, space):
     """On the very same queries and colorings, before and after."""
     pool = pool_of(6)
-    settings = replace(QUICK, space=space, steps=60, rate=0.1, judged=1)
+    settings = replace(QUICK, space=space, steps=60, learning_rate=0.1, evaluations=1)
     with freeze(predictor):
         tuner = Tuner(predictor, pool, pool, "semantic", settings)
-        still = Tuner(predictor, pool, pool, "semantic", replace(settings, rate=1e-9))
+        still = Tuner(predictor, pool, pool, "semantic", replace(settings, learning_rate=1e-9))
         before = [still.train_step() for _ in range(8)]
         tuner.run()
         still.set_values(tuner.average)
@@ -107,7 +107,7 @@ def test_votes_are_tuned_to_one_kind_of_disc():
         )
     predictor = Predictor(model)
     with freeze(predictor):
-        settings = replace(QUICK, steps=20, rate=0.1, judged=1, examples=1)
+        settings = replace(QUICK, steps=20, learning_rate=0.1, evaluations=1, examples=1)
         tuner = Tuner(predictor, *pools, "semantic", settings)
         tuner.run()
     before, after = (float(miou(counts)) for _, _, counts in tuner.history)
@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
     tune(predictor, pool, tmp_path, settings=QUICK, on_progress=lambda *a: heard.append(a))
     assert not heard
     with pytest.raises(InputError, match=r"other settings \(rate, steps\)"):
-        tune(predictor, pool, tmp_path, settings=replace(QUICK, steps=8, rate=0.5))
+        tune(predictor, pool, tmp_path, settings=replace(QUICK, steps=8, learning_rate=0.5))
     (tmp_path / "state.pt").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(InputError, match="damaged state"):
         tune(predictor, pool, tmp_path, settings=QUICK)
@@ -164,7 +164,7 @@ def test_noise_is_not_learned(predictor):
     """Labels that nothing in the pictures tells: the verdict says so and names what to use."""
     rng = np.random.default_rng(0)
     pool = LabelledSet.from_examples([scene(rng, noise=True) for _ in range(14)], predictor.size)
-    outcome = tune(predictor, pool, settings=replace(QUICK, steps=40, rate=0.1))
+    outcome = tune(predictor, pool, settings=replace(QUICK, steps=40, learning_rate=0.1))
     comparison = outcome.comparison
     assert not comparison.improves
     assert "Use " + comparison.best in comparison.lines()[-1]
@@ -180,7 +180,7 @@ def test_few_pictures_are_cross_validated(predictor, count):
     folds = split(pool, 0)
     assert sorted(i for _, held in folds for i in held) == list(range(count))
     assert all(not set(learn) & set(held) for learn, held in folds)
-    outcome = tune(predictor, pool, settings=replace(QUICK, steps=4, judged=2))
+    outcome = tune(predictor, pool, settings=replace(QUICK, steps=4, evaluations=2))
     assert outcome.comparison.held_out == count
     assert len(outcome.dataset) == count
 
@@ -190,7 +190,7 @@ def test_few_pictures_with_ids_of_their_own(predictor):
     """Folds that show different ids are judged under the same names."""
     rng = np.random.default_rng(0)
     examples = [scene(rng) for _ in range(4)] + [scene(rng, ids=3) for _ in range(2)]
-    outcome = tune(predictor, examples, settings=replace(QUICK, steps=4, judged=2))
+    outcome = tune(predictor, examples, settings=replace(QUICK, steps=4, evaluations=2))
     assert outcome.comparison.held_out == 6
     assert outcome.tuned_prompt.ids == (1, 2, 3)
     assert {len(curve) for curve in outcome.baseline_examples.values()} <= set(range(1, 7))
@@ -216,7 +216,7 @@ def test_unknown_pictures_do_not_shift_numbers(predictor):
     rng = np.random.default_rng(0)
     blank = Example(scene(rng).image, np.full((32, 32), 9), ignore=9)
     outcome = tune(predictor, [blank, *(scene(rng) for _ in range(3))],
-                   settings=replace(QUICK, steps=2, judged=1))  # fmt: skip
+                   settings=replace(QUICK, steps=2, evaluations=1))  # fmt: skip
     assert outcome.dataset.sources == ("example 2", "example 3", "example 4")
     assert max(i for shown in outcome.baseline_examples.values() for i in shown) == 2
 
@@ -303,11 +303,11 @@ def test_one_run_at_a_time(predictor, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         tune(predictor, pool_of(4), tmp_path, settings=QUICK, on_progress=on_progress)
-    tune(predictor, pool_of(4), tmp_path, settings=replace(QUICK, steps=2, judged=1))
+    tune(predictor, pool_of(4), tmp_path, settings=replace(QUICK, steps=2, evaluations=1))
 
 
 def test_refused(predictor):
-    for settings in ({"space": "time"}, {"steps": 0}, {"rate": -1.0}):
+    for settings in ({"space": "time"}, {"steps": 0}, {"learning_rate": -1.0}):
         with pytest.raises(InputError):
             Settings(**settings)
     with pytest.raises(InputError, match="needs two or more"):
