@@ -127,15 +127,17 @@ def scribbles(predictor: Predictor) -> Image.Image:
     scene = eyes()
     drawn = Image.new("L", scene.mask.shape[::-1])
     pen = ImageDraw.Draw(drawn)
-    pen.line([(150, 116), (172, 100), (194, 118), (172, 136), (158, 120)], fill=1, width=7)
-    for line in ([(30, 60), (240, 40)], [(110, 90), (120, 160), (230, 170)], [(40, 250), (200, 270)]):
-        pen.line(line, fill=9, width=7)
+    pen.ellipse((146, 90, 202, 144), outline=1, width=8)
+    pen.ellipse((164, 106, 182, 134), fill=1)
+    pen.ellipse((120, 66, 228, 172), outline=9, width=5)
+    pen.line([(30, 60), (110, 30), (200, 20)], fill=9, width=7)
+    pen.line([(40, 250), (120, 230), (210, 262)], fill=9, width=7)
     ids = np.asarray(drawn)
     example = Example(scene.example, ids, unlabelled="unknown", negative=9)
     result = predictor.predict(scene.query, predictor.prompt(example))
     pixels = np.array(scene.example)
     pixels[ids == 1], pixels[ids == 9] = (30, 136, 229), (230, 60, 50)
-    title = "blue: the object; red: not it; the rest unknown"
+    title = "blue: object, red: not it"
     return strip((title, Image.fromarray(pixels)), ("result", result.overlay()), height=300)
 
 
