@@ -1,13 +1,14 @@
 """The animation of README, drawn from results of the bundled checkpoint.
 
 `python -m demos.animation docs/demo.webp`. An object is painted in one picture and appears in
-others, twice; then objects painted in one frame are followed through a clip. Photographs that may be
-published anywhere (see `FREE_SCENES`), the bundled checkpoint, no network; the same every time.
+others, twice; then objects painted in one frame are followed through a clip. Photographs that may
+be published anywhere (see `FREE_SCENES`), no network; the same every time.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,10 @@ def brush_strokes(mask: Array) -> Iterator[tuple[Array, tuple[int, int], int]]:
     top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
     radius = max(10, int(bottom - top) // 6)
     turns = np.arange(top + radius // 2, bottom + radius, radius)
-    corners = [(y, x) for i, y in enumerate(turns)
+    corners = [np.array((y, x), float) for i, y in enumerate(turns)
                for x in ((left, right) if i % 2 == 0 else (right, left))]  # fmt: skip
     path = [start + (end - start) * step / 40
-            for start, end in zip(np.array(corners, float)[:-1], np.array(corners, float)[1:])
-            for step in range(40)]  # fmt: skip
+            for start, end in pairwise(corners) for step in range(40)]  # fmt: skip
     painted = np.zeros_like(mask)
     y, x = np.mgrid[: mask.shape[0], : mask.shape[1]]
     for number, (row, column) in enumerate(path):
@@ -126,12 +126,11 @@ def act_frames(act: Act, predictor: Predictor) -> Iterator[Frame]:
         return page(act.sentences[count > 0], [(painted, (GAP, BAR)), *tiles])
 
     yield frame(fill(act.example, LARGE), 0), SLOW * 2
-    for painted, (x, y), radius in brush_strokes(act.mask):
+    for painted, place, radius in brush_strokes(act.mask):
         tile = fill(tint(act.example, painted), LARGE)
         if radius:
-            x, y, radius = (round(value / scale) for value in (x, y, radius))
-            box = (x - radius, y - radius, x + radius, y + radius)
-            ImageDraw.Draw(tile).ellipse(box, outline="white", width=2)
+            x, y, r = (round(value / scale) for value in (*place, radius))
+            ImageDraw.Draw(tile).ellipse((x - r, y - r, x + r, y + r), outline="white", width=2)
         yield frame(tile, 0), QUICK
     final = fill(tint(act.example, act.mask), LARGE)
     for count in range(1, len(overlays) + 1):

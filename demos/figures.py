@@ -2,7 +2,7 @@
 
 Results of the bundled checkpoint on photographs that may be published anywhere (see `FREE_SCENES`)
 and on a drawn volume; reports are photographed in Chromium. No network. Names choose some of them:
-`python -m demos.figures docs video tiles`.
+`python -m demos.figures docs video tune`.
 """
 
 import shutil
@@ -28,7 +28,8 @@ TILE = 240  # height of a tile
 
 def strip(*tiles: tuple[str, Image.Image], height: int = TILE) -> Image.Image:
     """Put pictures of one height side by side, with a title above each."""
-    images = [i.convert("RGB").resize((round(i.width * height / i.height), height)) for _, i in tiles]
+    sizes = [(round(image.width * height / image.height), height) for _, image in tiles]
+    images = [tile[1].convert("RGB").resize(s) for tile, s in zip(tiles, sizes, strict=True)]
     width = sum(image.width + GAP for image in images) - GAP
     page, x = Image.new("RGB", (width, height + BAR), "white"), 0
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(15)
@@ -79,11 +80,11 @@ def sky_set(folder: Path, count: int, *, wrong: int | None = None) -> Path:
         (folder / part).mkdir(parents=True)
     for number in range(count):
         y, x = 216 * (number // 4), 216 * (number % 4)
-        part = np.s_[y : y + 216, x : x + 216]
-        labels = mask[part]
+        square = np.s_[y : y + 216, x : x + 216]
+        labels = mask[square]
         if number == wrong:
             labels = np.roll(labels, 90, 0)
-        Image.fromarray(sky[part]).save(folder / f"images/sky{number}.png")
+        Image.fromarray(sky[square]).save(folder / f"images/sky{number}.png")
         Image.fromarray(labels.astype(np.uint8)).save(folder / f"labels/sky{number}.png")
     return folder
 
@@ -101,16 +102,17 @@ def segment(predictor: Predictor) -> Image.Image:
     return strip(("photo.jpg", example), ("mask.png", mask), ("b.jpg", result.image), *files)
 
 
-def tiles(predictor: Predictor) -> Image.Image:
+def large_image(predictor: Predictor) -> Image.Image:
     """Show small objects in a large image, seen whole and in tiles."""
     scene, sky = galaxies(), data.hubble_deep_field()[:654, 346:]
     example = Example(scene.example, scene.mask)
     prompt = predictor.prompt(example)
     whole, tiled = (predictor.predict(sky, prompt, tile=tile) for tile in (None, 218))
-    shown = [(title, image.crop((0, 0, 436, 436)))
-             for title, image in (("whole", whole.overlay()), ("--tile 218", tiled.overlay()))]  # fmt: skip
-    painted = tint(example.image, scene.mask)
-    return strip(("example", painted), ("query (a part)", whole.image.crop((0, 0, 436, 436))), *shown)
+    images = {
+        "query (a part)": whole.image, "whole": whole.overlay(), "--tile 218": tiled.overlay()
+    }  # fmt: skip
+    parts = [(title, image.crop((0, 0, 436, 436))) for title, image in images.items()]
+    return strip(("example", tint(example.image, scene.mask)), *parts)
 
 
 def presence(predictor: Predictor) -> Image.Image:
@@ -159,8 +161,8 @@ def video(predictor: Predictor) -> Image.Image:
     track = VideoPredictor(predictor).track(frames, labels)
     overlays = [result.overlay() for _, result in track]
     titles = ["frame 0: your labels", *(f"frame {number}" for number in range(5, 26, 5))]
-    shown = zip(titles, overlays[::5], strict=False)
-    return stack(*(strip(*row, height=150) for row in np.array_split(np.array([*shown], object), 2)))
+    tiles = list(zip(titles, overlays[::5], strict=False))
+    return stack(strip(*tiles[:3], height=150), strip(*tiles[3:], height=150))
 
 
 def doctor(_: Predictor) -> Image.Image:
@@ -210,7 +212,7 @@ def volume(predictor: Predictor) -> Image.Image:
 FIGURES: dict[str, Callable[[Predictor], Image.Image]] = {
     function.__name__: function
     for function in (
-        segment, tiles, presence, scribbles, evidence, video, doctor, review, tune, volume,
+        segment, large_image, presence, scribbles, evidence, video, doctor, review, tune, volume,
     )
 }  # fmt: skip
 
