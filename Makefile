@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test quick lint release clean
+.PHONY: demo test quick lint docs release clean
 
 # Segment real photographs by example with the bundled checkpoint, offline.
 demo: .venv/demo
@@ -27,6 +27,10 @@ lint: .venv/dev
 release: .venv/dev
 	.ci/check_release
 
+# The documentation as a site, out/site/index.html; a warning is an error.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -34,9 +38,13 @@ release: .venv/dev
 	$(INSTALL) -e '.[demo]'
 	touch $@
 
+.venv/docs: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[docs]'
+	touch $@
+
 .venv/dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e '.[dev]'
-	touch $@ .venv/demo
+	touch $@ .venv/demo .venv/docs
 
 clean:
 	rm -rf .venv out

@@ -1,10 +1,13 @@
-"""What README and the cards say runs, and what they name exists."""
+"""README fits on a screen or two, and what it and CONTRIBUTING name exists.
+
+That its commands and snippets run: `test_docs_commands.py`; links: `test_docs.py`.
+"""
 
 import os
 import re
 import subprocess
 import sys
-from fractions import Fraction
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -13,124 +16,41 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [
-    ROOT / "README.md",
-    *ROOT.glob("docs/*.md"),
-    *ROOT.glob("prompts/*.md"),
-    *ROOT.glob("incontext/checkpoints/weights/*/README.md"),
-]
+WORDS = 900
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    """The files that README's snippets name."""
-    rng = np.random.default_rng(0)
-    for name in ("photo.jpg", "other.jpg", "a.jpg", "b.jpg", "pictures/c.jpg"):
-        pixels = rng.integers(0, 60, (48, 64, 3), dtype=np.uint8)
-        pixels[10:30, 20:50] += 150
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(tmp_path / name)
-    mask = np.zeros((48, 64), np.uint8)
-    mask[10:30, 20:50] = 255
-    for name in ("mask.png", "other.png"):
-        Image.fromarray(mask).save(tmp_path / name)
-    return tmp_path
+def test_it_is_short():
+    assert len(README.split()) <= WORDS
 
 
-def run(code: str, folder: Path) -> list[str]:
-    """Lines that a snippet prints, in a process of its own."""
-    process = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert process.returncode == 0, process.stderr
-    return process.stdout.splitlines()
-
-
-@pytest.mark.slow
-def test_python_snippet_runs(pictures):
+def test_snippet_has_five_lines():
     [code] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(run(code, pictures)) == 2
+    assert len([line for line in code.splitlines() if line]) == 5
 
 
-def clip(folder: Path, frames: int) -> None:
-    """The files that the pages about video name."""
-    from incontext.video.video_file import writer
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_every_command_has_a_row(page):
+    """In the table "I want to …"."""
+    import typer.main
 
-    with writer(folder / "clip.mp4", (64, 48), Fraction(25)) as write:
-        for _ in range(frames):
-            write(Image.open(folder / "photo.jpg"), None)
-    Image.open(folder / "mask.png").save(folder / "first.png")
+    from incontext.cli.app import app
 
-
-@pytest.mark.slow
-def test_video_snippet_runs(pictures):
-    clip(pictures, 9)  # the last one that it names is the ninth
-    text = (ROOT / "docs/video.md").read_text(encoding="utf-8")
-    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(run(code, pictures)) == 9
+    rows = re.findall(r"^\| .*`incontext .*$", (ROOT / page).read_text("utf-8"), re.MULTILINE)
+    for name in typer.main.get_command(app).commands:
+        assert any(re.search(rf"`(?:incontext )?{name}\b", row) for row in rows), name
 
 
-@pytest.fixture
-def command(pictures, incontext, monkeypatch):
-    """A command as README says it, where the pictures are; what it prints."""
-    monkeypatch.chdir(pictures)
-
-    def run_line(line: str, *more: object, code: int = 0) -> str:
-        answer = incontext(*line.partition("#")[0].split(), *more)
-        assert answer.code == code, answer.err
-        return answer.out
-
-    return run_line
+def extra_sizes(page: str) -> dict[str, str]:
+    """MB to download, by extra."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return dict(re.findall(r"^\| `([a-z]+)` \| [^|]* \| (\d+) \|", text, re.MULTILINE))
 
 
-@pytest.mark.slow
-def test_video_command_runs(pictures, command):
-    clip(pictures, 3)
-    [line] = re.findall(r"^incontext (video .*)$", README, re.MULTILINE)
-    assert "id 1 (1): in 3 of 3 frames" in command(line)
-    assert (pictures / "results/overlay.mp4").is_file()
-    assert len(list((pictures / "results/Annotations/clip").glob("*.png"))) == 3
-
-
-@pytest.mark.slow
-def test_commands_run(pictures, command):
-    lines = re.findall(r"^incontext (\w+ .*)$", README, re.MULTILINE)
-    names = [line.split()[0] for line in lines]
-    assert names == [
-        "segment", "prompt", "segment", "doctor", "tune", "segment", "video", "finetune", "segment",
-    ]  # fmt: skip
-    command(lines[0])
-    assert (pictures / "results/c.png").is_file()
-    assert (pictures / "results/results.json").is_file()
-    command(lines[1])
-    command(lines[2], "--overwrite")
-    for part in ("images", "labels"):
-        (pictures / "my-set" / part).mkdir(parents=True)
-    mask = Image.open(pictures / "mask.png").point(lambda v: v // 255)
-    for i in range(24):
-        mask.save(pictures / f"my-set/labels/{i}.png")
-        Image.open(pictures / "photo.jpg").save(pictures / f"my-set/images/{i}.jpg")
-    one_thread = ["--threads", 1]
-    text = command(lines[7], "--steps", 1, "--episodes", 2, "--size", 32, *one_thread)
-    assert "learned from 19 pictures, judged by 5 held out" in text
-    command(lines[8], "--overwrite")
-    for i in range(3, 24):  # as few as the doctor takes will do
-        (pictures / f"my-set/images/{i}.jpg").unlink()
-    assert "3 examples" in command(lines[3], *one_thread)
-    assert (pictures / "report.html").is_file()
-    # The same picture twice: nothing can be gained.
-    (pictures / "my-set/images/2.jpg").unlink()
-    command(lines[4], "--steps", 1, *one_thread, code=3)
-    command(lines[5], "--overwrite")
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name + "/" + p.name)
-def test_links_lead_somewhere(page):
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)", text):
-        if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
-    assert "@" not in re.sub(r"```.*?```", "", text, flags=re.DOTALL), "an unfilled place"
+def test_every_extra_has_its_size():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = set(project["optional-dependencies"]) - {"dev"}
+    assert set(extra_sizes("README.md")) == names
+    assert extra_sizes("README.md") == extra_sizes("docs/install.md")
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
