@@ -64,13 +64,6 @@ def test_missing_options(incontext):
     assert "--example IMAGE MASK (repeated), or --prompt FILE" in answer.err
 
 
-def test_no_command(incontext):
-    assert "Segment pictures by example" in "".join(incontext()[1:])
-    answer = incontext("sgment")
-    assert answer.code == 2
-    assert "No such command 'sgment'" in answer.err
-
-
 def test_double_dash(segment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photo(tmp_path / "x.png").rename(tmp_path / "--example")
