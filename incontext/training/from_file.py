@@ -35,10 +35,7 @@ def initial_model(config: Config, init: str | None = None) -> Model:
     if isinstance(model, VotingModel) and isinstance(before, SegGPT):
         graft(model, before)
     elif before is not None:
-        free = {"image_size": 0, **dict.fromkeys(READING_FIELDS)}
-        summary = {"mixer_summary": config.mixer_summary}
-        if asdict(before.config) | free | summary != asdict(config) | free:
-            raise InputError(f"--init {init} has another shape than the recipe describes")
+        check_same_shape(config, before.config, init)
         # What these heads learned holds for the weights that they were fitted to.
         others = {k: x for k, x in before.state_dict().items() if not k.startswith(READING_PARTS)}
         state = model.state_dict() | others
@@ -47,6 +44,23 @@ def initial_model(config: Config, init: str | None = None) -> Model:
             raise InputError(f"--init {init}: {'; '.join(problems)}")
         model.load_state_dict(state)
     return model
+
+
+def check_same_shape(config: Config, before: Config, init: str | None) -> None:
+    """Raise InputError, naming the fields, unless weights of one config go into another."""
+    free = {"image_size", *READING_FIELDS}
+    if config.mixer_summary:  # it begins at zero where there was none
+        free.add("mixer_summary")
+    now = asdict(config)
+    differences = [
+        f"{name} is {value!r} there and {now[name]!r} in the recipe"
+        for name, value in asdict(before).items()
+        if name not in free and value != now[name]
+    ]
+    if differences:
+        raise InputError(
+            f"--init {init} has another shape than the recipe describes: {'; '.join(differences)}"
+        )
 
 
 def train_from_file(

@@ -22,8 +22,8 @@ from incontext.data.episodes import EpisodeSampler
 from incontext.data.pictures import load_set
 from incontext.data.plan import Mixture
 from incontext.images.normalizer import Normalizer
-from incontext.model import Config, SegGPT, assemble
-from incontext.training.from_file import train_from_file
+from incontext.model import SIZES, Config, SegGPT, assemble
+from incontext.training.from_file import check_same_shape, train_from_file
 from incontext.training.objective import objective
 from incontext.training.recipe import Recipe, Run
 from incontext.training.trainer import Trainer
@@ -250,7 +250,8 @@ def test_command_trains_and_logs(tmp_path, incontext):
     other = save(SegGPT(CONFIG), tmp_path / "other").parent
     wrong = incontext(*arguments, "--out", tmp_path / "c", "--init", other)
     assert wrong.code == 2
-    assert "another shape" in wrong.err
+    assert "another shape than the recipe describes: " in wrong.err
+    assert "depth is " in wrong.err
 
 
 def test_a_run_from_a_file_says_what_is_odd(tmp_path):
@@ -333,3 +334,11 @@ def test_sets_that_cannot_be_read(tmp_path):
     (tmp_path / "no.tar").write_bytes(b"x" * 2000)
     with pytest.raises(InputError, match=r"no readable \.tar"):
         train_from_file(path, [tmp_path / "no.tar"], tmp_path / "run")
+
+
+def test_a_summary_may_be_added_and_not_dropped():
+    plain = replace(SIZES["votes"], mixer_summary=False)
+    summary = replace(plain, mixer_summary=True, image_size=64, quality_width=4)
+    check_same_shape(summary, plain, "a")
+    with pytest.raises(InputError, match="mixer_summary is True there and False in the recipe"):
+        check_same_shape(plain, summary, "a")
