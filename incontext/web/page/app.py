@@ -29,9 +29,8 @@ def build(models: Models, jobs: Jobs, sam: str | None = None) -> gr.Blocks:
         title=TITLE, analytics_enabled=False, delete_cache=(MAX_AGE // 6, MAX_AGE)
     ) as app:
         endpoints.build(models, jobs)  # first, so that they get the plain names
-        with gr.Row(elem_id="head", equal_height=False):
-            gr.Markdown(INTRO)
-            gr.HTML(shortcuts.help_page())
+        gr.HTML(shortcuts.help_page(), elem_id="keys")
+        gr.Markdown(INTRO)
         session = gr.State(None, time_to_live=MAX_AGE, delete_callback=_close)
         checkpoint = gr.Dropdown(
             checkpoints, value=checkpoints[0], label="Checkpoint", elem_id="checkpoint",

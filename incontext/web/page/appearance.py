@@ -21,16 +21,20 @@ def appearance() -> dict[str, Any]:
     warnings.filterwarnings("ignore", category=UserWarning, module="gradio")
     mono = ["ui-monospace", "monospace"]
     theme = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=mono)
-    css = (ASSETS / "page.css").read_text(encoding="utf-8")
     return {
-        "max_file_size": MAX_UPLOAD, "theme": theme, "css": css, "head": head(),
-        "run_history": False, "footer_links": ["api", "settings"], "ssr_mode": False, "pwa": False,
+        "max_file_size": MAX_UPLOAD, "theme": theme, "head": head(), "run_history": False,
+        "footer_links": ["api", "settings"], "ssr_mode": False, "pwa": False,
         "enable_monitoring": False,
     }  # fmt: skip
 
 
 def head() -> str:
-    """Return the script of the page, with the table of shortcuts that it reads."""
+    """Return style sheet and script of the page, with the table of shortcuts that it reads.
+
+    The style sheet goes past Gradio's `css`, which rewrites selectors and loses some.
+    """
     table = [[s.key, s.selector, s.text] for s in SHORTCUTS]
     script = (ASSETS / "page.js").read_text(encoding="utf-8")
-    return f"<script>\nconst shortcuts = {json.dumps(table)};\n{script}</script>"
+    css = (ASSETS / "page.css").read_text(encoding="utf-8")
+    script = f"const shortcuts = {json.dumps(table)};\n{script}"
+    return f"<style>\n{css}</style>\n<script>\n{script}</script>"

@@ -67,7 +67,7 @@ class Endpoints:
             coco = session.folders[SEGMENT] / "coco.json"
             files = [*result_files(session.results), (coco, coco.name)]
             path = pack(session.folder / "segmented.zip", files)
-            captions = {r.name: r.caption.removeprefix(f"{r.name}: ") for r in session.results}
+            captions = {r.name: r.quality for r in session.results}
             return str(path), {"pictures": captions, "failed": failed}
 
     @report_errors

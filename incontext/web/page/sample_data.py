@@ -94,12 +94,12 @@ def painted_cat() -> tuple[Image.Image, Array]:
 def cats() -> list[Path]:
     """Write pictures of the same cat: the other half of its face, then all of it, turned round and
     in dim light."""
-    paths = [folder("cats") / f"{name}.png" for name in ("other-eye", "tilted", "dusk")]
+    paths = [folder("cats") / f"{name}.png" for name in ("other", "tilted", "dusk")]
     if not paths[-1].is_file():
         half = scene("Cat's eye")
         cat = Image.fromarray(np.hstack([half.example, half.query]))
         tilted = cat.transpose(Image.Transpose.FLIP_LEFT_RIGHT).rotate(
-            -18, Image.Resampling.BICUBIC
+            -12, Image.Resampling.BICUBIC
         )
         dim = cat.crop((20, 40, 420, 260)).point(lambda value: round(value * 0.55))
         pictures = [Image.fromarray(half.query), tilted.crop((60, 45, 400, 265)), dim]

@@ -68,7 +68,7 @@ class ImageResult:
     name: str
     source: Path
     stem: Path  # of NAME.png, NAME.confidence.png and NAME.overlay.jpg
-    caption: str
+    quality: str  # of each id, for people
     score: float = 1.0  # of `Segmentation`
     number: int = 0  # in the order of the pictures
     digest: str = ""  # of the picture's file: the same picture in two runs
@@ -86,8 +86,17 @@ class ImageResult:
             else f"{result.names[i]} probably not here"
             for i, q in result.quality.items()
         )  # fmt: skip
-        caption = f"{name}: {quality}"
-        return cls(name, source, folder / name, caption, result.score, number, digest)
+        return cls(name, source, folder / name, quality, result.score, number, digest)
+
+    @property
+    def caption(self) -> str:
+        """What it is and how good it is likely to be."""
+        return f"{self.name}: {self.quality}"
+
+    @property
+    def label(self) -> str:
+        """The same for where the end may be cut off."""
+        return f"{self.quality} · {self.name}"
 
     def file(self, view: str) -> Path:
         """Return the image file of one of `VIEWS`."""

@@ -31,7 +31,7 @@ def match(kept: KeptResults, results: list[ImageResult]) -> list[Pair]:
 def gallery(pairs: list[Pair], view: str) -> list[tuple[str, str]]:
     """Return the value of a gallery of two columns, A and B."""
     return [
-        (str(result.file(view)), f"{letter} · {result.caption}")
+        (str(result.file(view)), f"{letter}: {result.label}")
         for pair in pairs
         for letter, result in zip("AB", pair, strict=True)
     ]

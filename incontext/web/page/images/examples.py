@@ -14,7 +14,10 @@ from incontext.web.page.painting import overlay
 from incontext.web.page.session import Session
 from incontext.web.reporting import report_errors
 
-OWN, OVER = "✕ Try your own", "✕ Start over"  # labels of the button that clears the tab
+OWN, OVER = (
+    "✕ Try your own",
+    "✕ Start over",
+)  # labels of the button that clears the tab; see page.js
 
 
 class Examples:
@@ -34,7 +37,7 @@ class Examples:
         gr.Info(f"Added: {count} examples now." if is_new else "It is among the examples already.")
         if prompt:
             gr.Info("The prompt file was taken out: the examples are used.")
-        return session, gallery(session), None, OVER
+        return session, *show(session).values(), None, OVER
 
     @report_errors
     def choose(self, event: gr.SelectData, session: Session | None) -> Session:
@@ -58,7 +61,7 @@ class Examples:
             session.examples = [*session.examples[:index], *session.examples[index + 1 :]]
         session.example_index = None
         session.dismissed = current_draft(session, tool, value, partly)
-        return session, gallery(session)
+        return session, *show(session).values()
 
     @report_errors
     def load_sample(
@@ -76,8 +79,8 @@ class Examples:
         session.examples, session.draft = [], (picture, scene.mask.astype(np.uint8))
         return updates(
             ALL_FIELDS, session=session, editor=gr.update(value=None, visible=True), tool="Brush",
-            targets=[str(sample_data.target(name))], examples=[], tile=scene.tile or 0, status="",
-            names="", prompt_file=None, start_over=OWN,
+            targets=[str(sample_data.target(name))], tile=scene.tile or 0, status="", names="",
+            **show(session), prompt_file=None, start_over=OWN,
         )  # fmt: skip
 
     @report_errors
@@ -87,11 +90,12 @@ class Examples:
         session.clear()
         return updates(
             ALL_FIELDS, session=session, editor=gr.update(value=None, visible=True), tool="Brush",
-            targets=None, examples=[], tile=0, names="", prompt_file=None, start_over=OVER,
-            **NO_RESULTS,
+            targets=None, tile=0, names="", prompt_file=None, start_over=OVER,
+            **show(session), **NO_RESULTS,
         )  # fmt: skip
 
 
-def gallery(session: Session) -> list[tuple[Any, str]]:
-    """Return the value of the gallery of examples."""
-    return [(overlay(e.picture, e.ids), str(n)) for n, e in enumerate(session.examples, 1)]
+def show(session: Session) -> dict[str, Any]:
+    """Return the gallery of examples, which is in sight if there are any, by its fields' names."""
+    pictures = [(overlay(e.picture, e.ids), str(n)) for n, e in enumerate(session.examples, 1)]
+    return {"examples": pictures, "listed": gr.update(visible=bool(pictures))}

@@ -23,8 +23,8 @@ ARROW = """<svg class="flow-arrow" viewBox="0 0 48 48" role="img" aria-label="gi
 
 # What handlers fill, in the order of their outputs: see `updates`.
 RESULT_FIELDS = (
-    "session", "examples", "gallery", "status", "files", "slider", "why", "evidence", "position",
-    "verdict", "pairs", "drop_kept", "code", "python", "shell",
+    "session", "examples", "listed", "gallery", "status", "files", "detail", "slider", "why",
+    "evidence", "position", "verdict", "pairs", "drop_kept", "code", "python", "shell",
 )  # fmt: skip
 ALL_FIELDS = (
     *RESULT_FIELDS, "editor", "tool", "names", "targets", "tile", "prompt_file", "start_over",
@@ -39,7 +39,8 @@ def updates(fields: tuple[str, ...], **values: Any) -> tuple[Any, ...]:
 
 
 NO_DETAIL: dict[str, Any] = {
-    "slider": (None, None), "why": None, "evidence": gr.update(visible=False), "position": "",
+    "detail": gr.update(visible=False), "slider": (None, None), "why": None,
+    "evidence": gr.update(visible=False), "position": "",
 }  # fmt: skip
 NO_RESULTS: dict[str, Any] = {
     **NO_DETAIL, "gallery": [], "status": "", "files": gr.update(value=None, visible=False),
@@ -76,18 +77,14 @@ class ExamplePanel:
                 label="Names, in the order of the colors: red, blue, green … (optional)",
                 placeholder="cell, nucleus",
             )
-            self.examples = gr.Gallery(
-                label="Examples",
-                columns=4,
-                height=150,
-                elem_id="examples",
-                interactive=False,
-                object_fit="contain",
-                fit_columns=False,
-            )
-            with gr.Row():
-                self.drop = gr.Button("Remove the chosen one", size="sm", min_width=120)
-                self.clear = gr.Button("Remove all examples", size="sm", min_width=120)
+            with gr.Column(visible=False) as self.listed:
+                self.examples = gr.Gallery(
+                    label="Examples", columns=4, height=150, elem_id="examples",
+                    interactive=False, object_fit="contain", fit_columns=False,
+                )  # fmt: skip
+                with gr.Row():
+                    self.drop = gr.Button("Remove the chosen one", size="sm", min_width=120)
+                    self.clear = gr.Button("Remove all examples", size="sm", min_width=120)
 
 
 class ResultPanel:
@@ -108,19 +105,30 @@ class ResultPanel:
             self.note = gr.Markdown(visible=False, elem_id="prompt-note")
             self.status = gr.Markdown(elem_id="segment-status")
             self.gallery = gr.Gallery(
-                label="Results", columns=2, height=320, fit_columns=False, elem_id="results",
+                label="Results", columns=3, fit_columns=False, elem_id="results",
                 object_fit="contain", interactive=False, allow_preview=False,
             )  # fmt: skip
             with gr.Row():
                 self.view = gr.Radio(
-                    list(VIEWS), value="overlay", label="Show", elem_id="view", min_width=150
+                    list(VIEWS),
+                    value="overlay",
+                    label="Show",
+                    elem_id="view",
+                    min_width=150,
+                    scale=5,
                 )
                 self.order = gr.Radio(
-                    ORDERS, value=ORDERS[0], label="Order", elem_id="order", min_width=150
+                    ORDERS,
+                    value=ORDERS[0],
+                    label="Order",
+                    elem_id="order",
+                    min_width=150,
+                    scale=4,
                 )
             self._options()
-            self._detail()
-            self._comparison()
+            with gr.Column(visible=False) as self.detail:
+                self._detail()
+                self._comparison()
             self.files = gr.File(
                 label="Download: masks, COCO, prompt, examples", file_count="multiple",
                 interactive=False, elem_id="downloads", visible=False,
@@ -182,7 +190,7 @@ class ResultPanel:
             )
         self.verdict = gr.Markdown(visible=False, elem_id="comparison")
         self.pairs = gr.Gallery(
-            label="A | B", columns=2, height=360, fit_columns=False, object_fit="contain",
+            label="A | B", columns=2, fit_columns=False, object_fit="contain",
             elem_id="pairs", interactive=False, visible=False, allow_preview=False,
         )  # fmt: skip
 

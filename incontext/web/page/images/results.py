@@ -24,7 +24,7 @@ from incontext.web.page.images.panels import (
 from incontext.web.page.images.showcase import Showcase
 from incontext.web.page.painting import NAMES, write_editor
 from incontext.web.page.segmenting import SegmentRequest, downloads, explain, segment
-from incontext.web.page.session import ImageResult, Session
+from incontext.web.page.session import DraftExample, ImageResult, Session
 from incontext.web.progress import Progress
 from incontext.web.reporting import report_errors, report_errors_in
 
@@ -53,10 +53,14 @@ class Results:
         if session is None or not session.ready_made or session.runs or not results:
             return updates(RESULT_FIELDS)
         session.results, session.asked = list(results), self.showcase.asked()
+        session.add(DraftExample.shrink(*self.showcase.draft()))
         session.prompt_caption = "1 example"
         _sort(session, order)
         gallery = _gallery(session, view)
-        return updates(RESULT_FIELDS, session=session, gallery=gallery, **_detail(session))
+        return updates(
+            RESULT_FIELDS, session=session, gallery=gallery, **_detail(session),
+            **examples.show(session),
+        )  # fmt: skip
 
     @report_errors_in(status=RESULT_FIELDS.index("status"), outputs=len(RESULT_FIELDS))
     def segment(
@@ -76,7 +80,7 @@ class Results:
             drafts = [] if prompt else list(session.examples)
             status, failed = "Encoding the examples …", list[str]()
             yield updates(
-                RESULT_FIELDS, session=session, examples=examples.gallery(session), status=status,
+                RESULT_FIELDS, session=session, status=status, **examples.show(session),
                 evidence=gr.update(visible=False), code=gr.update(visible=False),
             )  # fmt: skip
             progress = Progress(len(targets or []))
@@ -175,7 +179,7 @@ def _current(session: Session) -> ImageResult:
 
 
 def _gallery(session: Session, view: str) -> list[tuple[str, str]]:
-    return [(str(result.file(view)), result.caption) for result in session.results]
+    return [(str(result.file(view)), result.label) for result in session.results]
 
 
 def _sort(session: Session, order: str) -> None:
@@ -192,8 +196,10 @@ def _detail(session: Session) -> dict[str, Any]:
         return NO_DETAIL
     result = _current(session)
     pair = open_image(result.source), open_image(result.file("overlay"))
-    hidden = gr.update(visible=False)
-    return {"slider": pair, "why": pair[1], "evidence": hidden, "position": _position(session)}
+    return {
+        "detail": gr.update(visible=True), "slider": pair, "why": pair[1],
+        "evidence": gr.update(visible=False), "position": _position(session),
+    }  # fmt: skip
 
 
 def _position(session: Session) -> str:

@@ -95,13 +95,13 @@ def _connect_examples(
 
     fields["add"].click(
         on.add, get("tool", "editor", "partly", "prompt_file", "session"),
-        get("session", "examples", "prompt_file", "start_over"), **PRIVATE,
+        get("session", "examples", "listed", "prompt_file", "start_over"), **PRIVATE,
     )  # fmt: skip
     fields["examples"].select(on.choose, fields["session"], fields["session"], **PRIVATE)
     for name, remove_all in (("drop", False), ("clear", True)):
         fields[name].click(
             partial(on.remove, remove_all=remove_all), get("tool", "editor", "partly", "session"),
-            get("session", "examples"), **PRIVATE,
+            get("session", "examples", "listed"), **PRIVATE,
         )  # fmt: skip
     for name, button in zip(sample_data.SCENES, samples, strict=True):
         button.click(
