@@ -22,7 +22,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
     "page": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "light"},
     "page-dark": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "dark"},
     "page-phone": {
-        "viewport": {"width": 390, "height": 844}, "color_scheme": "light", "has_touch": True,
+        "viewport": {"width": 390, "height": 1500}, "color_scheme": "light", "has_touch": True,
         "is_mobile": True,
     },
 }  # fmt: skip
@@ -80,13 +80,14 @@ def take(browser: Any, address: str, out: Path, name: str) -> Path:
         page.goto(address)
         page.locator("#results img").nth(2).wait_for(timeout=WAIT * 1000)
         page.locator("#example-editor canvas").first.wait_for()
-        page.wait_for_load_state("networkidle")
+        page.locator("#examples img").first.wait_for()
+        page.wait_for_function(  # those below the window are not loaded
+            "[...document.images].every("
+            "(image) => image.complete || image.getBoundingClientRect().top > innerHeight)"
+        )
         page.wait_for_timeout(2500)  # the editor fits its picture to the window
         path = out / f"{name}.jpg"
-        page.screenshot(
-            path=path, type="jpeg", quality=QUALITY, animations="disabled",
-            full_page=name == "page-phone",
-        )  # fmt: skip
+        page.screenshot(path=path, type="jpeg", quality=QUALITY, animations="disabled")
         return path
     finally:
         context.close()

@@ -19,7 +19,7 @@ from incontext.web.page.session import Session
 
 TITLE = "incontext: show a few masks, get the rest"
 INTRO = """# incontext
-Paint what you mean in one picture; get it in all the others. Nothing leaves this machine."""
+Paint what you mean in one picture; get it in all the others."""
 
 
 def build(models: Models, jobs: Jobs, sam: str | None = None) -> gr.Blocks:

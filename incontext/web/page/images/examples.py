@@ -17,7 +17,7 @@ from incontext.web.reporting import report_errors
 OWN, OVER = (
     "✕ Try your own",
     "✕ Start over",
-)  # labels of the button that clears the tab; see page.js
+)  # of the button that clears the tab; see page.js
 
 
 class Examples:
@@ -37,7 +37,7 @@ class Examples:
         gr.Info(f"Added: {count} examples now." if is_new else "It is among the examples already.")
         if prompt:
             gr.Info("The prompt file was taken out: the examples are used.")
-        return session, *show(session).values(), None, OVER
+        return session, *show(session).values(), None, gr.update(value=OVER, variant="secondary")
 
     @report_errors
     def choose(self, event: gr.SelectData, session: Session | None) -> Session:
@@ -80,18 +80,23 @@ class Examples:
         return updates(
             ALL_FIELDS, session=session, editor=gr.update(value=None, visible=True), tool="Brush",
             targets=[str(sample_data.target(name))], tile=scene.tile or 0, status="", names="",
-            **show(session), prompt_file=None, start_over=OWN,
+            **show(session), prompt_file=None,
+            start_over=gr.update(value=OWN, variant="primary"),
         )  # fmt: skip
 
     @report_errors
     def start_over(self, session: Session | None) -> tuple[Any, ...]:
-        """Clear the tab: examples, pictures and results."""
+        """Clear the tab: examples, pictures and results.
+
+        The editor is taken out: put in again, it asks for a picture; one that is only emptied does
+        not.
+        """
         session = Session.resume(session)
         session.clear()
         return updates(
-            ALL_FIELDS, session=session, editor=gr.update(value=None, visible=True), tool="Brush",
-            targets=None, tile=0, names="", prompt_file=None, start_over=OVER,
-            **show(session), **NO_RESULTS,
+            ALL_FIELDS, session=session, editor=gr.update(value=None, visible=False), tool="Brush",
+            targets=None, tile=0, names="", prompt_file=None,
+            start_over=gr.update(value=OVER, variant="secondary"), **show(session), **NO_RESULTS,
         )  # fmt: skip
 
 

@@ -24,6 +24,11 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 # An editor that was painted on keeps showing progress after it was filled again.
 QUIET: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
 
+TO_EDITOR = "() => document.querySelector('#example-editor').scrollIntoView({block: 'center'})"
+# In one column the results lie above the button.
+TO_RESULTS = """() => { if (innerWidth <= 800)
+document.querySelector('#results').scrollIntoView({block: 'center'}); }"""
+
 
 def build(
     app: gr.Blocks, models: Models, jobs: Jobs, session: gr.State, checkpoint: gr.Dropdown,
@@ -107,7 +112,9 @@ def _connect_examples(
         button.click(
             partial(on.load_sample, name=name), get("tool", "editor", "session"), outputs, **QUIET
         ).then(**lay_out)
-    fields["start_over"].click(on.start_over, fields["session"], outputs, **QUIET)
+    fields["start_over"].click(on.start_over, fields["session"], outputs, **QUIET).then(
+        lambda: gr.update(visible=True, value=None), None, fields["editor"], **QUIET
+    )
 
 
 def _connect_results(
@@ -132,6 +139,7 @@ def _connect_results(
               "presence", "prompt_file"), checkpoint, *get("view", "order")],
         outputs, concurrency_limit=None, show_progress_on=fields["status"], **PRIVATE,
     )  # fmt: skip
+    fields["go"].click(fn=None, js=TO_RESULTS, **PRIVATE)
     fields["halt"].click(on.jobs.stop, queue=False, **PRIVATE)
     fields["gallery"].select(on.choose, session, outputs, **QUIET)
     for name, by in (("previous", -1), ("next", 1)):
@@ -141,7 +149,6 @@ def _connect_results(
     fields["keep"].click(on.keep, get("view", "session"), outputs, **QUIET)
     fields["drop_kept"].click(on.forget, get("view", "session"), outputs, **QUIET)
     fields["why"].select(on.explain, session, fields["evidence"], **PRIVATE)
-    to_editor = "() => document.querySelector('#example-editor').scrollIntoView({block: 'center'})"
     fields["mend"].click(
         on.correct, session, get("session", "editor", "tool", "status"), **QUIET
-    ).then(**lay_out).then(fn=None, js=to_editor, **PRIVATE)
+    ).then(**lay_out).then(fn=None, js=TO_EDITOR, **PRIVATE)
