@@ -74,13 +74,16 @@ class Examples:
         draft = current_draft(session, tool, value, False)
         if draft and not session.ready_made:
             raise InputError("You painted something: clear the editor (its bin) first.")
+        results = NO_RESULTS if session.ready_made else {}  # of another sample
+        if session.ready_made:
+            session.clear()
         session.ready_made = True
         picture = Image.fromarray(scene.example).convert("RGB")
         session.examples, session.draft = [], (picture, scene.mask.astype(np.uint8))
         return updates(
             ALL_FIELDS, session=session, editor=gr.update(value=None, visible=True), tool="Brush",
-            targets=[str(sample_data.target(name))], tile=scene.tile or 0, status="", names="",
-            **show(session), prompt_file=None,
+            targets=[str(sample_data.target(name))], tile=scene.tile or 0, names="",
+            **show(session), **{"status": "", **results}, prompt_file=None,
             start_over=gr.update(value=OWN, variant="primary"),
         )  # fmt: skip
 
