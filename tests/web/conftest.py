@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.web.browser import FLAGS
+from tests.web.browser import FLAGS, LONG
 from tests.web.helpers import CHROMIUM, served
 
 
@@ -31,6 +31,7 @@ def visit(browser, demo):
         viewport = {"width": 1280, "height": 1000}
         contexts.append(browser.new_context(**{"viewport": viewport, **options}))
         page = contexts[-1].new_page()
+        page.set_default_timeout(LONG)
         page.on("request", lambda r: outside.append(r.url) if not _is_own(r.url) else None)
         page.on("pageerror", lambda error: broken.append(str(error)))
         page.goto(demo + query)

@@ -147,6 +147,11 @@ def test_code_of_odd_names_and_all_options(prompt):
     assert "tile=64, min_presence=0.75" in code
 
 
+def test_a_block_of_code_ends_where_the_code_does():
+    assert snippet.code_block("x\n", "python") == "```python\nx\n```"
+    assert snippet.code_block("a ```` b\n", "bash").splitlines()[0] == "`````bash"
+
+
 @pytest.mark.parametrize(("tile", "partly"), [(None, False), (96, True)])
 def test_code_does_what_the_page_did(
     tmp_path, monkeypatch, incontext, tiny_checkpoint, tile, partly

@@ -201,5 +201,6 @@ class ResultPanel:
             gr.Markdown(
                 "Runs in a folder with the pictures and what is in the download `examples.zip`."
             )
-            self.python = gr.Code(label="Python", language="python", elem_id="python")
-            self.shell = gr.Code(label="Command line", language="shell", elem_id="shell")
+            # gr.Code would load an editor of 400 kB with the page, also while it is hidden.
+            self.python = gr.Markdown(elem_id="python", latex_delimiters=[])
+            self.shell = gr.Markdown(elem_id="shell", latex_delimiters=[])

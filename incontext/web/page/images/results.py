@@ -102,7 +102,9 @@ class Results:
             yield updates(
                 RESULT_FIELDS, session=session, gallery=_gallery(session, view), status=status,
                 files=gr.update(value=downloads(session), visible=True), **_detail(session),
-                **comparison(session, view), code=gr.update(visible=True), **code,
+                **comparison(session, view), code=gr.update(visible=True),
+                python=snippet.code_block(code["python"], "python"),
+                shell=snippet.code_block(code["shell"], "bash"),
             )  # fmt: skip
 
     @report_errors

@@ -1,6 +1,7 @@
 """Snippet: what was done in the tab as Python code and as a command, and the files for both."""
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -30,10 +31,14 @@ def write(
     names = client_names(map(client_name, targets))
     checkpoint = options.checkpoint or default_checkpoint
     has_unknown = any(draft.partly for draft in drafts)
-    return {
-        "python": python_code(files, names, options, checkpoint, has_unknown),
-        "shell": shell_command(files, names, options, checkpoint, has_unknown),
-    }
+    arguments = (files, names, options, checkpoint, has_unknown)
+    return {"python": python_code(*arguments), "shell": shell_command(*arguments)}
+
+
+def code_block(code: str, language: str) -> str:
+    """Return code as Markdown, which gets a button that copies it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
+    return f"{fence}{language}\n{code}{fence}"
 
 
 def write_examples(folder: Path, drafts: Sequence[DraftExample]) -> list[tuple[str, str]]:
