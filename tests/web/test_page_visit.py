@@ -152,9 +152,12 @@ def test_two_prompts_side_by_side_and_the_same_as_code(visit, tmp_path):
     # B: one of the results, as it is, is a second example.
     page.keyboard.press("c")
     page.get_by_text("Mend other").wait_for()
-    page.wait_for_timeout(2500)
-    page.keyboard.press("a")
-    page.get_by_text("Added: 2 examples now").wait_for()
+    for _ in range(40):  # until the result lies in the editor
+        page.wait_for_timeout(1500)
+        page.keyboard.press("a")
+        page.wait_for_timeout(1500)
+        if page.locator("#examples img").count() == 2:
+            break
     page.keyboard.press("s")
     page.locator("#comparison", has_text="B (2 examples)").wait_for(timeout=LONG)
     assert any(re.search(r"[12] of 3 · about \d+ s left", text) for text in recorded(page))
