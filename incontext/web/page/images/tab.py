@@ -63,7 +63,7 @@ def build(
         on.open, None, [fields[name] for name in ALL_FIELDS], concurrency_limit=None, **QUIET
     ).then(
         on.show_sample, [session, results.view, results.order],
-        [fields[name] for name in RESULT_FIELDS], concurrency_limit=None, **QUIET,
+        [fields[name] for name in RESULT_FIELDS], **QUIET,  # few wait in threads of their own
     )  # fmt: skip
     return results.prompt_file
 
