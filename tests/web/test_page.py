@@ -1,139 +1,31 @@
 """The demo in a real browser: paint, get masks, follow, tune, examine, download."""
 
-import io
 import re
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from tests.web.helpers import CHROMIUM, clip, iou, labelled, scene, served
+from tests.web.browser import (
+    LONG,
+    click_at,
+    download,
+    green,
+    masks_in,
+    on_screen,
+    paint,
+    record,
+    recorded,
+    red,
+)
+from tests.web.helpers import CHROMIUM, clip, iou, labelled, scene
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (dev extra)")
+pytest.importorskip("playwright.sync_api", reason="needs playwright (dev extra)")
 pytest.importorskip("gradio", reason="needs gradio (demo extra)")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt install chromium"),
     pytest.mark.browser,
     pytest.mark.server,
 ]
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-LONG = 180_000  # milliseconds
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address():
-    with served() as address:
-        yield address
-
-
-@pytest.fixture
-def page(browser, address):
-    """A page that must ask for nothing outside this machine, and break nowhere."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    page = context.new_page()
-    outside, broken = [], []
-    page.on("request", lambda r: outside.append(r.url) if not _own(r.url) else None)
-    page.on("pageerror", lambda error: broken.append(str(error)))
-    page.goto(address)
-    page.get_by_role("tab", name="Images").wait_for()
-    page.locator("#example-editor canvas").first.wait_for()
-    page.wait_for_timeout(1500)  # no one paints sooner, and the canvas is not ready sooner
-    yield page
-    context.close()
-    assert not outside
-    assert not broken
-
-
-def _own(url: str) -> bool:
-    return url.startswith(("http://127.0.0.1", "data:", "blob:"))
-
-
-def on_screen(page, selector: str) -> tuple[np.ndarray, tuple[float, float]]:
-    """Pixels of an element, (H, W, 3), and where its corner is on the page."""
-    element = page.locator(selector)
-    element.scroll_into_view_if_needed()
-    page.wait_for_timeout(400)
-    box = element.bounding_box()
-    image = Image.open(io.BytesIO(element.screenshot())).convert("RGB")
-    return np.asarray(image).astype(int), (box["x"], box["y"])
-
-
-def green(pixels: np.ndarray) -> np.ndarray:
-    """Where the ground of a scene is."""
-    return (pixels[..., 1] > pixels[..., 0] + 60) & (pixels[..., 1] > pixels[..., 2] + 25)
-
-
-def red(pixels: np.ndarray) -> np.ndarray:
-    """Where the first brush was."""
-    return (pixels[..., 0] > 120) & (pixels[..., 1] < 130) & (pixels[..., 0] > pixels[..., 2] + 40)
-
-
-def paint(page, selector: str, inside: np.ndarray) -> None:
-    """Paint an ellipse with the mouse: a ring as far inside as the brush is thick, and its middle.
-
-    The brush covers 20 pixels around the mouse; each of its moves costs a software renderer long.
-    """
-    pixels, corner = on_screen(page, f"{selector} canvas >> nth=0")
-    rows, columns = np.nonzero(green(pixels))
-    first = np.array((columns.min(), rows.min())) + corner
-    size = np.array((columns.max() - columns.min() + 1, rows.max() - rows.min() + 1))
-    rows, columns = np.nonzero(inside)
-    middle = np.array((columns.mean(), rows.mean())) + 0.5
-    turns = np.linspace(0, 2 * np.pi, 9)
-    path = [middle, *(middle + np.stack((26 * np.cos(turns), 16 * np.sin(turns)), 1))]
-    for number, point in enumerate(path):
-        page.mouse.move(*(first + point * size / inside.shape[::-1]))
-        if not number:
-            page.mouse.down()
-    page.mouse.up()
-    page.wait_for_timeout(800)
-
-
-def click_at(page, selector: str, inside: np.ndarray) -> None:
-    """Click into the middle of a mask (200, 480) on an image of its size."""
-    picture = page.locator(selector)
-    picture.wait_for()
-    page.wait_for_timeout(500)
-    rows, columns = np.nonzero(inside)
-    box = picture.bounding_box()
-    scale = min(box["width"] / 480, box["height"] / 200)  # the picture lies within its box
-    x = box["width"] / 2 + (columns.mean() - 240) * scale
-    y = box["height"] / 2 + (rows.mean() - 100) * scale
-    picture.click(position={"x": x, "y": y})
-
-
-def download(page, selector: str, name: str) -> bytes:
-    """A file that a tab offers."""
-    link = page.locator(f"{selector} a", has_text=re.compile(r"B\b")).locator(
-        f"xpath=//a[contains(@download, '{name}')]"
-    )
-    target = link.first if link.count() else page.locator(f"{selector} a[download*='{name}']").first
-    with page.expect_download() as got:
-        target.click()
-    return Path(got.value.path()).read_bytes()
-
-
-def masks_in(content: bytes, folder: str) -> dict[str, np.ndarray]:
-    """Pictures of a folder in a zip."""
-    archive = zipfile.ZipFile(io.BytesIO(content))
-    return {
-        Path(name).name: np.asarray(Image.open(io.BytesIO(archive.read(name))))
-        for name in archive.namelist()
-        if name.startswith(folder)
-    }
 
 
 def test_painted_picture_gives_aligned_masks(page, tmp_path):
@@ -202,8 +94,10 @@ def test_video_is_followed_and_corrected(page, tmp_path):
     page.get_by_text("6 frames.").wait_for(timeout=LONG)
     page.wait_for_timeout(2500)
     paint(page, "#frame-editor", truth[0])
+    record(page, "#video-status")
     page.locator("#propagate").click()
     page.get_by_text("6 of 6 frames answered").wait_for(timeout=LONG)
+    assert any(re.search(r"[1-5] of 6 · about \d+ s left", text) for text in recorded(page))
     found = masks_in(download(page, "#video-downloads", "masks.zip"), "Annotations/")
     assert sorted(found) == [f"{i:05d}.png" for i in range(6)]
     assert min(iou(found[f"{i:05d}.png"] == 1, truth[i]) for i in range(6)) > 0.75

@@ -21,6 +21,7 @@ from incontext.model import SIZES, SegGPT  # noqa: E402
 from incontext.web import jobs as jobs_module  # noqa: E402
 from incontext.web import limits, reporting  # noqa: E402
 from incontext.web.page import sample_data  # noqa: E402
+from incontext.web.page.images.picking import Sam, grow_box, grow_click  # noqa: E402
 from incontext.web.page.labelled_images import (  # noqa: E402
     pair_up,
     read_example,
@@ -37,7 +38,6 @@ from incontext.web.page.painting import (  # noqa: E402
     read_editor,
     write_editor,
 )
-from incontext.web.page.picking import Sam, grow_box, grow_click  # noqa: E402
 from incontext.web.page.session import DraftExample, Session  # noqa: E402
 from incontext.web.page.tracking import Clip  # noqa: E402
 

@@ -2,7 +2,6 @@
 
 import signal
 import threading
-import warnings
 from typing import Any
 
 import gradio as gr
@@ -10,41 +9,17 @@ import torch
 
 from incontext import InputError
 from incontext.web.jobs import Jobs
-from incontext.web.limits import MAX_AGE, MAX_JOBS, MAX_UPLOAD, working_folder
+from incontext.web.limits import MAX_AGE, MAX_JOBS, working_folder
 from incontext.web.models import Models
-from incontext.web.page import doctor, endpoints, images, tuning, videos
-from incontext.web.page.picking import Sam
+from incontext.web.page import doctor, endpoints, shortcuts, tuning, videos
+from incontext.web.page.appearance import appearance
+from incontext.web.page.images import tab as images
+from incontext.web.page.images.picking import Sam
 from incontext.web.page.session import Session
 
 TITLE = "incontext: show a few masks, get the rest"
 INTRO = """# incontext
-Paint what you mean in one picture; get it in all the others. No training, no text prompts; nothing
-leaves this machine."""
-CSS = """
-.gradio-container {
-  width: 100% !important; max-width: 1280px !important; margin: 0 auto !important;
-}
-footer { opacity: .8; }
-#verdict textarea { font-family: ui-monospace, monospace; white-space: pre-wrap; }
-@media (max-width: 480px) {
-  .gradio-container { padding: 8px !important; }
-  h1 { font-size: 1.4em; }
-  .tab-container button { padding: 0 10px !important; }
-}
-"""
-# Every picture says what it is, also those that Gradio draws without a word.
-HEAD = """<script>
-new MutationObserver(() => {
-  for (const img of document.querySelectorAll("img:not([alt]), img[alt='']")) {
-    const block = img.closest("[id]"), label = block && block.querySelector("label, .label");
-    img.alt = (img.title || (label && label.textContent) || "picture").trim();
-  }
-}).observe(document, {childList: true, subtree: true});
-// A reload begins anew: ask before work is lost.
-addEventListener("pointerdown", () => {
-  addEventListener("beforeunload", (event) => event.preventDefault());
-}, {once: true});
-</script>"""
+Paint what you mean in one picture; get it in all the others."""
 
 
 def build(models: Models, jobs: Jobs, sam: str | None = None) -> gr.Blocks:
@@ -54,6 +29,7 @@ def build(models: Models, jobs: Jobs, sam: str | None = None) -> gr.Blocks:
         title=TITLE, analytics_enabled=False, delete_cache=(MAX_AGE // 6, MAX_AGE)
     ) as app:
         endpoints.build(models, jobs)  # first, so that they get the plain names
+        gr.HTML(shortcuts.help_page(), elem_id="keys")
         gr.Markdown(INTRO)
         session = gr.State(None, time_to_live=MAX_AGE, delete_callback=_close)
         checkpoint = gr.Dropdown(
@@ -62,7 +38,7 @@ def build(models: Models, jobs: Jobs, sam: str | None = None) -> gr.Blocks:
         )  # fmt: skip
         with gr.Tabs():
             with gr.Tab("Images", id="images"):
-                image_prompt = images.build(models, jobs, session, checkpoint, sam)
+                image_prompt = images.build(app, models, jobs, session, checkpoint, sam)
             with gr.Tab("Video", id="video", render_children=True):
                 video_prompt = videos.build(models, jobs, session, checkpoint)
             with gr.Tab("Tune", id="tune", render_children=True):
@@ -121,15 +97,3 @@ def serve(
             raise InputError(f"{ports} in use; choose another --port") from None
         print(f"{address.rstrip('/')} (Ctrl+C ends it)", flush=True)
         app.block_thread()
-
-
-def appearance() -> dict[str, Any]:
-    """Return Gradio's options for the look and limits of the page; fonts are the visitor's own."""
-    warnings.filterwarnings("ignore", category=UserWarning, module="gradio")
-    mono = ["ui-monospace", "monospace"]
-    theme = gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=mono)
-    return {
-        "max_file_size": MAX_UPLOAD, "theme": theme, "css": CSS, "head": HEAD, "run_history": False,
-        "footer_links": ["api", "settings"], "ssr_mode": False, "pwa": False,
-        "enable_monitoring": False,
-    }  # fmt: skip

@@ -49,7 +49,7 @@ class Doctor:
                 if isinstance(diagnosis, tuple):
                     text = f"Asking examples for each other: {percent(*diagnosis[1:])}"
                     yield session, text, gr.skip(), gr.skip()
-            path = report_page(diagnosis, session.new_run() / "report.html")
+            path = report_page(diagnosis, session.new_run("doctor") / "report.html")
             yield (
                 session,
                 headline(diagnosis),
@@ -90,7 +90,9 @@ def build(models: Models, jobs: Jobs, session: gr.State, checkpoint: gr.Dropdown
             names = gr.Textbox(label="Names of the ids, in order (optional)", placeholder="cell")
             with gr.Row():
                 go = gr.Button("Examine", variant="primary", elem_id="examine")
-                halt = gr.Button("Stop", variant="stop", min_width=80, scale=0)
+                halt = gr.Button(
+                    "Stop", variant="stop", min_width=80, scale=0, elem_id="stop-doctor"
+                )
         with gr.Column(min_width=320):
             gr.Markdown("### 2. How well will it work, and which examples hurt?")
             status = gr.Markdown(elem_id="doctor-status")

@@ -12,7 +12,7 @@ from incontext.web.models import Models
 from incontext.web.page.labelled_images import read_example, read_examples, read_labelled_set
 from incontext.web.page.painting import paintable, parse_names
 from incontext.web.page.segmenting import SegmentRequest, result_files, segment
-from incontext.web.page.session import Session, pack
+from incontext.web.page.session import SEGMENT, Session, pack
 from incontext.web.page.tracking import Clip
 from incontext.web.reporting import raise_if_stopped, report_errors
 
@@ -64,10 +64,10 @@ class Endpoints:
                 self.models, session, pairs, pictures or [], options, stop
             ):
                 pass
-            coco = session.folder / f"run{session.runs}" / "coco.json"
+            coco = session.folders[SEGMENT] / "coco.json"
             files = [*result_files(session.results), (coco, coco.name)]
             path = pack(session.folder / "segmented.zip", files)
-            captions = {r.name: r.caption.removeprefix(f"{r.name}: ") for r in session.results}
+            captions = {r.name: r.quality for r in session.results}
             return str(path), {"pictures": captions, "failed": failed}
 
     @report_errors

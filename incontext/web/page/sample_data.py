@@ -44,7 +44,7 @@ def _locked(make: Callable[..., Any]) -> Callable[..., Any]:
 @_locked
 def target(name: str) -> Path:
     """Write the image to segment; returns its file."""
-    path = _folder() / f"{name.lower().replace(chr(39), '').replace(' ', '-')}.png"
+    path = folder() / f"{name.lower().replace(chr(39), '').replace(' ', '-')}.png"
     if not path.is_file():
         Image.fromarray(scene(name).query).convert("RGB").save(path)
     return path
@@ -53,7 +53,7 @@ def target(name: str) -> Path:
 @_locked
 def clip() -> Path:
     """Write a video of a red disc and a blue square that move over a rough ground."""
-    path = _folder() / "disc-and-square.mp4"
+    path = folder() / "disc-and-square.mp4"
     if not path.is_file():
         _write_clip(path)
     return path
@@ -71,11 +71,11 @@ def clip_ids(index: int) -> Array:
 @_locked
 def cells() -> tuple[list[Path], list[Path]]:
     """Write images of drawn cells and a mask for each; the last mask is wrong, for the doctor."""
-    pictures = [_folder() / "cells" / f"cells-{n:02d}.png" for n in range(CELLS)]
-    masks = [_folder() / "masks" / path.name for path in pictures]
+    pictures = [folder() / "cells" / f"cells-{n:02d}.png" for n in range(CELLS)]
+    masks = [folder() / "masks" / path.name for path in pictures]
     if not masks[-1].is_file():
-        for folder in (pictures[0].parent, masks[0].parent):
-            folder.mkdir(exist_ok=True)
+        for parent in (pictures[0].parent, masks[0].parent):
+            parent.mkdir(exist_ok=True)
         for number, (picture, mask) in enumerate(zip(pictures, masks, strict=True)):
             image, ids = _cells(np.random.default_rng(number))
             wrong = number == CELLS - 1
@@ -84,9 +84,34 @@ def cells() -> tuple[list[Path], list[Path]]:
     return pictures, masks
 
 
-def _folder() -> Path:
-    path = root() / "samples"  # `sweep` leaves it alone
-    path.mkdir(exist_ok=True)
+def painted_cat() -> tuple[Image.Image, Array]:
+    """Return one half of a cat's face, and the ids (H, W) uint8 of the eye painted on it."""
+    half = scene("Cat's eye")
+    return Image.fromarray(half.example), half.mask.astype(np.uint8)
+
+
+@_locked
+def cats() -> list[Path]:
+    """Write pictures of the same cat: the other half of its face, then all of it, turned round and
+    in dim light."""
+    paths = [folder("cats") / f"{name}.png" for name in ("other", "tilted", "dusk")]
+    if not paths[-1].is_file():
+        half = scene("Cat's eye")
+        cat = Image.fromarray(np.hstack([half.example, half.query]))
+        tilted = cat.transpose(Image.Transpose.FLIP_LEFT_RIGHT).rotate(
+            -12, Image.Resampling.BICUBIC
+        )
+        dim = cat.crop((20, 40, 420, 260)).point(lambda value: round(value * 0.55))
+        pictures = [Image.fromarray(half.query), tilted.crop((60, 45, 400, 265)), dim]
+        for picture, path in zip(pictures, paths, strict=True):
+            picture.save(path)
+    return paths
+
+
+def folder(name: str = "") -> Path:
+    """Create a folder of sample data, which `sweep` leaves alone."""
+    path = root() / "samples" / name
+    path.mkdir(parents=True, exist_ok=True)
     return path
 
 

@@ -12,7 +12,7 @@ from incontext import Coco, Example, InputError, Prompt
 from incontext.web.file_names import client_name, client_names
 from incontext.web.limits import check_count, check_paintings, open_image
 from incontext.web.models import Models
-from incontext.web.page.session import ImageResult, Session, pack
+from incontext.web.page.session import SEGMENT, ImageResult, Session, pack
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class SegmentRequest:
     tile: int | None = None
     names: dict[int, str] = field(default_factory=dict)
     prompt: str | None = None  # a file, instead of examples
+    min_presence: float = 0.5  # an id's presence below which its mask is empty
 
 
 def build_prompt(models: Models, examples: Sequence[Example], options: SegmentRequest) -> Prompt:
@@ -57,11 +58,13 @@ def segment(
         (images done, images in all, errors so far).
 
     Raises:
-        InputError: no examples, no images, or too many.
+        InputError: no examples, no images, too many, or a presence out of range.
     """
     files = check_count(list(targets or []), "pictures to segment")
+    predictor = models.get(options.checkpoint)
+    predictor.check_presence(options.min_presence)
     prompt = build_prompt(models, examples, options)
-    folder, predictor = session.new_run(), models.get(options.checkpoint)
+    folder = session.new_run(SEGMENT)
     session.results, coco, failed = [], Coco(), list[str]()
     examples_used = [] if options.prompt else list(examples)
     session.asked = options.checkpoint, examples_used, bool(options.tile)
@@ -75,7 +78,9 @@ def segment(
             try:
                 picture = open_image(file)
                 check_paintings(sent_name, picture.size, prompt, options.tile)
-                result = predictor.predict(picture, prompt, tile=options.tile)
+                result = predictor.predict(
+                    picture, prompt, tile=options.tile, min_presence=options.min_presence
+                )
                 session.results.append(
                     ImageResult.write(folder / name, name, Path(file), result, done)
                 )
@@ -113,12 +118,9 @@ def explain(
 
 def downloads(session: Session) -> list[str]:
     """Return the files of the last run."""
-    folder = session.folder / f"run{session.runs}"
-    return [
-        str(folder / name)
-        for name in ("masks.zip", "coco.json", "prompt.safetensors")
-        if (folder / name).is_file()
-    ]
+    folder = session.folders[SEGMENT]
+    names = ("masks.zip", "coco.json", "prompt.safetensors", "examples.zip")
+    return [str(folder / name) for name in names if (folder / name).is_file()]
 
 
 def result_files(results: list[ImageResult]) -> Iterator[tuple[Path, str]]:

@@ -1,5 +1,6 @@
 """Session state of one visitor."""
 
+import hashlib
 import os
 import shutil
 import zipfile
@@ -17,6 +18,7 @@ from incontext.web.limits import MAX_IMAGES, new_folder, open_image
 from incontext.web.page.painting import label_picture, parse_brush_names
 
 Array = np.ndarray[Any, Any]
+SEGMENT = "segment"  # the job of the tab of images
 SIDE = 1024  # pixels: examples are kept no larger, models see them smaller still
 
 
@@ -66,9 +68,10 @@ class ImageResult:
     name: str
     source: Path
     stem: Path  # of NAME.png, NAME.confidence.png and NAME.overlay.jpg
-    caption: str
+    quality: str  # of each id, for people
     score: float = 1.0  # of `Segmentation`
     number: int = 0  # in the order of the pictures
+    digest: str = ""  # of the picture's file: the same picture in two runs
 
     @classmethod
     def write(
@@ -76,13 +79,24 @@ class ImageResult:
     ) -> "ImageResult":
         """Write the files of `Segmentation.save`, and keep the source beside them."""
         result.save(folder, name)
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()
         source = keep(source, folder / "sources")
         quality = ", ".join(
             f"{result.names[i]} {q:.2f}" if (result.labels == i).any()
             else f"{result.names[i]} probably not here"
             for i, q in result.quality.items()
         )  # fmt: skip
-        return cls(name, source, folder / name, f"{name}: {quality}", result.score, number)
+        return cls(name, source, folder / name, quality, result.score, number, digest)
+
+    @property
+    def caption(self) -> str:
+        """What it is and how good it is likely to be."""
+        return f"{self.name}: {self.quality}"
+
+    @property
+    def label(self) -> str:
+        """The same for where the end may be cut off."""
+        return f"{self.quality} · {self.name}"
 
     def file(self, view: str) -> Path:
         """Return the image file of one of `VIEWS`."""
@@ -101,6 +115,15 @@ class ImageResult:
             ids, np.ones(ids.shape, np.float32), present,
             open_image(self.source), (), {}, {},
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KeptResults:
+    """Results of one prompt, kept to be compared with those of another."""
+
+    folder: Path
+    results: list[ImageResult]
+    caption: str  # what the prompt was made of
 
 
 VIEWS = {"overlay": ".overlay.jpg", "mask": ".png", "confidence": ".confidence.png"}
@@ -122,7 +145,10 @@ class Session:
     example_index: int | None = None  # the one to be removed
     dismissed: DraftExample | None = None  # removed from the examples, but still in the editor
     ready_made: bool = False  # the examples are sample data
+    prompt_caption: str = ""  # what the prompt of the results was made of
+    kept: KeptResults | None = None  # prompt A
     runs: int = 0
+    folders: dict[str, Path] = field(default_factory=dict)  # of the last results, by job
     clip: Any = None  # a Clip of incontext.web.page.tracking
 
     @classmethod
@@ -178,13 +204,52 @@ class Session:
         path.mkdir()
         return path
 
-    def new_run(self) -> Path:
-        """Create a folder for results, in place of those before."""
-        shutil.rmtree(self.folder / f"run{self.runs}", ignore_errors=True)
+    def new_run(self, job: str) -> Path:
+        """Create a folder for the results of a job, in place of those of its last run."""
+        self._discard(self.folders.pop(job, None))
         self.runs += 1
-        path = self.folder / f"run{self.runs}"
+        path = self.folders[job] = self.folder / f"run{self.runs}"
         path.mkdir()
         return path
+
+    def folder_of_results(self) -> Path | None:
+        """Return where the results lie; None without any."""
+        return self.results[0].stem.parent if self.results else None
+
+    def keep(self) -> None:
+        """Keep the results, to be compared with those of another prompt.
+
+        Raises:
+            InputError: there are none.
+        """
+        folder = self.folder_of_results()
+        if folder is None:
+            raise InputError("No result yet: segment first, then keep it to compare.")
+        if self.kept and self.kept.folder == folder:
+            return
+        self.forget()
+        self.kept = KeptResults(folder, list(self.results), self.prompt_caption)
+
+    def forget(self) -> None:
+        """Drop what is kept."""
+        kept, self.kept = self.kept, None
+        if kept and kept.folder not in self.folders.values():
+            self._discard(kept.folder)
+
+    def clear(self) -> None:
+        """Drop examples and results; what the other tabs hold stays."""
+        self.forget()
+        self.examples, self.results, self.draft, self.undo = [], [], None, []
+        self.corner = self.example_index = self.dismissed = None
+        self.result_index, self.ready_made = 0, False
+        self.asked = (None, [], False)
+        self._discard(self.folders.pop(SEGMENT, None))
+
+    def _discard(self, folder: Path | None) -> None:
+        """Remove a folder of this session, unless its results are kept."""
+        is_kept = self.kept is not None and folder == self.kept.folder
+        if folder and not is_kept and folder.parent == self.folder:  # sample data stays
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def keep(file: Path, folder: Path) -> Path:

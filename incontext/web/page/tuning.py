@@ -50,7 +50,7 @@ class Tuning:
                     stage, done, total = outcome
                     yield session, f"{stage} ({percent(done, total)})", skip, skip, skip, skip
             kind = "tuned" if outcome.comparison.improves else "untuned"
-            path = outcome.prompt.save(session.new_run() / f"{kind}.safetensors")
+            path = outcome.prompt.save(session.new_run("tune") / f"{kind}.safetensors")
             text = "\n".join(outcome.comparison.lines()[:-1])
             yield (
                 session, verdict(outcome), gr.update(value=curve(outcome), visible=True),
@@ -104,7 +104,7 @@ def build(
             )  # fmt: skip
             with gr.Row():
                 go = gr.Button("Tune", variant="primary", elem_id="tune")
-                halt = gr.Button("Stop", variant="stop", min_width=80, scale=0)
+                halt = gr.Button("Stop", variant="stop", min_width=80, scale=0, elem_id="stop-tune")
         with gr.Column(min_width=320):
             gr.Markdown("### 2. Is the learned prompt better than the pictures as they are?")
             status = gr.Markdown(elem_id="tune-status")

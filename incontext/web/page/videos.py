@@ -13,6 +13,7 @@ from incontext.web.page.painting import read_editor, write_editor
 from incontext.web.page.panels import ClipPanel, MoviePanel
 from incontext.web.page.session import Session
 from incontext.web.page.tracking import Clip
+from incontext.web.progress import Progress
 from incontext.web.reporting import report_errors, report_errors_in
 
 
@@ -89,8 +90,10 @@ class Videos:
             predictor, status = self.models.get(checkpoint), ""
             yield session, skip, "Looking at what is painted …", skip, skip, skip
             follow = clip.follow(predictor, stop, kind=kind, names=names, prompt=prompt)
-            for done, (index, result) in enumerate(follow, 1):
-                status = f"frame {index}, {done} done, {clip.count - len(clip.result_frames)} to go"
+            progress = Progress(0)
+            for index, result in follow:
+                progress.total = progress.done + 1 + clip.count - len(clip.result_frames)
+                status = f"{progress.step()} · frame {index}"
                 yield session, result.overlay(), status, skip, skip, skip
             yield session, skip, f"{status}; writing the video …", skip, skip, skip
             movie, masks = clip.write()

@@ -63,7 +63,8 @@ def build_app(service: Service, cors: Sequence[str] = (), page: bool = True) -> 
 def _mount_page(app: FastAPI, service: Service) -> None:
     import gradio as gr
 
-    from incontext.web.page.app import appearance, build  # takes a second or two
+    from incontext.web.page.app import build  # takes a second or two
+    from incontext.web.page.appearance import appearance
 
     blocks = build(service.models, service.jobs)
     blocks.state_session_capacity = 1000
