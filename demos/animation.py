@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
-from demos.photographs import eyes, galaxies
 from incontext import Example, Predictor, VideoPredictor
+from incontext.web.photographs import eyes, galaxies
 
 WIDTH, HEIGHT, BAR, GAP = 640, 324, 40, 6  # pixels; the bar holds the sentence
 LARGE = (310, HEIGHT - BAR - GAP)  # the painted picture

@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import color, data, filters
 
 from demos.animation import cat_clip, tint
-from demos.photographs import absent, eyes, galaxies
 from incontext import Example, Predictor, VideoPredictor
+from incontext.web.photographs import absent, eyes, galaxies
 
 Array = np.ndarray[Any, Any]
 GAP, BAR = 6, 26  # pixels; the bar holds what a tile shows

@@ -188,3 +188,11 @@ def test_public_names_only(folder):
             if name.partition(".")[0] == "incontext" and not name.startswith("incontext.web.")
         }  # fmt: skip
         assert names <= public, f"{path.name} uses {sorted(names - public)}"
+
+
+def test_the_package_needs_nothing_beside_it():
+    """Only `incontext` is installed from a wheel."""
+    beside = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"incontext"}
+    for path in PACKAGE.rglob("*.py"):
+        roots = {name.partition(".")[0] for name in imports(path.read_text(encoding="utf-8"))}
+        assert not roots & beside, f"{path.name} imports {sorted(roots & beside)}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from demos import photographs
+from incontext.web import photographs
 from incontext.web.limits import root
 
 Array = np.ndarray[Any, Any]
