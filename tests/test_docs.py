@@ -76,7 +76,7 @@ def test_pictures_exist_are_used_and_small():
     assert stored == {path for path in shown if path.suffix in PICTURES}
     for path in stored:
         with Image.open(path) as image:
-            assert image.width <= 1200
+            assert image.width <= 1300
     assert sum(path.stat().st_size for path in stored - {ANIMATION}) < 1.5e6
 
 
