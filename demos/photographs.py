@@ -52,6 +52,7 @@ def main(out: Path) -> None:
     print(f"{len(SCENES)} photographs in {time.perf_counter() - start:.1f} s; overlays:")
     for path in sorted(out.glob("*.overlay.jpg")):
         print(f"  {path}")
+    print("Your own: .venv/bin/incontext segment --example IMAGE MASK --out results FOLDER")
 
 
 if __name__ == "__main__":

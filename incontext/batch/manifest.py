@@ -108,7 +108,7 @@ class Manifest:
             same_settings = not changed_settings(content.settings, self.settings)
             # Other settings do not matter where there are no results, or where they may go.
             if not self.overwrite and any(content.records.values()):
-                remedy = "pass overwrite (--overwrite), or another folder"
+                remedy = "choose another folder, or begin anew with overwrite (--overwrite)"
                 check_same_settings(content.settings, self.settings, self.folder, remedy)
             # A shard does not touch what other shards may have to read.
             own = path.parent == self.state or self.shard.count == 1

@@ -126,7 +126,8 @@ def _parse_pair(text: str, option: str) -> tuple[int, str]:
     """Parse "3=cat" as (3, "cat")."""
     number, equals, value = text.partition("=")
     if not equals or not number.strip().isdecimal() or not value:
-        raise InputError(f"{option} {text!r}; accepted: ID=VALUE, such as 1=...")
+        such_as = "1=#ff0000" if option == "--color" else "1=mug"
+        raise InputError(f"{option} {text!r}; accepted: ID=VALUE, such as {such_as}")
     return int(number), value
 
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from incontext.cli.common import DEFAULT, Checkpoint, from_command_line
-from incontext.errors import InputError
+from incontext.cli.common import DEFAULT, Checkpoint, from_command_line, parse_pairs
+from incontext.errors import InputError, check_share
 
 FORMAT_NAMES = "coco, coco-polygons, yolo, voc, label-studio, cvat, geotiff, nifti"
 ONNX = "onnx"  # instead of a folder of results
@@ -20,6 +20,13 @@ def export(
     out: Annotated[Path, typer.Option(help="File or folder to write; a folder for onnx.")],
     to: Annotated[str, typer.Option(help=f"Format of exported results: {FORMAT_NAMES}.")] = "coco",
     checkpoint: Checkpoint = DEFAULT,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of an id in place of the one in the results, ID=NAME; repeatable."),
+    ] = None,
+    min_quality: Annotated[
+        float, typer.Option(help="Leave out masks whose expected IoU is below this, 0 to 1.")
+    ] = 0.0,
     overwrite: Annotated[
         bool, typer.Option(help="Replace exported files that exist already.")
     ] = False,
@@ -41,11 +48,21 @@ def export(
             f"--checkpoint with {results}: results need no checkpoint; to export the checkpoint "
             "itself, give the word onnx in place of the folder"
         )
-    from incontext.formats import FORMATS
-    from incontext.formats import export as write_export
+    from incontext.formats import FORMATS, export_selection
+    from incontext.formats.results import LOW_QUALITY, Selection
 
-    path = write_export(results, to, out, overwrite=overwrite)
-    typer.echo(f"wrote {path} ({FORMATS[to].description})")
+    check_share("--min-quality", min_quality)
+    selection = Selection(min_quality, parse_pairs(name, "--name"))
+    path = export_selection(results, to, out, selection, overwrite)
+    counts = f"{selection.images} images, {selection.masks} masks"
+    if selection.left_out:
+        counts += f"; {selection.left_out} of low quality left out"
+    typer.echo(f"wrote {path} ({FORMATS[to].description}): {counts}")
+    if selection.low:
+        typer.echo(
+            f"{selection.low} of them have a quality below {LOW_QUALITY}: mostly a few pixels where"
+            f" nothing is. --min-quality {LOW_QUALITY} leaves them out"
+        )
 
 
 def _onnx(checkpoint: str, out: Path) -> None:

@@ -1,14 +1,14 @@
 """Formats of other tools, written from results: a module each, and the table of them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from incontext.errors import InputError
+from incontext.errors import InputError, check_share
 from incontext.formats import coco, cvat, geotiff, label_studio, nifti, voc, yolo
 from incontext.formats.label_studio_config import config_path
 from incontext.formats.output import check_output
-from incontext.formats.results import LabelledImage, read_results
+from incontext.formats.results import LabelledImage, Selection, read_results
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,15 @@ FORMATS = {
 }  # fmt: skip
 
 
-def export(folder: str | Path, name: str, out: str | Path, *, overwrite: bool = False) -> Path:
+def export(
+    folder: str | Path,
+    name: str,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    min_quality: float = 0.0,
+    names: Mapping[int, str] | None = None,
+) -> Path:
     """Write the results of `incontext segment` in another format; return what was written.
 
     Args:
@@ -52,10 +60,25 @@ def export(folder: str | Path, name: str, out: str | Path, *, overwrite: bool = 
         out: file or folder to write.
         overwrite: replace an existing file, or files of the same names in a folder that is not
             empty; files of other names stay. The segmented images are never replaced.
+        min_quality: expected IoU, 0–1, below which a mask is left out.
+        names: of ids, in place of those that the results have.
 
     Raises:
         InputError: an unknown format, no results, an `out` that does not fit the format or exists
-            already, or a package that is missing.
+            already, a name for an unknown id, or a package that is missing.
+        OSError: it cannot be written.
+    """
+    check_share("min_quality", min_quality)
+    return export_selection(folder, name, out, Selection(min_quality, names or {}), overwrite)
+
+
+def export_selection(
+    folder: str | Path, name: str, out: str | Path, selection: Selection, overwrite: bool
+) -> Path:
+    """Write a selection of results, and count what was written, see `export`.
+
+    Raises:
+        InputError: see `export`.
         OSError: it cannot be written.
     """
     if name == "onnx":
@@ -68,4 +91,4 @@ def export(folder: str | Path, name: str, out: str | Path, *, overwrite: bool = 
     if not fmt.suffix and out.is_file():
         raise InputError(f"--out {out} is a file; {name} is a folder")
     check_output(out, [out, *fmt.extra_files(out)] if fmt.suffix else [], overwrite)
-    return fmt.write(read_results(folder), out)
+    return fmt.write(selection.apply(read_results(folder)), out)

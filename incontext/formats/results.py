@@ -1,7 +1,7 @@
 """Results: labelled images as `incontext segment` wrote them, the source of every export."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,8 @@ from incontext.formats.annotated_image import AnnotatedImage, ImageFolder, store
 from incontext.images.image_file import open_file
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
+
+LOW_QUALITY = 0.2  # of a mask: it is mostly wrong, such as a few pixels where nothing is
 
 
 class SegmentationLike(Protocol):
@@ -69,6 +71,49 @@ class LabelledImage:
             mask = self.labels == index
             if mask.any():
                 yield index, mask
+
+
+@dataclass
+class Selection:
+    """What of some results is exported, and a count of it.
+
+    Attributes:
+        min_quality: expected IoU, 0–1, below which a mask is left out; results of earlier versions
+            have none, and are kept.
+        names: of ids, in place of those that the results have.
+        images, masks: how many were exported.
+        low: masks among them whose quality is below `LOW_QUALITY`.
+        left_out: masks that were not exported.
+    """
+
+    min_quality: float = 0.0
+    names: Mapping[int, str] = field(default_factory=dict)
+    images: int = 0
+    masks: int = 0
+    low: int = 0
+    left_out: int = 0
+
+    def apply(self, results: Iterable[LabelledImage]) -> Iterator[LabelledImage]:
+        """Yield results with the names, and without the masks that are left out.
+
+        Raises:
+            InputError: a name for an id that the results do not have.
+        """
+        for result in results:
+            unknown = sorted(set(self.names) - set(result.names))
+            if unknown:
+                raise InputError(f"a name for id {unknown[0]}; the results have {[*result.names]}")
+            labels = result.labels
+            for index, _ in result.masks():
+                quality = result.quality.get(index, 1.0)
+                if quality < self.min_quality:
+                    labels = np.where(labels == index, 0, labels)
+                    self.left_out += 1
+                else:
+                    self.masks += 1
+                    self.low += quality < LOW_QUALITY
+            self.images += 1
+            yield replace(result, labels=labels, names=result.names | dict(self.names))
 
 
 def read_results(folder: str | Path, *, images_elsewhere: bool = False) -> Iterator[LabelledImage]:

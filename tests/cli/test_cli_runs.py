@@ -72,7 +72,7 @@ def test_changed_settings(segment, folder, options):
     answer = segment(folder, *options)
     assert answer.code == 2
     message = options[0].strip("-").replace("name", "names")
-    assert f"made with other settings ({message}); pass overwrite" in answer.err
+    assert f"made with other settings ({message}); choose another folder" in answer.err
     assert segment(folder, *options, "--overwrite").code == 0
 
 

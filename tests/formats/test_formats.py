@@ -112,6 +112,46 @@ def test_results_are_read_back(written):
         assert one.source.name == Path(f"{name}.jpg").name
 
 
+def test_masks_of_low_quality_are_left_out_and_ids_renamed(written, incontext, tmp_path):
+    folder, results = written
+    path = tmp_path / "a.json"
+    options = ("--min-quality", 0.5, "--name", "1=tree", "--out", path)
+    answer = incontext("export", folder, *options)
+    assert (answer.code, answer.err) == (0, "")
+    assert "3 images, 3 masks; 3 of low quality left out" in answer.out
+    document = json.loads(path.read_text())
+    assert {a["category_id"] for a in document["annotations"]} == {1}
+    assert document["categories"][0]["name"] == "tree"
+    assert len(document["images"]) == len(results)
+    again = export(folder, "coco", tmp_path / "b.json", min_quality=0.5, names={1: "tree"})
+    assert json.loads(again.read_text())["annotations"] == document["annotations"]
+
+
+def test_export_says_what_is_hardly_there(written, incontext, tmp_path):
+    folder, _ = written
+    document = json.loads((folder / "results.json").read_text())
+    for record in document["results"].values():
+        record["ids"]["7"]["quality"] = 0.1
+    (folder / "results.json").write_text(json.dumps(document))
+    answer = incontext("export", folder, "--out", tmp_path / "a.json")
+    assert "3 of them have a quality below 0.2" in answer.out
+    assert "--min-quality 0.2 leaves them out" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--min-quality", 2), "--min-quality is 2.0; accepted: a number, 0 … 1"),
+        (("--name", "5=tree"), "a name for id 5; the results have [1, 7, 300]"),
+        (("--name", "tree"), "--name 'tree'; accepted: ID=VALUE, such as 1=mug"),
+    ],
+)
+def test_wrong_selections(written, incontext, tmp_path, options, expected):
+    answer = incontext("export", written[0], "--out", tmp_path / "a.json", *options)
+    assert (answer.code, answer.err) == (2, f"Error: {expected}\n")
+    assert not (tmp_path / "a.json").exists()
+
+
 def test_files_say_how_good_masks_are(written, tmp_path):
     """COCO each mask; Label Studio, which sorts tasks by their score, the worst of an image."""
     folder, _ = written
