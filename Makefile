@@ -11,7 +11,7 @@ demo: .venv/demo
 # Lint, types, tests. A file belongs to one process, which makes its fixtures once (groups of
 # pytest-xdist 3.8 have no effect with pytest 9.2).
 test: lint
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --durations 30
 
 # The tests that take a second: no page, server or cluster.
 quick: .venv/dev

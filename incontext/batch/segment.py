@@ -102,6 +102,7 @@ def result_record(
         "size": [result.image.width, result.image.height],
         "files": {part: str(path.relative_to(folder)) for part, path in files.items()},
         "confidence": round(result.mean_confidence, 4),
+        "score": round(result.score, 4),
         "ids": {
             str(index): {
                 "pixels": int(result.mask(index).sum()),

@@ -72,6 +72,7 @@ class ExampleFiles:
             except InputError as error:
                 raise InputError(f"example {image} {mask}: {error}") from None
         if self.source:
+            self._refuse_label_options("", "--examples-from, whose labels")
             yield from self._read_source(self.source)
 
     def _read_source(self, source: Source) -> Iterator["Example"]:
@@ -81,14 +82,15 @@ class ExampleFiles:
 
     def _volumes(self, image: str, mask: str) -> Source:
         """Return a scan and its label volume, whose labelled slices are examples."""
+        self._refuse_label_options(f"example {image} {mask}: ", "a label volume, whose values")
+        return Source(Path(mask), Path(image), "nifti")
+
+    def _refuse_label_options(self, where: str, source: str) -> None:
+        """Raise InputError for options that say how masks are read, where they have no effect."""
         for name in ("colors", "ignore", "threshold"):
             if self.label_options.get(name) is not None:
                 option = "color" if name == "colors" else name
-                raise InputError(
-                    f"example {image} {mask}: --{option} with a label volume, whose values are ids "
-                    "as they are"
-                )
-        return Source(Path(mask), Path(image), "nifti")
+                raise InputError(f"{where}--{option} with {source} are ids as they are")
 
     def encode(self, predictor: "Predictor", examples: list["Example"], **options: Any) -> "Prompt":
         """Encode these examples as a prompt."""
@@ -140,7 +142,10 @@ class MaskOptions:
         typer.Option(help="Mask value that means unknown, such as 255; none makes 255 an id."),
     ] = None
     threshold: Annotated[
-        float | None, typer.Option(help="Lowest value of the object in a soft mask.")
+        float | None,
+        typer.Option(
+            help="Lowest value of the object in a soft mask; 1 makes all ids of a mask one."
+        ),
     ] = None
     unlabelled: Annotated[
         str, typer.Option(help="Meaning of mask value 0: background, or unknown.")

@@ -1,5 +1,6 @@
 """Ids of several examples together: aligned, checked, with colors and names, shared into passes."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 from incontext.errors import InputError
@@ -7,6 +8,9 @@ from incontext.inference.example import Example
 from incontext.labels.color_mask import MAX_ID, Rgb, check_colors
 from incontext.labels.coloring import PALETTE, Coloring
 from incontext.labels.encodings import Labels, match_colors
+
+# Ids of one mask from which they are likely to number objects, if another mask has id 1 alone.
+NUMBERED_OBJECTS = 5
 
 
 def align_examples(examples: Example | Sequence[Example], crop: bool = False) -> list[Example]:
@@ -38,7 +42,27 @@ def align_labels(examples: Sequence[Example]) -> list[Labels]:
     check_palettes(label_maps)
     if not any(m.present for m in label_maps):
         raise InputError("no example shows an object: their labels are all background or ignored")
+    _warn_of_numbered_objects(examples, label_maps)
     return label_maps
+
+
+def _warn_of_numbered_objects(examples: Sequence[Example], label_maps: Sequence[Labels]) -> None:
+    """Warn if one mask seems to number single objects while another shows them all as id 1."""
+    counts = [len(labels.present) for labels in label_maps]
+    single = next((n for n, labels in enumerate(label_maps) if labels.present == [1]), None)
+    numbered = counts.index(max(counts))
+    if single is None or counts[numbered] < NUMBERED_OBJECTS:
+        return
+    names = [
+        f"example {n} ({e.source})" if e.source else f"example {n}"
+        for n, e in enumerate(examples, 1)
+    ]
+    warnings.warn(
+        f"{names[numbered]} has {counts[numbered]} ids, {names[single]} only id 1. Each id is "
+        "looked for by itself; if these are the numbers of single objects, threshold=1 "
+        "(--threshold 1) makes them one id",
+        stacklevel=4,
+    )
 
 
 def check_palettes(label_maps: Sequence[Labels]) -> None:

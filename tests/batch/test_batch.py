@@ -228,7 +228,7 @@ class TestSegmentFiles:
     def test_other_settings(self, predictor, prompt, folder, tmp_path):
         out = tmp_path / "out"
         self.run(predictor, prompt, folder, out, {"a": 1, "b": 2})
-        with pytest.raises(InputError, match=r"made with other settings \(a, c\); choose another folder"):
+        with pytest.raises(InputError, match=r"other settings \(a, c\); choose another folder"):
             self.run(predictor, prompt, folder, out, {"a": 3, "b": 2, "c": 0})
         assert len(self.run(predictor, prompt, folder, out, {"a": 3}, overwrite=True)) == 4
 

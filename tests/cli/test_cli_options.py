@@ -1,6 +1,8 @@
 """Bad options: one line that says what is wrong and what is accepted."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.cli.helpers import photo, results
 
@@ -62,6 +64,33 @@ def test_missing_options(incontext):
     answer = incontext("segment", "a.png", "--out", "out")
     assert answer.code == 2
     assert "--example IMAGE MASK (repeated), or --prompt FILE" in answer.err
+
+
+def test_numbers_of_single_objects_are_pointed_out(incontext, tmp_path):
+    """A label image beside a black and white mask."""
+    image = photo(tmp_path / "a.png")
+    one, many = np.zeros((2, 40, 60), np.uint8)
+    one[5:20, 5:20] = 255
+    for number in range(6):
+        many[4:10, 10 * number : 10 * number + 6] = number + 1
+    for name, mask in (("one.png", one), ("many.png", many)):
+        Image.fromarray(mask).resize(Image.open(image).size, 0).save(tmp_path / name)
+    pairs = [x for n in ("one.png", "many.png") for x in ("--example", image, tmp_path / n)]
+    out = ("--out", tmp_path / "p.safetensors", "--checkpoint", "incontext-small")
+    answer = incontext("prompt", *pairs, *out)
+    assert answer.code == 0
+    assert "Warning: example 2 (a.png) has 6 ids, example 1 (a.png) only id 1." in answer.err
+    joined = incontext("prompt", *pairs, *out, "--threshold", 1)
+    assert (joined.code, joined.err) == (0, "")
+
+
+def test_options_about_masks_do_not_go_with_labelled_sources(incontext, tmp_path):
+    for part in ("images", "labels"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+    source = ("--examples-from", tmp_path / "set", "--threshold", 1)
+    answer = incontext("prompt", *source, "--out", tmp_path / "p.safetensors")
+    assert answer.code == 2
+    assert "--threshold with --examples-from, whose labels are ids as they are" in answer.err
 
 
 def test_double_dash(segment, tmp_path, monkeypatch):

@@ -152,7 +152,7 @@ def test_a_killed_run_goes_on_to_the_same_result(predictor, tmp_path):
     heard = []
     tune(predictor, pool, tmp_path, settings=QUICK, on_progress=lambda *a: heard.append(a))
     assert not heard
-    with pytest.raises(InputError, match=r"other settings \(rate, steps\)"):
+    with pytest.raises(InputError, match=r"other settings \(learning_rate, steps\)"):
         tune(predictor, pool, tmp_path, settings=replace(QUICK, steps=8, learning_rate=0.5))
     (tmp_path / "state.pt").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(InputError, match="damaged state"):
