@@ -8,7 +8,6 @@ from typing import NamedTuple
 import typer
 
 from incontext.cli.common import DEFAULT, Checkpoint
-from incontext.errors import InputError
 
 # Of each extra the modules that its commands import; `import` names differ from package names.
 EXTRAS = {
@@ -55,10 +54,12 @@ def check(checkpoint: Checkpoint = DEFAULT) -> None:
     typer.echo(f"{checkpoint}: on {device}, sees images at {size} x {size} pixels")
     typer.echo(f"Self-test: IoU {iou:.2f} on a drawn image, {seconds:.1f} s with loading")
     if iou < MIN_IOU:
-        raise InputError(
-            f"the self-test reached an IoU of {iou:.2f}; a checkpoint that works has {MIN_IOU} "
-            "or more. Is the checkpoint damaged, or trained for something else?"
+        typer.echo(
+            f"Error: the self-test reached an IoU of {iou:.2f}; a checkpoint that works has "
+            f"{MIN_IOU} or more. Is the checkpoint damaged, or trained for something else?",
+            err=True,
         )
+        raise typer.Exit(1)
     typer.echo("All is well. Next: incontext segment --help, or incontext demo")
 
 

@@ -18,8 +18,8 @@ from incontext.model.thinning import NO_WEIGHT
 from incontext.model.votes.cells import Cells
 
 TEMPERATURES = (12.0, 40.0)  # inverse ones: how sharply a query cell picks the cells most like it
-# Elements of a table of cosines that stay in a processor's cache: larger ones take four times as
-# long, since every step over them goes through memory.
+# Elements of a table of cosines that stay in a processor's cache: every step over a larger one
+# goes through memory.
 CACHE_ELEMENTS = 2**20
 MAPS = 6  # that `cast_votes` returns for each id
 SELF_MAPS = len(TEMPERATURES)  # that `cast_self_votes` returns
@@ -117,7 +117,7 @@ def _largest_cosine(cosine: Tensor, mask: Tensor) -> Tensor:
     """Return the largest cosine (B, Q, T) among the True cells of a mask (P, K, T): (B, K, Q).
 
     0 where there are none. One id at a time, to save memory; traced at once, so that K stays free
-    in the graph. What is added to the others takes a third of the time of filling them in.
+    in the graph. Adding a penalty to the others is faster than filling them in.
     """
     if torch.compiler.is_compiling():
         largest = cosine[:, None].masked_fill(~mask[:, :, None], -1.0).amax(-1)
