@@ -174,7 +174,7 @@ def tuned_prompts(
     import torch
 
     from eval.studies.tuned import run
-    from incontext.tuning.tuner import Settings
+    from incontext.tuning.settings import Settings
 
     torch.set_num_threads(threads)
     run(data, checkpoint, words(only), out, state, Settings(space=space, steps=steps))

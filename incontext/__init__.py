@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from incontext.inference.prompt import Prompt
     from incontext.inference.segmentation import Segmentation
     from incontext.labels.coloring import Palette
+    from incontext.tuning.settings import Settings
     from incontext.tuning.tune import tune
-    from incontext.tuning.tuner import Settings
     from incontext.video.frames import open_frames
     from incontext.video.overlay import write_overlay
     from incontext.video.predictor import VideoPredictor
@@ -56,7 +56,7 @@ _HOMES = {
     "Predictor": "inference.predictor", "Prompt": "inference.prompt",
     "Segmentation": "inference.segmentation", "LabelledSet": "evaluation.labelled_set",
     "examine": "evaluation.doctor", "VideoPredictor": "video.predictor", "tune": "tuning.tune",
-    "Coco": "formats.coco", "export": "formats", "Settings": "tuning.tuner",
+    "Coco": "formats.coco", "export": "formats", "Settings": "tuning.settings",
     "read_image": "images.image", "read_examples": "formats.examples",
     "open_frames": "video.frames", "report_lines": "evaluation.doctor_report",
     "report_page": "evaluation.doctor_report", "write_overlay": "video.overlay",

@@ -23,8 +23,8 @@ from incontext.evaluation.confusion import Counts, Interval, confusion_counts, i
 from incontext.evaluation.labelled_set import LabelledSet
 from incontext.inference.prompt import Prompt
 from incontext.tuning.baselines import baseline_prompt
+from incontext.tuning.settings import Settings
 from incontext.tuning.tune import tune
-from incontext.tuning.tuner import Settings
 
 MAX_TRAIN_IMAGES, MAX_TEST_IMAGES = 64, 40  # of a set
 COMMAND = "python -m eval tuned --data ../shared/data/validation --out prompts"

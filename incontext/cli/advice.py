@@ -2,6 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
+from shlex import quote
 
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".gif")
 WELCOME = """\
@@ -34,7 +35,7 @@ def advise(word: str, commands: list[str]) -> str:
 def _advise_folder(folder: Path) -> str:
     """Say what fits the content of a folder."""
     names = [entry.name for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-    where = _quote(folder)
+    where = quote(str(folder))
     if "results.json" in names:
         return (
             f"{folder} holds results. For other tools: incontext export {where} --to coco "
@@ -53,7 +54,7 @@ def _advise_folder(folder: Path) -> str:
 
 def _advise_file(path: Path) -> str:
     """Say what fits a file, by the end of its name."""
-    name, where = path.name.lower(), _quote(path)
+    name, where = path.name.lower(), quote(str(path))
     if name.endswith(VIDEOS):
         return (
             f"{path} is a video. To follow objects in it, give the mask of its first frame: "
@@ -79,10 +80,3 @@ def _advise_file(path: Path) -> str:
         f"{path} is {kind}. To segment it, show an example: incontext segment --example IMAGE MASK "
         f"--out results {where}; to paint the mask: incontext demo"
     )
-
-
-def _quote(path: Path) -> str:
-    """Quote a path for a shell where it needs that."""
-    from shlex import quote
-
-    return quote(str(path))

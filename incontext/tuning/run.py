@@ -27,7 +27,8 @@ from incontext.tuning.baselines import (
     baseline_subsets,
     capped_examples,
 )
-from incontext.tuning.tuner import Settings, Tuner, steps_for
+from incontext.tuning.settings import Settings
+from incontext.tuning.tuner import Tuner, steps_for
 
 MIN_TO_SPLIT = 10  # images; fewer are cross-validated
 FOLDS = 3  # of cross-validation

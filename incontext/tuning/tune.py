@@ -14,7 +14,7 @@ from incontext.inference.predictor import Predictor
 from incontext.inference.prompt import KINDS
 from incontext.model.int8 import Int8Linear
 from incontext.tuning.run import Progress, TuningResult, TuningRun
-from incontext.tuning.tuner import Settings
+from incontext.tuning.settings import Settings
 
 DEFAULTS = Settings()
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from incontext.cli.check import EXTRAS, list_extras
+from incontext.cli import check
+from incontext.cli.check import OF_DEVELOPERS, list_extras
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,8 +84,20 @@ def test_check_finds_a_checkpoint_that_knows_nothing(incontext, tiny_checkpoint)
 
 def test_check_knows_every_extra():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    of_developers = {"dev", "docs", "notebooks"}
-    assert EXTRAS.keys() == project["optional-dependencies"].keys() - of_developers
+    extras = {extra.name for extra in list_extras()}
+    assert extras == project["optional-dependencies"].keys() - set(OF_DEVELOPERS)
+
+
+def test_check_names_what_an_extra_lacks(monkeypatch):
+    """Also one that is made of another extra."""
+    requirements = [
+        "torch>=2.6", "no-such-package>=1; extra == 'demo'", "typer[all]>=0; extra == 'demo'",
+        "incontext-seg[demo]; extra == 'serve'", 'neither; extra == "serve"',
+    ]  # fmt: skip
+    monkeypatch.setattr(check, "requires", lambda name: requirements)
+    assert [tuple(extra) for extra in list_extras()] == [
+        ("demo", ("no-such-package",)), ("serve", ("no-such-package", "neither")),
+    ]  # fmt: skip
 
 
 def test_images_are_known_by_every_ending(incontext, tmp_path):

@@ -14,8 +14,9 @@ from incontext.evaluation.labelled_set import LabelledSet
 from incontext.model import SIZES, SegGPT, assemble
 from incontext.tuning.baselines import capped_examples
 from incontext.tuning.run import split
+from incontext.tuning.settings import Settings
 from incontext.tuning.tune import freeze, tune
-from incontext.tuning.tuner import Settings, Tuner
+from incontext.tuning.tuner import Tuner
 from tests.model.test_voting import assembled
 
 QUICK = Settings(steps=6, evaluations=3, examples=3)

@@ -260,8 +260,9 @@ class VotingModel(nn.Module):
 
         With a `feature_cache` those of a single image are taken from it where it has them.
         """
-        # Cached features hold no graph, so that gradients need new ones.
-        if self.feature_cache is None or len(images) != 1 or torch.is_grad_enabled():
+        # Cached features hold no graph, so that gradients need new ones; nor can they be traced.
+        traced = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if self.feature_cache is None or len(images) != 1 or traced:
             return self._extract_features(images)
         return self.feature_cache.get(images, self._extract_features)
 
