@@ -6,13 +6,22 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from tests.web.helpers import CHROMIUM
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 LONG = 180_000  # milliseconds
+# `pytestmark` of files whose tests drive the page.
+BROWSER_MARKS = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt install chromium"),
+    pytest.mark.browser,
+    pytest.mark.server,
+]
 
 
 def on_screen(page, selector: str) -> tuple[np.ndarray, tuple[float, float]]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.web.browser import (
+    BROWSER_MARKS,
     LONG,
     click_at,
     download,
@@ -17,15 +18,11 @@ from tests.web.browser import (
     recorded,
     red,
 )
-from tests.web.helpers import CHROMIUM, clip, iou, labelled, scene
+from tests.web.helpers import clip, iou, labelled, scene
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright (dev extra)")
 pytest.importorskip("gradio", reason="needs gradio (demo extra)")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt install chromium"),
-    pytest.mark.browser,
-    pytest.mark.server,
-]
+pytestmark = BROWSER_MARKS
 
 
 def test_painted_picture_gives_aligned_masks(page, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.web.browser import (
+    BROWSER_MARKS,
     LONG,
     contrast,
     download,
@@ -25,15 +26,11 @@ from tests.web.browser import (
     red,
     stroke_by_touch,
 )
-from tests.web.helpers import CHROMIUM, labelled
+from tests.web.helpers import labelled
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright (dev extra)")
 pytest.importorskip("gradio", reason="needs gradio (demo extra)")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt install chromium"),
-    pytest.mark.browser,
-    pytest.mark.server,
-]
+pytestmark = BROWSER_MARKS
 ROOT = Path(__file__).parents[2]
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 # Texts and marks of our own, with the contrast that WCAG asks for.
