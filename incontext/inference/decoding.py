@@ -14,7 +14,13 @@ from incontext.images.contrast import Mask
 from incontext.images.data_mask import data_mask
 from incontext.images.image import resize_nearest
 from incontext.images.tiles import Blend, Tiling, upsample_rows
-from incontext.inference.calibration import Calibration, id_logits, margin_logit, pair_scales
+from incontext.inference.calibration import (
+    Calibration,
+    id_logits,
+    margin_logit,
+    pair_scales,
+    top_two,
+)
 from incontext.inference.prompt import Prompt
 from incontext.inference.segmentation import Pixels, Segmentation
 
@@ -149,11 +155,11 @@ def to_segmentation(
     indices[1:][~present] = 0
     ids = torch.tensor([0, *prompt.ids], dtype=torch.int32)
     for rows, values in upsample_rows(answer.probabilities, size):
-        best = values.topk(2, 0)
-        label = indices[best.indices[0]]
+        best, best_indices = top_two(values)
+        label = indices[best_indices[0]]
         labels[rows] = ids[label].numpy()
         confidence[rows] = _confidence(
-            best.values, best.indices, label, answer.scales, reading.calibration
+            best, best_indices, label, answer.scales, reading.calibration
         ).numpy()
     if mask is not None:
         labels[~mask], confidence[~mask] = 0, 0

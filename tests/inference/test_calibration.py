@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from incontext import Example, InputError, Predictor
-from incontext.inference.calibration import Calibration, id_logits, pair_scales
+from incontext.inference.calibration import Calibration, id_logits, pair_scales, top_two
 from incontext.inference.decoding import Answer, Reading, to_segmentation
 from incontext.inference.prompt import Pass, Prompt
 from incontext.labels.coloring import Coloring
@@ -62,6 +62,13 @@ def test_logits_of_several_ids_rank_them():
     assert two < 0 < one
     equal = id_logits(torch.tensor([0.1, 0.45, 0.45]).view(3, 1, 1), torch.ones(3, 3)).flatten()
     assert equal.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_top_two_are_those_of_topk(count):
+    values = torch.randn(count, 7, 9, generator=torch.Generator().manual_seed(count))
+    for one, other in zip(top_two(values), values.topk(2, 0), strict=True):
+        assert torch.equal(one, other)
 
 
 def naive(probabilities, calibration, valid):
