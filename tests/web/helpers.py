@@ -25,7 +25,9 @@ def served(*options: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "demos", "--port", str(port), "--threads", "1", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # A proxy that is down: the page asks nobody but itself.
+    proxy = dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9")
+    environment = {**os.environ, **proxy, "NO_PROXY": "", "no_proxy": "", "OMP_NUM_THREADS": "1"}
     root = Path(__file__).parents[2]
     process = subprocess.Popen(command, cwd=root, env=environment)
     try:

@@ -1,5 +1,6 @@
 """The page: four tabs, on public names only, offline with the bundled checkpoint."""
 
+import os
 import signal
 import threading
 from typing import Any
@@ -57,6 +58,13 @@ def _close(session: Session | None) -> None:
         session.close()
 
 
+def _pass_proxies_by(host: str) -> None:
+    """Let this process reach its own page where a proxy is set: Gradio asks it at the start."""
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = [os.environ.get(name, ""), "127.0.0.1", "localhost", host]
+        os.environ[name] = ",".join(part for part in hosts if part)
+
+
 def serve(
     checkpoints: list[str], host: str = "127.0.0.1", port: int | None = None, *,
     mcp: bool = False, sam: str | None = None, threads: int | None = None,
@@ -78,6 +86,7 @@ def serve(
         torch.set_num_threads(threads)
     if sam and Sam.cached(sam) is None:
         raise InputError(f"--sam {sam}: not on this machine, or transformers is not installed")
+    _pass_proxies_by(host)
     with working_folder():
         options: dict[str, Any] = {
             **appearance(), "server_name": host, "server_port": port, "mcp_server": mcp,
@@ -95,5 +104,11 @@ def serve(
                 raise
             ports = f"port {port} is" if port else "all ports from 7860 on are"
             raise InputError(f"{ports} in use; choose another --port") from None
+        except ValueError as error:  # Gradio asks its own page, and not for long
+            if "localhost" not in str(error):
+                raise
+            raise InputError(
+                "the page does not answer in time; if the machine is busy, try again later"
+            ) from None
         print(f"{address.rstrip('/')} (Ctrl+C ends it)", flush=True)
         app.block_thread()
