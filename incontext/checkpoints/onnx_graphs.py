@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 from incontext.model import Model, SegGPT, VotingModel
 from incontext.model.encoded_prompt import EncodedPrompt
 from incontext.model.tokens.independent import KeyValueCache
-from incontext.model.votes.votes import Voters, cell_axis
+from incontext.model.votes.voters import Voters, cell_axis
 
 # The prompt tensors that say how many tokens each stands for: absent where all are kept.
 WEIGHTS = ("known.weight", "matches.weight")

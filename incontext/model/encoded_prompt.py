@@ -13,7 +13,7 @@ from torch import Tensor
 from incontext.model.stem import Matches
 from incontext.model.tokens.independent import KeyValueCache
 from incontext.model.tokens.token_cache import TokenCache
-from incontext.model.votes.votes import Voters
+from incontext.model.votes.voters import Voters
 
 
 class ExampleBatch(NamedTuple):

@@ -19,7 +19,7 @@ from incontext.images.normalizer import Normalizer
 from incontext.model import Model, VotingModel, painting_loss
 from incontext.model.encoded_prompt import EncodedPrompt
 from incontext.model.votes.pairs import ids_of_other_views
-from incontext.model.votes.votes import Voters
+from incontext.model.votes.voters import Voters
 
 SMOOTHING = 20.0  # pixels in Dice's fraction, so that tiny objects do not dominate the loss
 

@@ -18,7 +18,8 @@ from incontext.model.votes.presence import (
     mask_evidence,
     match_evidence,
 )
-from incontext.model.votes.votes import MAPS, TEMPERATURES, Voters, cast_votes
+from incontext.model.votes.voters import Voters
+from incontext.model.votes.votes import MAPS, TEMPERATURES, cast_votes
 
 WITH_HEAD = replace(CONFIG, presence_width=8)
 

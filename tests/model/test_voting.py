@@ -14,8 +14,8 @@ from incontext.model.thinning import NO_WEIGHT
 from incontext.model.votes.backbone import VARIANTS
 from incontext.model.votes.painting import compose
 from incontext.model.votes.pairs import ids_of_other_views
-from incontext.model.votes.votes import CELL_AXES, Voters
-from incontext.model.votes.voting import FINE_SHARE, TRAINING_SHARE, UNREQUESTED
+from incontext.model.votes.voters import CELL_AXES, FINE_SHARE, Voters
+from incontext.model.votes.voting import TRAINING_SHARE, UNREQUESTED
 
 CONFIG = replace(
     SIZES["votes"], image_size=32, stem=(8, 16, 32), stem_blocks=1, copy_heads=2, copy_dim=8,

@@ -19,7 +19,7 @@ from incontext.model.stem import CopyPath, Matches, Stem
 from incontext.model.thinning import TokenSelection, any_pixel, object_cells, select_tokens
 from incontext.model.tokens.independent import KeyValueCache
 from incontext.model.tokens.token_cache import TokenCache
-from incontext.model.votes.votes import Voters
+from incontext.model.votes.voters import Voters
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from incontext.model.thinning import TokenSelection
 from incontext.model.votes.cells import Cells
 from incontext.model.votes.features import ImageFeatures
 from incontext.model.votes.matching import Copying, Matching
-from incontext.model.votes.votes import TEMPERATURES, Voters
+from incontext.model.votes.voters import Voters
+from incontext.model.votes.votes import TEMPERATURES
 
 Grid = tuple[int, int]
 

@@ -3,17 +3,15 @@
 HSNet (arXiv 2104.01538) and DCAMA (arXiv 2207.08549) match in every block of a frozen network; here
 each block's softmax over all example cells averages their labels, as DCAMA's attention does.
 Letters: P prompts (1 or B), B queries, N examples, K ids, T cells kept of an example, Q cells of a
-query, c channels of a block, n heads, d channels of a head.
+query, c channels of a block.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from incontext.model.chunks import indexed_tensors
 from incontext.model.thinning import NO_WEIGHT
 from incontext.model.votes.cells import Cells
 
@@ -23,8 +21,6 @@ TEMPERATURES = (12.0, 40.0)  # inverse ones: how sharply a query cell picks the 
 CACHE_ELEMENTS = 2**20
 MAPS = 6  # that `cast_votes` returns for each id
 SELF_MAPS = len(TEMPERATURES)  # that `cast_self_votes` returns
-SINGLE_TENSORS = ("matched", "keys", "pattern", "weight")  # of `Voters.tensors`: without a number
-CELL_AXES = {"labels": 3, "matched": 3, "keys": 3, "pattern": 4}  # where T stands; else 2
 
 
 def cast_votes(query: Tensor, keys: Tensor, cells: Cells) -> Tensor:
@@ -132,96 +128,3 @@ def _largest_cosine(cosine: Tensor, mask: Tensor) -> Tensor:
 def mean_key(keys: Tensor, weight: Tensor) -> Tensor:
     """Average keys (B, T, c) by weight (P, K, T), as unit vectors (B, K, c)."""
     return F.normalize(weight @ keys, dim=-1)
-
-
-@dataclass(frozen=True)
-class Voters:
-    """Cells of N examples that vote: their features and labels."""
-
-    blocks: Sequence[Tensor]  # (P, N, T, c) each, unit vectors of the frozen blocks
-    cells: Sequence[Cells]  # at strides 8, 16, 32
-    match_features: Tensor  # (P, N, n, T, d), learned features at stride 8
-    keys: Tensor  # (P, N, n, T, d), features of the copy path at stride 4
-    pattern: Tensor  # (P, N, K, n, T, d), learned features of the labels at stride 4
-    weight: Tensor  # (P, N, T), of the cells at stride 4, see `Cells`
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors by the names that prompt files use."""
-        tensors = {f"block.{i}": x for i, x in enumerate(self.blocks)}
-        tensors |= {f"labels.{i}": cells.labels for i, cells in enumerate(self.cells)}
-        tensors |= {f"weight.{i}": cells.weight for i, cells in enumerate(self.cells)}
-        single = (self.match_features, self.keys, self.pattern, self.weight)
-        return tensors | dict(zip(SINGLE_TENSORS, single, strict=True))
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> "Voters":
-        """Rebuild voters from `tensors()`."""
-        labels, weights = (indexed_tensors(tensors, name) for name in ("labels", "weight"))
-        cells = [Cells(*pair) for pair in zip(labels, weights, strict=True)]
-        single = [tensors[name] for name in SINGLE_TENSORS]
-        return cls(indexed_tensors(tensors, "block"), cells, *single)
-
-    @classmethod
-    def concat(cls, parts: "Sequence[Voters]") -> "Voters":
-        """Concatenate the voters of several prompts of the same ids; N grows.
-
-        Where parts keep different numbers of cells, all cells become those of a single example.
-        """
-        sources = [voters.tensors() for voters in parts]
-        result = {}
-        for name in sources[0]:
-            tensors = [source[name].to(sources[-1][name].dtype) for source in sources]
-            axis = cell_axis(name)
-            if len({x.shape[axis] for x in tensors}) > 1:
-                result[name] = torch.cat([_flatten(x, axis) for x in tensors], axis)
-            else:
-                result[name] = torch.cat(tensors, 1)
-        return cls.from_tensors(result)
-
-    def flatten(self) -> "Voters":
-        """Make all cells those of a single example; the votes stay the same."""
-        tensors = {name: _flatten(x, cell_axis(name)) for name, x in self.tensors().items()}
-        return Voters.from_tensors(tensors)
-
-    def fits(self, count: int) -> bool:
-        """Return True if this can be of `count` examples: N, or any number once flattened."""
-        return all(x.shape[1] in (1, count) for x in self.tensors().values())
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all tensors."""
-        return sum(x.nbytes for x in self.tensors().values())
-
-    def to(self, dtype_or_device: torch.dtype | torch.device) -> "Voters":
-        """Convert or move the tensors; queries are computed in their own dtype.
-
-        Weights stay float32: they are logarithms of counts.
-        """
-
-        def convert(name: str, x: Tensor) -> Tensor:
-            fixed = isinstance(dtype_or_device, torch.dtype) and name.startswith("weight")
-            return x if fixed else x.to(dtype_or_device)
-
-        return Voters.from_tensors({name: convert(name, x) for name, x in self.tensors().items()})
-
-    def select(self, numbers: Tensor) -> "Voters":
-        """Pick other examples for each query: `numbers` (B, k) of the N; P must be 1."""
-        return self.map(lambda x: x[0][numbers])
-
-    def regroup(self, numbers: Tensor) -> "Voters":
-        """Make prompts of the examples of several, N being 1: `numbers` (B, k) of the P."""
-        return self.map(lambda x: x[:, 0][numbers])
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Voters":
-        """Change every tensor."""
-        return Voters.from_tensors({name: change(x) for name, x in self.tensors().items()})
-
-
-def cell_axis(name: str) -> int:
-    """Return the axis of the cells in a tensor of `Voters`."""
-    return CELL_AXES.get(name.partition(".")[0], 2)
-
-
-def _flatten(x: Tensor, axis: int) -> Tensor:
-    """(P, N, …, T at `axis`, …) → (P, 1, …, N·T, …)."""
-    return x.movedim(1, axis - 1).flatten(axis - 1, axis).unsqueeze(1)

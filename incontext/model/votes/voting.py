@@ -20,11 +20,10 @@ from incontext.model.encoded_prompt import EncodedPrompt, ExampleBatch
 from incontext.model.layers import Block
 from incontext.model.quality import QualityHead
 from incontext.model.stem import Stem
-from incontext.model.thinning import TokenSelection
 from incontext.model.tokens.encoder import ImageEmbedding
 from incontext.model.votes.attribution import attribute
 from incontext.model.votes.backbone import Backbone
-from incontext.model.votes.cells import Cells, pool_labels, select_cells, unit_vectors
+from incontext.model.votes.cells import pool_labels, unit_vectors
 from incontext.model.votes.features import FeatureCache, ImageFeatures, check_images, scale_to_unit
 from incontext.model.votes.matching import Copying, Matching
 from incontext.model.votes.mixer import Mixer
@@ -37,12 +36,18 @@ from incontext.model.votes.presence import (
     mask_evidence,
     match_evidence,
 )
-from incontext.model.votes.votes import MAPS, SELF_MAPS, Voters, cast_self_votes, cast_votes
+from incontext.model.votes.voters import (
+    FINE,
+    STRIDES,
+    Voters,
+    build_voters,
+    select_voters,
+    voting_grids,
+)
+from incontext.model.votes.votes import MAPS, SELF_MAPS, cast_self_votes, cast_votes
 
-STRIDES = (8, 16, 32)  # of the voting blocks; a block's level is its index in here
 COARSE = STRIDES[0]  # stride of the mixer's grid
 COARSEST = len(STRIDES) - 1  # level of the blocks that tell presence
-FINE_SHARE = 0.5  # of the cells at stride 4, relative to coarser ones, that are kept of an example
 TRAINING_SHARE = 0.66  # of what is kept at inference, to save time
 UNREQUESTED = -30.0  # logit of an id that was not requested
 
@@ -286,60 +291,11 @@ class VotingModel(nn.Module):
         )  # fmt: skip
 
     def build_voters(
-        self,
-        features: ImageFeatures,
-        labels: Tensor,
-        valid: Tensor,
-        keep_ratio: float = 1.0,
+        self, features: ImageFeatures, labels: Tensor, valid: Tensor, keep_ratio: float = 1.0,
         start: int = 0,
-    ) -> Voters:
-        """Build the voters of examples from features and labels.
-
-        Args:
-            features: of P·N images.
-            labels: (P, N, K, H, W) in 0–1.
-            valid: (P, N, H, W) bool.
-            keep_ratio: share of the cells to keep, see `thinning.select_tokens`.
-            start: number of the first example.
-        """
-        prompts = labels.shape[0]
-        grids = [features.grids[self.levels.index(level)] for level in range(len(STRIDES))]
-        cells = [pool_labels(labels, valid, grid) for grid in grids]
-        blocks = [rearrange(x, "(p e) t c -> p e t c", p=prompts) for x in features.blocks]
-        match_features = rearrange(features.match_features, "(p e) n t d -> p n e t d", p=prompts)
-        for level, grid in enumerate(grids):
-            selection = select_cells(cells[level], grid, keep_ratio, start)
-            if selection is None:
-                continue
-            cells[level] = cells[level].prune(selection)
-            blocks = [selection.gather(x) if at == level else x
-                      for x, at in zip(blocks, self.levels, strict=True)]  # fmt: skip
-            if level == 0:
-                match_features = selection.gather(match_features)
-        keys, pattern, weight = self._build_fine(features, labels, valid, keep_ratio, start)
-        match_features = rearrange(match_features, "p n e t d -> p e n t d")
-        voters = Voters(blocks, cells, match_features, keys, pattern, weight)
-        # As a file holds them: other strides in memory would change the last digits.
-        return voters.map(Tensor.contiguous)
-
-    def _build_fine(
-        self, features: ImageFeatures, labels: Tensor, valid: Tensor, keep_ratio: float, start: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Build keys, pattern and weight of the copy path's voters, at stride 4."""
-        height, width = features.skips[0].shape[-2:]
-        cells = pool_labels(labels, valid, (height, width))
-        keys = rearrange(features.keys, "(p e) n t d -> p e n t d", p=labels.shape[0])
-        masked = rearrange(labels * valid[:, :, None], "p e k h w -> (p e k) h w")
-        # No einops: N and K are both free in graphs.
-        pattern = self.copying.values(masked).unflatten(0, labels.shape[:3])
-        selection = _select_fine(cells, (height, width), keep_ratio, start)
-        if selection is None:
-            return keys, pattern, cells.weight
-        keys = selection.gather(rearrange(keys, "p e n t d -> p n e t d"))
-        keys = rearrange(keys, "p n e t d -> p e n t d")
-        pattern = selection.gather(rearrange(pattern, "p e k n t d -> p (k n) e t d"))
-        pattern = rearrange(pattern, "p (k n) e t d -> p e k n t d", n=self.copying.heads)
-        return keys, pattern, selection.weight
+    ) -> Voters:  # fmt: skip
+        """Build the voters of examples from features and labels, see `voters.build_voters`."""
+        return build_voters(features, labels, valid, self.levels, self.copying, keep_ratio, start)
 
     def vote(
         self, query: ImageFeatures, voters: Voters, requested: Tensor | None = None
@@ -364,32 +320,22 @@ class VotingModel(nn.Module):
         """Return which places of examples voted for an id in a region of one query.
 
         Args:
-            examples, labels, valid, keep_ratio: see `build_voters`, P being 1.
+            examples, labels, valid, keep_ratio: see `voters.build_voters`, P being 1.
             region, number: see `attribution.attribute`.
 
         Returns:
             (N, H/8, W/8), 0 or more; their sum is the share of the votes that went to the id.
         """
-        voters = self.build_voters(examples, labels, valid, keep_ratio)
-        grids = [examples.grids[self.levels.index(level)] for level in range(len(STRIDES))]
-        height, width = examples.skips[0].shape[-2:]
+        grids = voting_grids(examples, self.levels)
         selections = [
-            select_cells(pool_labels(labels, valid, grid), grid, keep_ratio, 0) for grid in grids
+            select_voters(pool_labels(labels, valid, grid), grid, stride, keep_ratio)
+            for grid, stride in zip(grids, (*STRIDES, FINE), strict=True)
         ]
-        fine = _select_fine(
-            pool_labels(labels, valid, (height, width)), (height, width), keep_ratio, 0
-        )
+        voters = self.build_voters(examples, labels, valid, keep_ratio)
         return attribute(
-            query,
-            voters,
-            self.levels,
-            self.matching,
-            self.copying,
-            [*selections, fine],
-            [*grids, (height, width)],
-            region,
+            query, voters, self.levels, self.matching, self.copying, selections, grids, region,
             number,
-        )
+        )  # fmt: skip
 
     def gather_evidence(self, query: ImageFeatures, voters: Voters) -> tuple[Tensor, Tensor]:
         """Vote, and gather what says whether the ids are in the queries.
@@ -455,13 +401,6 @@ class VotingModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and differentiable):
             copied = self.copying(*inputs)
         return rearrange(copied, "j c (h w) -> j c h w", w=query.skips[0].shape[-1])
-
-
-def _select_fine(
-    cells: Cells, grid: tuple[int, int], keep_ratio: float, start: int
-) -> TokenSelection | None:
-    """Select the cells at stride 4 whose labels can be copied; None: all."""
-    return select_cells(cells, grid, keep_ratio * FINE_SHARE, start, differ=keep_ratio < 1)
 
 
 def _to_grid(maps: Tensor, size: tuple[int, int], grid: Sequence[int]) -> Tensor:
