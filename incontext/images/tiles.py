@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from incontext.errors import InputError
@@ -84,13 +85,12 @@ def upsample_rows(values: Tensor, size: tuple[int, int], budget: int = 2**24) ->
     if tuple(values.shape[1:]) == size:
         yield slice(0, height), values
         return
-    low_x, high_x, part_x = _neighbors(values.shape[2], width)
     low_y, high_y, part_y = _neighbors(values.shape[1], height)
     step = max(1, budget // (values.shape[0] * width))
     for at in range(0, height, step):
         rows = slice(at, min(at + step, height))
         band = torch.lerp(values[:, low_y[rows]], values[:, high_y[rows]], part_y[rows, None])
-        yield rows, torch.lerp(band[:, :, low_x], band[:, :, high_x], part_x)
+        yield rows, F.interpolate(band[None], size=(band.shape[1], width), mode="bilinear")[0]
 
 
 def _neighbors(source: int, target: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -105,25 +105,15 @@ def id_logits(probabilities: Tensor, scales: Tensor | None) -> Tensor:
         scales: (K + 1, K + 1) of `pair_scales`; None: the probabilities were not read from colors.
     """
     logs = probabilities.clamp(min=1e-30).log()
-    values, indices = top_two(logs)
+    if len(logs) == 2:  # one id, whose rival is the background: most prompts
+        return margin_logit(logs[1:] - logs[:1], None if scales is None else scales[1, 0])
+    values, indices = logs.topk(2, 0)
     number = torch.arange(len(logs)).view(-1, 1, 1)
     is_best = indices[:1] == number
     rival = torch.where(is_best, indices[1:], indices[:1])
     log_ratio = logs - torch.where(is_best, values[1:], values[:1])
     scale = None if scales is None else scales[number, rival]
     return margin_logit(log_ratio, scale)[1:]
-
-
-def top_two(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the two largest of (C, H, W) at each pixel, and their indices: (2, H, W) each.
-
-    Most prompts have one id; comparing its two maps is faster than `topk`.
-    """
-    if len(values) != 2:
-        return torch.topk(values, 2, 0)
-    first = (values[1] > values[0]).long()
-    largest, other = torch.maximum(values[0], values[1]), torch.minimum(values[0], values[1])
-    return torch.stack([largest, other]), torch.stack([first, 1 - first])
 
 
 def _bands(values: Tensor, budget: int = 2**24) -> Iterator[slice]:

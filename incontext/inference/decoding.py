@@ -19,7 +19,6 @@ from incontext.inference.calibration import (
     id_logits,
     margin_logit,
     pair_scales,
-    top_two,
 )
 from incontext.inference.prompt import Prompt
 from incontext.inference.segmentation import Pixels, Segmentation
@@ -155,12 +154,9 @@ def to_segmentation(
     indices[1:][~present] = 0
     ids = torch.tensor([0, *prompt.ids], dtype=torch.int32)
     for rows, values in upsample_rows(answer.probabilities, size):
-        best, best_indices = top_two(values)
-        label = indices[best_indices[0]]
-        labels[rows] = ids[label].numpy()
-        confidence[rows] = _confidence(
-            best, best_indices, label, answer.scales, reading.calibration
-        ).numpy()
+        read = read_one_id if len(prompt.ids) == 1 else read_several_ids
+        label, probability = read(values, indices, answer.scales, reading.calibration)
+        labels[rows], confidence[rows] = ids[label].numpy(), probability.numpy()
     if mask is not None:
         labels[~mask], confidence[~mask] = 0, 0
     return Segmentation(
@@ -169,26 +165,40 @@ def to_segmentation(
     )  # fmt: skip
 
 
-def _confidence(
-    best: Tensor, indices: Tensor, label: Tensor, scales: Tensor | None, calibration: Calibration
-) -> Tensor:
-    """Return the probability (H, W) that labels are right.
+def read_several_ids(
+    probabilities: Tensor, indices: Tensor, scales: Tensor | None, calibration: Calibration
+) -> tuple[Tensor, Tensor]:
+    """Read labels, and how probably they are right.
 
     Args:
-        best, indices: (2, H, W), the two largest probabilities, and whose they are.
-        label: (H, W), index of the label, 0 = background.
+        probabilities: (K + 1, H, W), background first.
+        indices: (K + 1,), index of the label where a map is the largest: its own, or 0.
         scales: see `id_logits`.
+
+    Returns:
+        Indices of labels (H, W), 0 = background, and probabilities (H, W) in 0–1.
     """
+    best, best_indices = probabilities.topk(2, 0)
     log_ratio = best[0].log() - best[1].clamp(min=1e-30).log()
-    is_id = indices[0] > 0
-    index = torch.where(is_id, indices[0], indices[1])  # the id in question
+    is_id = best_indices[0] > 0
+    index = torch.where(is_id, best_indices[0], best_indices[1])  # the id in question
     scale = scales
     if scales is not None:
         # With one id in each pass all scales are 1, and huge images need no table of them.
-        scale = scales[indices[0], indices[1]] if (scales != 1).any() else scales[0, 0]
+        has_others = bool((scales != 1).any())
+        scale = scales[best_indices[0], best_indices[1]] if has_others else scales[0, 0]
     logit = margin_logit(torch.where(is_id, log_ratio, -log_ratio), scale)
-    probability = calibration.probability(logit)
-    return torch.where(label == index, probability, 1 - probability)
+    probability, label = calibration.probability(logit), indices[best_indices[0]]
+    return label, torch.where(label == index, probability, 1 - probability)
+
+
+def read_one_id(
+    probabilities: Tensor, indices: Tensor, scales: Tensor | None, calibration: Calibration
+) -> tuple[Tensor, Tensor]:
+    """Read labels of a single id as `read_several_ids` does, in half the time."""
+    probability = calibration.probability(id_logits(probabilities, scales)[0])
+    is_id = (probabilities[1] > probabilities[0]) & (indices[1] > 0)
+    return is_id.long(), torch.where(is_id, probability, 1 - probability)
 
 
 def _by_id(prompt: Prompt, values: Tensor) -> dict[int, float]:

@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from incontext import Example, InputError, Predictor
-from incontext.inference.calibration import Calibration, id_logits, pair_scales, top_two
-from incontext.inference.decoding import Answer, Reading, to_segmentation
+from incontext.inference.calibration import Calibration, id_logits, pair_scales
+from incontext.inference.decoding import (
+    Answer,
+    Reading,
+    read_one_id,
+    read_several_ids,
+    to_segmentation,
+)
 from incontext.inference.prompt import Pass, Prompt
 from incontext.labels.coloring import Coloring
 from incontext.model.quality import QualityHead
@@ -64,11 +70,18 @@ def test_logits_of_several_ids_rank_them():
     assert equal.tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("count", [2, 3, 9])
-def test_top_two_are_those_of_topk(count):
-    values = torch.randn(count, 7, 9, generator=torch.Generator().manual_seed(count))
-    for one, other in zip(top_two(values), values.topk(2, 0), strict=True):
-        assert torch.equal(one, other)
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("present", [False, True])
+def test_one_id_is_read_as_several_are(present, scaled):
+    """The faster way of a single id gives the same labels and confidence."""
+    logits = 12 * torch.randn(2, 30, 40, generator=torch.Generator().manual_seed(0))
+    logits[:, 0] = 0  # ties are background
+    arguments = (
+        logits.softmax(0), torch.tensor([0, int(present)]),
+        torch.tensor([[1, 0.3], [0.3, 1]]) if scaled else None, Calibration(0.8, 0.2),
+    )  # fmt: skip
+    for one, several in zip(read_one_id(*arguments), read_several_ids(*arguments), strict=True):
+        torch.testing.assert_close(one, several, atol=1e-6, rtol=0)
 
 
 def naive(probabilities, calibration, valid):
