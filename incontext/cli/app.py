@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 from incontext.cli.advice import WELCOME, advise
 from incontext.cli.check import check
 from incontext.cli.checkpoint import convert, info
-from incontext.cli.common import PairCommand
+from incontext.cli.common import PairCommand, reuse_freed_memory
 from incontext.cli.demo import demo
 from incontext.cli.export import export
 from incontext.cli.prompt import prompt
@@ -81,6 +81,7 @@ def main() -> None:
 
     INCONTEXT_DEBUG=1 shows tracebacks all the same.
     """
+    reuse_freed_memory()
     if os.environ.get("INCONTEXT_DEBUG"):
         app(prog_name="incontext")
     omissions = list[str]()

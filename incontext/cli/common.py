@@ -1,6 +1,8 @@
 """What commands share: option groups, parsing of option texts, opening a predictor, progress."""
 
+import ctypes
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -25,6 +27,26 @@ Checkpoint = Annotated[
     str,
     typer.Option(help="Checkpoint: bundled name, folder, .safetensors or .pth file, or hub id."),
 ]
+
+
+# Options of glibc's `mallopt` with the variables that tell a new process the same: how much freed
+# memory is kept, and up to which size (32 MiB is the most that older versions take).
+MALLOC_OPTIONS = ((-1, "MALLOC_TRIM_THRESHOLD_", 2**30), (-3, "MALLOC_MMAP_THRESHOLD_", 2**25))
+
+
+def reuse_freed_memory() -> None:
+    """Keep freed memory instead of giving it back to the system, here and in child processes.
+
+    A query makes and frees tables of some megabytes, and fresh pages for them are a tenth of its
+    time on CPU. Does nothing where the C library is not glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # musl, macOS; Windows
+        return
+    for option, variable, size in MALLOC_OPTIONS:
+        mallopt(option, size)
+        os.environ.setdefault(variable, str(size))
 
 
 def option_groups(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,6 +1,7 @@
 """The command line as a process of its own, where exit codes and streams are real."""
 
 import os
+import platform
 import resource
 import signal
 import subprocess
@@ -87,3 +88,39 @@ def test_bad_option():
     process = run_process("segment", "--speed", "9")
     assert process.returncode == 2
     assert process.stderr.splitlines()[-1].startswith("Error: No such option: --speed")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+def test_freed_memory_is_reused(tmp_path):
+    """Tables that come and go take no fresh pages, in the process and in its children."""
+    program = """
+import os, resource, subprocess, sys
+from incontext.cli.common import reuse_freed_memory
+
+def fresh_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        tables = [b"x" * 24_000_000 for _ in range(4)]
+        del tables
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+if sys.argv[1:] == []:
+    print(fresh_pages(), flush=True)
+    reuse_freed_memory()
+fresh_pages()
+print(fresh_pages(), flush=True)
+if sys.argv[1:] == []:
+    subprocess.run([sys.executable, sys.argv[0], "child"], check=True)
+"""
+    file = tmp_path / "tables.py"
+    file.write_text(program)
+    root = Path(__file__).parents[2]
+    answer = subprocess.run(
+        [sys.executable, str(file)], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    before, after, in_child = map(int, answer.stdout.split())
+    assert before > 100_000  # each table has nearly 6000 pages
+    assert after < 1000
+    assert in_child < 1000

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from incontext.model.attention import Group, grouped_attention
 from incontext.model.votes.cells import Cells
-from incontext.model.votes.votes import by_rows
+from incontext.model.votes.votes import by_rows, weigh
 
 FINE = 4  # stride of the copy path
 
@@ -47,7 +47,7 @@ class Matching(nn.Module):
 
         def cast(rows: Tensor) -> Tensor:
             cosine = rows @ keys.transpose(2, 3)  # (B, n, Q, N·T)
-            votes = (cosine * self.scale.exp() + weight).softmax(-1)
+            votes = weigh(cosine, self.scale.exp(), weight).softmax(-1)
             shares = votes @ labels.transpose(1, 2)[:, None]  # (B, n, Q, K)
             shares = rearrange(shares, "b n q k -> b k n q")
             # No einops: K is free in graphs and cannot be passed as a number.

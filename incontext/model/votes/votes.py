@@ -105,8 +105,14 @@ def cast_self_votes(query: Tensor, guess: Tensor) -> Tensor:
 
 def _average_labels(cosine: Tensor, labels: Tensor, weight: Tensor, scale: float) -> Tensor:
     """Average labels (P, K, T) by a softmax over cosine (B, Q, T): (B, K, Q)."""
-    attention = torch.softmax(cosine * scale + weight[:, None], -1)
+    attention = torch.softmax(weigh(cosine, scale, weight[:, None]), -1)
     return labels @ attention.transpose(1, 2)
+
+
+def weigh(cosine: Tensor, scale: float | Tensor, weight: Tensor) -> Tensor:
+    """Return cosine * scale + weight; without gradients in one table, since new ones cost time."""
+    scores = cosine * scale
+    return scores + weight if torch.is_grad_enabled() else scores.add_(weight)
 
 
 def _largest_cosine(cosine: Tensor, mask: Tensor) -> Tensor:
