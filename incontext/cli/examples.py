@@ -42,6 +42,7 @@ class ExampleFiles:
     kind: str = "semantic"
     crop: bool = False
     nearest: int | None = None
+    views: bool = True  # where they gain, see `Predictor.prompt`
     source: Source | None = None  # of more examples
     source_hashes: list[str] = field(default_factory=list)  # of its examples, once they are read
 
@@ -96,7 +97,7 @@ class ExampleFiles:
         """Encode these examples as a prompt."""
         return predictor.prompt(
             examples, kind=self.kind, names=self.names, crop=self.crop, nearest=self.nearest,
-            **options,
+            views="auto" if self.views else False, **options,
         )  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
@@ -112,6 +113,8 @@ class ExampleFiles:
             ],
             "labels": self.label_options, "names": self.names,
         }  # fmt: skip
+        # Nothing of a default that earlier runs did not know, so that they can be continued.
+        settings |= {} if self.views else {"views": False}
         return settings | ({"examples_from": self.source_hashes} if self.source_hashes else {})
 
 
@@ -209,6 +212,10 @@ class PromptOptions(ExampleOptions):
     nearest: Annotated[
         int | None, typer.Option(help="Number of examples, the most similar, that an image sees.")
     ] = None
+    views: Annotated[
+        bool,
+        typer.Option(help="Show one or two examples also close up and mirrored (votes)."),
+    ] = True
     spill: Annotated[
         bool,
         typer.Option(help="Keep examples in files so that memory stays flat (joint attention)."),
@@ -220,7 +227,7 @@ class PromptOptions(ExampleOptions):
         Raises:
             InputError: one of them cannot be understood, or belongs to an option that is missing.
         """
-        return replace(super().files(), crop=self.crop, nearest=self.nearest)
+        return replace(super().files(), crop=self.crop, nearest=self.nearest, views=self.views)
 
 
 def check_prompt_file(path: Path, ctx: typer.Context) -> None:

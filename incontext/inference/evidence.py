@@ -13,6 +13,7 @@ from incontext.errors import InputError
 from incontext.images.image import resize_nearest
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
+from incontext.inference.example_views import fold, views_of
 from incontext.inference.segmentation import Segmentation
 from incontext.labels.encodings import UNKNOWN
 from incontext.labels.partial import shrink
@@ -86,9 +87,15 @@ def gather_evidence(
     index: int,
     ids: Sequence[int],
     at: tuple[int, int] | None,
-    thin_to: int | None,
+    keep_ratio: float,
+    views: bool,
 ) -> Evidence:
-    """Gather the votes for an id in a result, see `Predictor.evidence`; `ids`: of its pass."""
+    """Gather the votes for an id in a result, see `Predictor.evidence`.
+
+    Args:
+        ids: of its pass.
+        keep_ratio, views: with which the prompt was encoded, see `ExampleEncoder.encode`.
+    """
     model = encoder.model
     if not isinstance(model, VotingModel):
         raise InputError(
@@ -96,18 +103,20 @@ def gather_evidence(
             "answers by attention through all its layers"
         )
     region = _region(result, index, at, encoder.size)
-    maps = np.stack([shrink(example.labels.ids, encoder.size) for example in examples])
+    encoded = [view for e in examples for view in views_of(e)] if views else examples
+    maps = np.stack([shrink(example.labels.ids, encoder.size) for example in encoded])
     labels = torch.from_numpy(np.stack([maps == i for i in ids], 1)).to(encoder.device)
     valid = torch.from_numpy(maps != UNKNOWN).to(encoder.device)
     features = ImageFeatures.concat(
-        [model.embed_images(encoder.normalize([e.image])) for e in examples]
+        [model.embed_images(encoder.normalize([e.image])) for e in encoded]
     )
     votes = model.attribute(
         model.embed_images(encoder.normalize([result.image])), features,
-        labels[None].to(encoder.dtype), valid[None],
-        1.0 if thin_to is None else min(1.0, thin_to / len(examples)),
+        labels[None].to(encoder.dtype), valid[None], keep_ratio,
         region.to(encoder.device, encoder.dtype), ids.index(index),
     )  # fmt: skip
+    if views:
+        votes = fold(votes, examples)
     return Evidence(index, votes.float().cpu().numpy(), tuple(examples))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from incontext.errors import InputError
 from incontext.images.normalizer import Normalizer
 from incontext.inference.example import Example
+from incontext.inference.example_views import VIEWS, views_of
 from incontext.inference.offload import DiskChunks
 from incontext.inference.retrieval import ExampleIndex
 from incontext.labels.coloring import Coloring
@@ -50,24 +51,31 @@ class ExampleEncoder:
         storage: TensorChunks | None = None,
         precompute_targets: bool = True,
         start: int = 0,
+        views: bool = False,
     ) -> EncodedPrompt:
         """Encode examples under one coloring.
 
         Args:
             label_maps: their labels under the same ids; None: as they are.
+            views: encode the `VIEWS` of each example, see `views_of`, as one example; for voting
+                models. `keep_ratio` and `chunk` are those of a view.
             kind: see `Predictor.prompt`.
             chunk: examples encoded at once; None: `SegGPT.examples_at_once`.
             keep_ratio, storage, precompute_targets, start: see `SegGPT.encode_batches`.
         """
+        if views:
+            assert label_maps is None
+            examples = [view for example in examples for view in views_of(example)]
         label_maps = label_maps or [e.labels for e in examples]
         batches = self._batches(examples, label_maps, coloring, chunk)
         semantic = torch.tensor([kind == "semantic"], device=self.device)
         colors = self.normalizer.array(np.array([coloring.colors], np.uint8))
-        return self.model.encode_batches(
+        encoded_prompt = self.model.encode_batches(
             batches, semantic, colors=self._to_device(rearrange(colors, "c 1 k -> 1 k c")),
             chunk=chunk, storage=storage, precompute_targets=precompute_targets,
             keep_ratio=keep_ratio, start=start,
         )  # fmt: skip
+        return encoded_prompt.join(VIEWS) if views else encoded_prompt
 
     def _batches(
         self, examples: Sequence[Example], label_maps: Sequence[Labels], coloring: Coloring,

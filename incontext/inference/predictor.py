@@ -20,6 +20,7 @@ from incontext.inference.decoding import PRESENT, Answer, Reading, decode_image,
 from incontext.inference.evidence import Evidence, gather_evidence
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
+from incontext.inference.example_views import VIEWS
 from incontext.inference.id_table import (
     align_examples,
     assign_colorings,
@@ -35,6 +36,8 @@ from incontext.model import Model, VotingModel
 from incontext.model.encoded_prompt import EncodedPrompt
 
 ThinTo = int | Literal["auto"] | None  # see `Predictor.prompt`
+Views = bool | Literal["auto"]  # likewise
+VIEWED_EXAMPLES = 2  # up to so many gain by being seen in several views (docs/training.md)
 # Ids painted in one pass. Measured on CamVid's 11 classes, see the model card.
 CLASSES_PER_PASS = 4
 
@@ -111,6 +114,7 @@ class Predictor:
         chunk: int | None = None,
         nearest: int | None = None,
         thin_to: ThinTo = "auto",
+        views: Views = "auto",
         half: bool = False,
         spill: bool | str | Path = False,
         thumbnail: bool = True,
@@ -129,6 +133,9 @@ class Predictor:
             thin_to: a query attends to as many tokens as this number of whole examples has; of more
                 examples evenly spread tokens are kept. "auto" takes the model's own
                 `default_thin_to`; None keeps all, as joint attention does.
+            views: show each example also close up and mirrored (`example_views`), to checkpoints
+                whose examples vote. "auto": where a query sees no more than `VIEWED_EXAMPLES`.
+                False is for objects that only their side tells apart, a left and a right hand.
             half: keep the prompt in float16, half the size.
             spill: keep tokens of joint attention in temporary files, so that memory does not grow
                 with the examples; True: in the system's folder, or in the given one.
@@ -137,8 +144,7 @@ class Predictor:
         Raises:
             InputError: no example, none with an object, or an invalid option.
         """
-        if thin_to == "auto":
-            thin_to = self.model.default_thin_to
+        thin_to = self.model.default_thin_to if thin_to == "auto" else thin_to
         _check_options(kind, chunk=chunk, nearest=nearest, thin_to=thin_to)
         storage = self.encoder.storage(spill)
         examples = align_examples(examples, crop)
@@ -148,11 +154,12 @@ class Predictor:
         colorings = assign_colorings(ids, classes_per_pass, coloring)
         count = min(nearest or len(examples), len(examples))  # that a query sees
         select = count < len(examples)
+        views = self._resolve_views(views, count)
         passes = [
             self._encode_pass(
                 examples, pass_coloring, half, kind=kind, chunk=chunk,
-                keep_ratio=1.0 if thin_to is None else min(1.0, thin_to / count),
-                storage=storage.empty(), precompute_targets=not select,
+                keep_ratio=_keep_ratio(thin_to, count, views), storage=storage.empty(),
+                precompute_targets=not select, views=views,
             )
             for pass_coloring in colorings
         ]  # fmt: skip
@@ -160,7 +167,7 @@ class Predictor:
         return Prompt(
             tuple(ids), colors, names, kind, len(examples), tuple(passes), self.checkpoint,
             self.encoder.index(examples, colorings, count, chunk) if select else None, self.name,
-            {"by": "prompt", "nearest": nearest, "crop": crop},
+            {"by": "prompt", "nearest": nearest, "crop": crop, "views": views},
             draw_thumbnail(examples, colors) if thumbnail else None,
         )  # fmt: skip
 
@@ -269,7 +276,7 @@ class Predictor:
     def evidence(
         self, result: Segmentation, examples: Example | Sequence[Example], index: int,
         *, at: tuple[int, int] | None = None, crop: bool = False, thin_to: ThinTo = "auto",
-        classes_per_pass: int = CLASSES_PER_PASS,
+        views: Views = "auto", classes_per_pass: int = CLASSES_PER_PASS,
     ) -> Evidence:  # fmt: skip
         """Say which places of the examples voted for an id in a result.
 
@@ -280,7 +287,7 @@ class Predictor:
             result: of `predict`, with a prompt of these examples.
             index: the id.
             at: (x, y), a pixel of the result's image; None: all of the id's mask.
-            crop, thin_to, classes_per_pass: as given to `prompt`.
+            crop, thin_to, views, classes_per_pass: as given to `prompt`.
 
         Raises:
             InputError: a checkpoint whose examples do not vote, an unknown id, a pixel outside the
@@ -294,7 +301,26 @@ class Predictor:
             raise InputError(f"no id {index} in the examples; accepted: {ids}")
         colorings = assign_colorings(ids, classes_per_pass, None)
         ids_of_pass = next(coloring.ids for coloring in colorings if index in coloring.ids)
-        return gather_evidence(self.encoder, result, examples, index, ids_of_pass, at, thin_to)
+        views = self._resolve_views(views, len(examples))
+        keep_ratio = _keep_ratio(thin_to, len(examples), views)
+        return gather_evidence(
+            self.encoder, result, examples, index, ids_of_pass, at, keep_ratio, views
+        )
+
+    def _resolve_views(self, views: Views, count: int) -> bool:
+        """Return whether examples are encoded in several views; `count`: that a query sees.
+
+        Raises:
+            InputError: views asked of a checkpoint that cannot have them.
+        """
+        votes = isinstance(self.model, VotingModel)
+        if views == "auto":
+            return votes and count <= VIEWED_EXAMPLES
+        if views and not votes:
+            raise InputError(
+                "views=True needs a checkpoint whose examples vote, such as incontext-votes"
+            )
+        return views
 
     def check_presence(self, min_presence: float) -> None:
         """Raise InputError unless it is a share, and there are masks to empty below it."""
@@ -360,6 +386,13 @@ class Predictor:
             Answer.from_logits(prompt, *x)
             for x in zip(zip(*on_cpu, strict=True), zip(*painted, strict=True), strict=True)
         ]
+
+
+def _keep_ratio(thin_to: int | None, count: int, views: bool) -> float:
+    """Return the share of the cells or tokens to keep of each of `count` examples, or view."""
+    if thin_to is None:
+        return 1.0
+    return min(1.0, thin_to / (count * (VIEWS if views else 1)))
 
 
 def _check_options(kind: str, **counts: int | None) -> None:

@@ -132,6 +132,11 @@ class EncodedPrompt:
             matches=self.matches.select(numbers) if self.matches else None,
         )  # fmt: skip
 
+    def join(self, count: int) -> "EncodedPrompt":
+        """Make every `count` examples in a row one, whose cells are those of all; voting only."""
+        assert isinstance(self.cache, Voters)
+        return replace(self, count=self.count // count, cache=self.cache.join(count))
+
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1

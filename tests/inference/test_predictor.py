@@ -312,20 +312,23 @@ def test_any_half_size():
 @pytest.mark.parametrize("which", ["tiny", "predictor"])
 @pytest.mark.slow
 def test_nearest_is_a_prompt_of_those_alone(which, request):
-    """Both attention modes: a query sees its nearest examples as if there were no others."""
+    """Both attention modes: a query sees its nearest examples as if there were no others.
+
+    Of all their cells: which ones are kept where there are too many depends on an example's number.
+    """
     predictor = request.getfixturevalue(which)
     colors = [RED, GREEN, BLUE, RED, GREEN, BLUE]
     examples = [
         Example(*scene((40, 60), [((20, 12 + 7 * i), 9, color)])) for i, color in enumerate(colors)
     ]
-    whole = predictor.prompt(examples, nearest=2, chunk=4)
+    whole = predictor.prompt(examples, nearest=2, chunk=4, thin_to=None)
     queries = [e.image for e in examples[::-1]]
     seen = predictor.model.embed_images(predictor.encoder.normalize(queries))
     [chosen] = whole.example_index.search(predictor.model.descriptor(seen))
     together = predictor.paint(queries, whole)
     for row, query, painted in zip(chosen, queries, together, strict=True):
         assert examples[[e.image for e in examples].index(query)] in [examples[i] for i in row]
-        alone = predictor.prompt([examples[i] for i in row], chunk=1)
+        alone = predictor.prompt([examples[i] for i in row], chunk=1, thin_to=None)
         [expected] = predictor.paint([query], alone)
         torch.testing.assert_close(painted[0], expected[0], atol=2e-3, rtol=0)
 

@@ -19,7 +19,7 @@ from incontext.model.votes.matching import Copying
 
 STRIDES = (8, 16, 32)  # of the voting blocks; a block's level is its index in here
 FINE = 4  # stride of the copy path
-FINE_SHARE = 0.5  # of the cells at stride 4, relative to coarser ones, that are kept of an example
+FINE_SHARE = 0.25  # of the cells at stride 4, relative to coarser ones, that are kept of an example
 SINGLE_TENSORS = ("matched", "keys", "pattern", "weight")  # of `Voters.tensors`: without a number
 CELL_AXES = {"labels": 3, "matched": 3, "keys": 3, "pattern": 4}  # where T stands; else 2
 
@@ -63,15 +63,22 @@ class Voters:
             tensors = [source[name].to(sources[-1][name].dtype) for source in sources]
             axis = cell_axis(name)
             if len({x.shape[axis] for x in tensors}) > 1:
-                result[name] = torch.cat([_flatten(x, axis) for x in tensors], axis)
+                result[name] = torch.cat([_join(x, axis, x.shape[1]) for x in tensors], axis)
             else:
                 result[name] = torch.cat(tensors, 1)
         return cls.from_tensors(result)
 
     def flatten(self) -> "Voters":
         """Make all cells those of a single example; the votes stay the same."""
-        tensors = {name: _flatten(x, cell_axis(name)) for name, x in self.tensors().items()}
-        return Voters.from_tensors(tensors)
+        return self.join(self.weight.shape[1])
+
+    def join(self, count: int) -> "Voters":
+        """Make the cells of every `count` examples in a row those of one; the votes stay the same.
+
+        N becomes N / count.
+        """
+        tensors = self.tensors().items()
+        return Voters.from_tensors({name: _join(x, cell_axis(name), count) for name, x in tensors})
 
     def fits(self, count: int) -> bool:
         """Return True if this can be of `count` examples: N, or any number once flattened."""
@@ -112,9 +119,9 @@ def cell_axis(name: str) -> int:
     return CELL_AXES.get(name.partition(".")[0], 2)
 
 
-def _flatten(x: Tensor, axis: int) -> Tensor:
-    """(P, N, …, T at `axis`, …) → (P, 1, …, N·T, …)."""
-    return x.movedim(1, axis - 1).flatten(axis - 1, axis).unsqueeze(1)
+def _join(x: Tensor, axis: int, count: int) -> Tensor:
+    """(P, N, …, T at `axis`, …) → (P, N / count, …, count·T, …)."""
+    return x.unflatten(1, (-1, count)).movedim(2, axis).flatten(axis, axis + 1)
 
 
 def voting_grids(features: ImageFeatures, levels: Sequence[int]) -> list[tuple[int, int]]:

@@ -34,6 +34,7 @@ class Options:
     negative: tuple[int, ...] = ()
     crop: bool = False
     nearest: int | None = None
+    views: bool = True
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def parse_options(
     negative: Annotated[list[int] | None, Form(description="ids that mean: not this")] = None,
     crop: Annotated[bool, Form(description="show what is around the labels, for tiles")] = False,
     nearest: Annotated[int | None, Form(description="examples that a picture sees")] = None,
+    views: Annotated[bool, Form(description="one or two also close up and mirrored")] = True,
 ) -> Options:
     """Read the options from the fields of a form.
 
@@ -70,8 +72,9 @@ def parse_options(
         except ValueError:
             raise ApiError(422, f"ignore {ignore[:40]!r}; accepted: an integer or none") from None
     return Options(
-        kind, names, colors, ignore, threshold, unlabelled, tuple(negative or ()), crop, nearest
-    )
+        kind, names, colors, ignore, threshold, unlabelled, tuple(negative or ()), crop, nearest,
+        views,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class PromptUpload:
             options = self.options
             prompt = predictor.prompt(
                 examples, kind=options.kind, names=options.names, crop=options.crop,
-                nearest=options.nearest,
+                nearest=options.nearest, views="auto" if options.views else False,
             )  # fmt: skip
         _check_ids(set(prompt.ids), limits)
         return prompt

@@ -1,0 +1,85 @@
+"""Views of an example: whole and close up, each also mirrored.
+
+A single example shows its object at one size and from one side. Cells of other views vote beside
+its own, so that a query in which the object is larger, or turned, finds more of what is like it.
+Letters: N examples, V views, h w rows and columns of a grid.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from incontext.images.tiles import Box
+from incontext.inference.example import Example
+from incontext.labels.encodings import IdMap, Labels
+
+VIEWS = 4  # of each example
+EXTENT = 2.4  # side of a close-up, in sides of the labels' box
+SMALLEST, LARGEST = 0.3, 0.8  # side of a close-up as a share of the image's; a larger one is whole
+
+
+def views_of(example: Example) -> list[Example]:
+    """Return the `VIEWS` of an example: whole, close up, and both mirrored."""
+    left, top, right, bottom = box = close_up(example)
+    ids = example.labels.ids[top:bottom, left:right]
+    close = _with(example, example.image.crop(box), ids)
+    mirrored = [
+        _with(view, ImageOps.mirror(view.image), view.labels.ids[:, ::-1].copy())
+        for view in (example, close)
+    ]
+    return [example, close, *mirrored]
+
+
+def close_up(example: Example) -> Box:
+    """Return the part of an image that a close-up shows; the whole where the labels fill it.
+
+    It has the image's shape, and the labels in its middle where the border allows it.
+    """
+    height, width = example.labels.ids.shape
+    rows, columns = np.nonzero(example.labels.ids > 0)
+    whole = (0, 0, width, height)
+    if not len(rows):
+        return whole
+    axes = ((columns, width), (rows, height))
+    spans = [(int(x.min()), int(x.max()) + 1, side) for x, side in axes]
+    share = max(EXTENT * max((high - low) / side for low, high, side in spans), SMALLEST)
+    if share > LARGEST:
+        return whole
+    starts, sides = [], []
+    for low, high, side in spans:
+        length = max(1, round(share * side))
+        starts.append(min(max((low + high - length) // 2, 0), side - length))
+        sides.append(length)
+    return starts[0], starts[1], starts[0] + sides[0], starts[1] + sides[1]
+
+
+def fold(votes: Tensor, examples: Sequence[Example]) -> Tensor:
+    """Sum votes (N·V, h, w) of views where they are in their examples: (N, h, w)."""
+    rows, columns = votes.shape[1:]
+    folded = []
+    for example, (whole, close, mirrored, mirrored_close) in zip(
+        examples, votes.unflatten(0, (-1, VIEWS)), strict=True
+    ):
+        left, top, right, bottom = close_up(example)
+        height, width = example.labels.ids.shape
+        at = _places(top / height, bottom / height, rows)[:, None] * columns
+        at = (at + _places(left / width, right / width, columns)).flatten().to(votes.device)
+        total = (whole + mirrored.flip(1)).flatten()
+        total.index_add_(0, at, (close + mirrored_close.flip(1)).flatten())
+        folded.append(total.view(rows, columns))
+    return torch.stack(folded)
+
+
+def _places(start: float, end: float, count: int) -> Tensor:
+    """Return in which of `count` cells the middles of as many between two shares lie."""
+    middles = start + (torch.arange(count) + 0.5) / count * (end - start)
+    return (middles * count).long()
+
+
+def _with(example: Example, image: Image.Image, ids: IdMap) -> Example:
+    """Return an example with another image and the same table of ids."""
+    labels = Labels(ids, example.labels.colors, example.labels.discovered)
+    return Example.from_labels(image, labels, example.names, example.source)
