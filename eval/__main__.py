@@ -31,7 +31,7 @@ def bench(
         str,
         typer.Option(
             help="Methods, with commas: CHECKPOINT (its own name), copy, nearest, examples, tuned, "
-            "U-Net. Default: all."
+            "U-Net, one-view. Default: all but the last."
         ),
     ] = "",
     out: Annotated[

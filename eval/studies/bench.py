@@ -24,22 +24,23 @@ from incontext.checkpoints.checkpoint import CONFIG, locate
 from incontext.errors import InputError
 from incontext.evaluation.confusion import Interval, interval_around
 from incontext.images.image import resize_nearest
-from incontext.inference.predictor import ThinTo
+from incontext.inference.predictor import ThinTo, Views
 from incontext.inference.segmentation import write_text
 from incontext.training.validation import BinaryEpisode, binary_episodes
 
 # Sets of new images whose domain or classes were in the training data.
 TRAINED_DOMAINS = ("horses", "nuclei", "steel", "wounds")
 BASELINE_SIZE = 64  # pixels, as for the figures that came with the data
+ONE_VIEW = "one-view"  # the checkpoint without close-ups and mirrored examples; only if asked for
 DTYPES = ("float32", "bfloat16", "float16", "int8")
 Method = Callable[[ImageSet, BinaryEpisode], np.ndarray[Any, np.dtype[np.bool_]]]
 
 
-def with_model(predictor: Predictor, thin_to: ThinTo) -> Method:
+def with_model(predictor: Predictor, thin_to: ThinTo, views: Views = "auto") -> Method:
     """Return a method that segments the query by the episode's examples.
 
     Args:
-        thin_to: see `Predictor.prompt`.
+        thin_to, views: see `Predictor.prompt`.
     """
 
     def method(data: ImageSet, episode: BinaryEpisode) -> Any:
@@ -47,7 +48,7 @@ def with_model(predictor: Predictor, thin_to: ThinTo) -> Method:
         examples = [data.example(i, episode.index) for i in numbers]
         if not any(e.labels.present for e in examples):  # the class is unknown on all of them
             return np.zeros(data.labels[query].shape, bool)
-        prompt = predictor.prompt(examples, kind="semantic", thin_to=thin_to, thumbnail=False)
+        prompt = predictor.prompt(examples, thin_to=thin_to, views=views, thumbnail=False)
         return predictor.predict(data.images[query], prompt).mask(1)
 
     return method
@@ -173,9 +174,10 @@ def run(
         checkpoint: with_model(predictor, thin_to),
         "copy": with_baseline(copy_mask),
         "nearest": with_baseline(nearest_neighbor),
+        ONE_VIEW: with_model(predictor, thin_to, views=False),
     }
     accepted = [*episode_methods, *same_images.METHODS]
-    methods = list(methods) or accepted
+    methods = list(methods) or [name for name in accepted if name != ONE_VIEW]
     if set(methods) - set(accepted):
         raise InputError(f"methods {', '.join(methods)}; accepted: {', '.join(accepted)}")
     if thin_to == "auto":

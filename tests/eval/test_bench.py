@@ -111,7 +111,7 @@ def test_draws_keep_queries_apart(data):
 
 def test_bench_goes_on(data, tiny_checkpoint, tmp_path, capsys):
     name, out = str(tiny_checkpoint), tmp_path / "out"
-    bench.run(data, name, [1, 2], 4, out, methods=["copy", name, "examples"])
+    bench.run(data, name, [1, 2], 4, out, methods=["copy", name, "one-view", "examples"])
     whole = json.loads((out / "bench.json").read_text())
     printed = capsys.readouterr().out
     assert "| squares | " in printed
@@ -120,7 +120,7 @@ def test_bench_goes_on(data, tiny_checkpoint, tmp_path, capsys):
     cut = json.loads(json.dumps(whole))
     del cut["tables"]["episodes"]["squares"]["copy"]
     (out / "bench.json").write_text(json.dumps(cut))
-    bench.run(data, name, [1, 2], 4, out, methods=["copy", name, "examples"])
+    bench.run(data, name, [1, 2], 4, out, methods=["copy", name, "one-view", "examples"])
     assert json.loads((out / "bench.json").read_text()) == whole
     assert capsys.readouterr().out == printed
     meter = FewShotIoU(whole["tables"]["episodes"]["squares"]["copy"]["1"])
