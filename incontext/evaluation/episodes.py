@@ -85,10 +85,12 @@ class EpisodeRunner:
         if self.predictor.model.config.example_attention == "joint":
             rounded = thin_to  # joint attention never drops tokens
         if rounded not in self._prompts:
-            self._prompts[rounded] = self._encode(thin_to / rounded)
+            views = self.predictor.resolve_views("auto", example_count)
+            ratio = self.predictor.keep_ratio(thin_to, rounded, views)
+            self._prompts[rounded] = self._encode(ratio, views)
         return self._prompts[rounded]
 
-    def _encode(self, keep_ratio: float) -> Prompt:
+    def _encode(self, keep_ratio: float, views: bool) -> Prompt:
         """Encode all images in float16, without what depends on all of them: episodes select."""
         dataset = self.dataset
         ids = [dataset.ids[column] for column in np.flatnonzero(occurrence(dataset).any(0))]
@@ -96,8 +98,9 @@ class EpisodeRunner:
         passes = []
         for coloring in assign_colorings(ids, CLASSES_PER_PASS, None):
             encoded_prompt = self.predictor.encode(
-                examples, coloring, kind=self.kind, keep_ratio=keep_ratio, precompute_targets=False
-            )
+                examples, coloring, kind=self.kind, keep_ratio=keep_ratio, precompute_targets=False,
+                views=views,
+            )  # fmt: skip
             passes.append(Pass(coloring, encoded_prompt.to(torch.float16)))
         return Prompt(
             tuple(ids), {i: dataset.colors[i] for i in ids}, {i: dataset.names[i] for i in ids},

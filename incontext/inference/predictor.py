@@ -154,11 +154,11 @@ class Predictor:
         colorings = assign_colorings(ids, classes_per_pass, coloring)
         count = min(nearest or len(examples), len(examples))  # that a query sees
         select = count < len(examples)
-        views = self._resolve_views(views, count)
+        views = self.resolve_views(views, count)
         passes = [
             self._encode_pass(
                 examples, pass_coloring, half, kind=kind, chunk=chunk,
-                keep_ratio=_keep_ratio(thin_to, count, views), storage=storage.empty(),
+                keep_ratio=self.keep_ratio(thin_to, count, views), storage=storage.empty(),
                 precompute_targets=not select, views=views,
             )
             for pass_coloring in colorings
@@ -301,13 +301,13 @@ class Predictor:
             raise InputError(f"no id {index} in the examples; accepted: {ids}")
         colorings = assign_colorings(ids, classes_per_pass, None)
         ids_of_pass = next(coloring.ids for coloring in colorings if index in coloring.ids)
-        views = self._resolve_views(views, len(examples))
-        keep_ratio = _keep_ratio(thin_to, len(examples), views)
+        views = self.resolve_views(views, len(examples))
+        keep_ratio = self.keep_ratio(thin_to, len(examples), views)
         return gather_evidence(
             self.encoder, result, examples, index, ids_of_pass, at, keep_ratio, views
         )
 
-    def _resolve_views(self, views: Views, count: int) -> bool:
+    def resolve_views(self, views: Views, count: int) -> bool:
         """Return whether examples are encoded in several views; `count`: that a query sees.
 
         Raises:
@@ -321,6 +321,13 @@ class Predictor:
                 "views=True needs a checkpoint whose examples vote, such as incontext-votes"
             )
         return views
+
+    @staticmethod
+    def keep_ratio(thin_to: int | None, count: int, views: bool) -> float:
+        """Return the share of the cells or tokens to keep of each of `count` examples, or view."""
+        if thin_to is None:
+            return 1.0
+        return min(1.0, thin_to / (count * (VIEWS if views else 1)))
 
     def check_presence(self, min_presence: float) -> None:
         """Raise InputError unless it is a share, and there are masks to empty below it."""
@@ -386,13 +393,6 @@ class Predictor:
             Answer.from_logits(prompt, *x)
             for x in zip(zip(*on_cpu, strict=True), zip(*painted, strict=True), strict=True)
         ]
-
-
-def _keep_ratio(thin_to: int | None, count: int, views: bool) -> float:
-    """Return the share of the cells or tokens to keep of each of `count` examples, or view."""
-    if thin_to is None:
-        return 1.0
-    return min(1.0, thin_to / (count * (VIEWS if views else 1)))
 
 
 def _check_options(kind: str, **counts: int | None) -> None:
