@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Of every process that a test starts: two tests run at a time, and threads without a core of
 # their own wait for each other in busy loops.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)  # of this process, whose fixtures of modules come before the one below
 
 
 @pytest.fixture(autouse=True)
