@@ -135,7 +135,7 @@ class Predictor:
                 `default_thin_to`; None keeps all, as joint attention does.
             views: show each example also close up and mirrored (`example_views`), to checkpoints
                 whose examples vote. "auto": where a query sees no more than `VIEWED_EXAMPLES`.
-                False is for objects that only their side tells apart, a left and a right hand.
+                False is for objects that only their side or size tells apart.
             half: keep the prompt in float16, half the size.
             spill: keep tokens of joint attention in temporary files, so that memory does not grow
                 with the examples; True: in the system's folder, or in the given one.
