@@ -9,6 +9,7 @@ import typer
 from eval.runs.datasets_cli import add_commands
 from eval.runs.options import Checkpoint, SetNames, Sets, Threads, numbers, words
 from incontext.checkpoints.checkpoint import DEFAULT
+from incontext.cli.common import reuse_freed_memory
 from incontext.errors import InputError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -304,6 +305,7 @@ add_commands(app)
 
 
 if __name__ == "__main__":
+    reuse_freed_memory()
     try:
         app()
     except InputError as error:

@@ -24,6 +24,7 @@ from incontext.checkpoints.checkpoint import CONFIG, locate
 from incontext.errors import InputError
 from incontext.evaluation.confusion import Interval, interval_around
 from incontext.images.image import resize_nearest
+from incontext.inference.example_views import VIEWS
 from incontext.inference.predictor import ThinTo, Views
 from incontext.inference.segmentation import write_text
 from incontext.training.validation import BinaryEpisode, binary_episodes
@@ -213,7 +214,7 @@ def _run_settings(
     hashes = [file_hash(p) for p in (weights, config) if p.is_file()]
     return {
         "checkpoint": checkpoint, "weights": "-".join([*hashes, dtype, str(thin_to)]),
-        "episodes": episodes, "most examples": max(counts),
+        "episodes": episodes, "most examples": max(counts), "views": VIEWS,
     }  # fmt: skip
 
 

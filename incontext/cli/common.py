@@ -45,8 +45,9 @@ def reuse_freed_memory() -> None:
     except (AttributeError, OSError, TypeError):  # musl, macOS; Windows
         return
     for option, variable, size in MALLOC_OPTIONS:
-        mallopt(option, size)
-        os.environ.setdefault(variable, str(size))
+        if variable not in os.environ:  # else glibc was told what to do, and did it at the start
+            mallopt(option, size)
+            os.environ[variable] = str(size)
 
 
 def option_groups(command: Callable[..., None]) -> Callable[..., None]:

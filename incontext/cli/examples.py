@@ -113,8 +113,8 @@ class ExampleFiles:
             ],
             "labels": self.label_options, "names": self.names,
         }  # fmt: skip
-        # Nothing of a default that earlier runs did not know, so that they can be continued.
-        settings |= {} if self.views else {"views": False}
+        # Earlier versions knew no views: their runs go on with --no-views only.
+        settings |= {"views": True} if self.views else {}
         return settings | ({"examples_from": self.source_hashes} if self.source_hashes else {})
 
 

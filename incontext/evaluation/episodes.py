@@ -44,7 +44,8 @@ class EpisodeRunner:
 
     def __init__(self, predictor: Predictor, dataset: LabelledSet, kind: str = "semantic") -> None:
         self.predictor, self.dataset, self.kind = predictor, dataset, kind
-        self._prompts: dict[int, Prompt] = {}  # by number of examples that share the tokens
+        # By number of examples that share the tokens, and whether they are seen in several views.
+        self._prompts: dict[tuple[int, bool], Prompt] = {}
 
     def run(
         self, episodes: Sequence[Episode], on_progress: Progress = lambda count: None
@@ -84,11 +85,11 @@ class EpisodeRunner:
             rounded *= 2
         if self.predictor.model.config.example_attention == "joint":
             rounded = thin_to  # joint attention never drops tokens
-        if rounded not in self._prompts:
-            views = self.predictor.resolve_views("auto", example_count)
-            ratio = self.predictor.keep_ratio(thin_to, rounded, views)
-            self._prompts[rounded] = self._encode(ratio, views)
-        return self._prompts[rounded]
+        views = self.predictor.resolve_views("auto", example_count)
+        key = (example_count if views else rounded, views)
+        if key not in self._prompts:
+            self._prompts[key] = self._encode(self.predictor.keep_ratio(thin_to, *key), views)
+        return self._prompts[key]
 
     def _encode(self, keep_ratio: float, views: bool) -> Prompt:
         """Encode all images in float16, without what depends on all of them: episodes select."""

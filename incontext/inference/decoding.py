@@ -154,7 +154,7 @@ def to_segmentation(
     indices[1:][~present] = 0
     ids = torch.tensor([0, *prompt.ids], dtype=torch.int32)
     for rows, values in upsample_rows(answer.probabilities, size):
-        read = read_one_id if len(prompt.ids) == 1 else read_several_ids
+        read = read_single_id if len(prompt.ids) == 1 else read_ids
         label, probability = read(values, indices, answer.scales, reading.calibration)
         labels[rows], confidence[rows] = ids[label].numpy(), probability.numpy()
     if mask is not None:
@@ -165,7 +165,7 @@ def to_segmentation(
     )  # fmt: skip
 
 
-def read_several_ids(
+def read_ids(
     probabilities: Tensor, indices: Tensor, scales: Tensor | None, calibration: Calibration
 ) -> tuple[Tensor, Tensor]:
     """Read labels, and how probably they are right.
@@ -192,10 +192,10 @@ def read_several_ids(
     return label, torch.where(label == index, probability, 1 - probability)
 
 
-def read_one_id(
+def read_single_id(
     probabilities: Tensor, indices: Tensor, scales: Tensor | None, calibration: Calibration
 ) -> tuple[Tensor, Tensor]:
-    """Read labels of a single id as `read_several_ids` does, in half the time."""
+    """Read labels of a single id as `read_ids` does, in half the time."""
     probability = calibration.probability(id_logits(probabilities, scales)[0])
     is_id = (probabilities[1] > probabilities[0]) & (indices[1] > 0)
     return is_id.long(), torch.where(is_id, probability, 1 - probability)

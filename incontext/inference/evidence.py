@@ -103,12 +103,12 @@ def gather_evidence(
             "answers by attention through all its layers"
         )
     region = _region(result, index, at, encoder.size)
-    encoded = [view for e in examples for view in views_of(e)] if views else examples
-    maps = np.stack([shrink(example.labels.ids, encoder.size) for example in encoded])
+    all_views = [view for e in examples for view in views_of(e)] if views else examples
+    maps = np.stack([shrink(example.labels.ids, encoder.size) for example in all_views])
     labels = torch.from_numpy(np.stack([maps == i for i in ids], 1)).to(encoder.device)
     valid = torch.from_numpy(maps != UNKNOWN).to(encoder.device)
     features = ImageFeatures.concat(
-        [model.embed_images(encoder.normalize([e.image])) for e in encoded]
+        [model.embed_images(encoder.normalize([e.image])) for e in all_views]
     )
     votes = model.attribute(
         model.embed_images(encoder.normalize([result.image])), features,

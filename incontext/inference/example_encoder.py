@@ -58,7 +58,7 @@ class ExampleEncoder:
         Args:
             label_maps: their labels under the same ids; None: as they are.
             views: encode the `VIEWS` of each example, see `views_of`, as one example; for voting
-                models. `keep_ratio` and `chunk` are those of a view.
+                models. `keep_ratio`, `chunk` and `start` are those of a view.
             kind: see `Predictor.prompt`.
             chunk: examples encoded at once; None: `SegGPT.examples_at_once`.
             keep_ratio, storage, precompute_targets, start: see `SegGPT.encode_batches`.

@@ -25,12 +25,12 @@ def views_of(example: Example) -> list[Example]:
     """Return the `VIEWS` of an example: whole, close up, and both mirrored."""
     left, top, right, bottom = box = close_up(example)
     ids = example.labels.ids[top:bottom, left:right]
-    close = _with(example, example.image.crop(box), ids)
-    mirrored = [
-        _with(view, ImageOps.mirror(view.image), view.labels.ids[:, ::-1].copy())
+    close = replace_image(example, example.image.crop(box), ids)
+    mirrored_views = [
+        replace_image(view, ImageOps.mirror(view.image), view.labels.ids[:, ::-1].copy())
         for view in (example, close)
     ]
-    return [example, close, *mirrored]
+    return [example, close, *mirrored_views]
 
 
 def close_up(example: Example) -> Box:
@@ -59,7 +59,7 @@ def close_up(example: Example) -> Box:
 def fold(votes: Tensor, examples: Sequence[Example]) -> Tensor:
     """Sum votes (N·V, h, w) of views where they are in their examples: (N, h, w)."""
     rows, columns = votes.shape[1:]
-    folded = []
+    maps = []
     for example, (whole, close, mirrored, mirrored_close) in zip(
         examples, votes.unflatten(0, (-1, VIEWS)), strict=True
     ):
@@ -69,8 +69,8 @@ def fold(votes: Tensor, examples: Sequence[Example]) -> Tensor:
         at = (at + _places(left / width, right / width, columns)).flatten().to(votes.device)
         total = (whole + mirrored.flip(1)).flatten()
         total.index_add_(0, at, (close + mirrored_close.flip(1)).flatten())
-        folded.append(total.view(rows, columns))
-    return torch.stack(folded)
+        maps.append(total.view(rows, columns))
+    return torch.stack(maps)
 
 
 def _places(start: float, end: float, count: int) -> Tensor:
@@ -79,7 +79,7 @@ def _places(start: float, end: float, count: int) -> Tensor:
     return (middles * count).long()
 
 
-def _with(example: Example, image: Image.Image, ids: IdMap) -> Example:
+def replace_image(example: Example, image: Image.Image, ids: IdMap) -> Example:
     """Return an example with another image and the same table of ids."""
     labels = Labels(ids, example.labels.colors, example.labels.discovered)
     return Example.from_labels(image, labels, example.names, example.source)

@@ -311,8 +311,10 @@ class Predictor:
         """Return whether examples are encoded in several views; `count`: that a query sees.
 
         Raises:
-            InputError: views asked of a checkpoint that cannot have them.
+            InputError: another value, or views asked of a checkpoint that cannot have them.
         """
+        if views not in (True, False, "auto"):
+            raise InputError(f"views={views!r}; accepted: True, False, 'auto'")
         votes = isinstance(self.model, VotingModel)
         if views == "auto":
             return votes and count <= VIEWED_EXAMPLES

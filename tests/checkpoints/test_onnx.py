@@ -259,7 +259,9 @@ def test_the_program_of_the_page_runs(made, tmp_path, name):
     predictor = Predictor(load(made[name][1].parent / "checkpoint"))
     example = Example(tmp_path / "photo.jpg", ids)
     painting = predictor.paint(
-        [Image.open(tmp_path / "a.jpg")], predictor.prompt([example], thin_to=None), None
+        [Image.open(tmp_path / "a.jpg")],
+        predictor.prompt([example], thin_to=None, views=False),
+        None,
     )[0][0]
     table = np.array([(0, 0, 0), *predictor.prompt([example]).passes[0].coloring.colors])
     far = np.abs(painting.permute(1, 2, 0).numpy()[:, :, None] - table).sum(-1)

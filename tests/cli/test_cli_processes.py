@@ -117,7 +117,8 @@ if sys.argv[1:] == []:
     root = Path(__file__).parents[2]
     answer = subprocess.run(
         [sys.executable, str(file)], capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+        | {"PYTHONPATH": str(root)},
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     before, after, in_child = map(int, answer.stdout.split())

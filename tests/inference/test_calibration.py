@@ -12,8 +12,8 @@ from incontext.inference.calibration import Calibration, id_logits, pair_scales
 from incontext.inference.decoding import (
     Answer,
     Reading,
-    read_one_id,
-    read_several_ids,
+    read_ids,
+    read_single_id,
     to_segmentation,
 )
 from incontext.inference.prompt import Pass, Prompt
@@ -80,7 +80,7 @@ def test_one_id_is_read_as_several_are(present, scaled):
         logits.softmax(0), torch.tensor([0, int(present)]),
         torch.tensor([[1, 0.3], [0.3, 1]]) if scaled else None, Calibration(0.8, 0.2),
     )  # fmt: skip
-    for one, several in zip(read_one_id(*arguments), read_several_ids(*arguments), strict=True):
+    for one, several in zip(read_single_id(*arguments), read_ids(*arguments), strict=True):
         torch.testing.assert_close(one, several, atol=1e-6, rtol=0)
 
 

@@ -112,6 +112,8 @@ def test_when_there_are_views(predictor):
     assert not predictor.prompt(examples[0], views=False).provenance["views"]
     tokens = Predictor.from_pretrained("incontext-small")
     assert not tokens.prompt(examples[0]).provenance["views"]
+    with pytest.raises(InputError, match="accepted: True, False"):
+        predictor.prompt(examples[0], views="never")
     with pytest.raises(InputError, match="whose examples vote"):
         tokens.prompt(examples[0], views=True)
 

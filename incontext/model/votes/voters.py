@@ -15,10 +15,9 @@ from incontext.model.chunks import indexed_tensors
 from incontext.model.thinning import TokenSelection
 from incontext.model.votes.cells import Cells, pool_labels, select_cells
 from incontext.model.votes.features import ImageFeatures
-from incontext.model.votes.matching import Copying
+from incontext.model.votes.matching import FINE, Copying
 
 STRIDES = (8, 16, 32)  # of the voting blocks; a block's level is its index in here
-FINE = 4  # stride of the copy path
 FINE_SHARE = 0.25  # of the cells at stride 4, relative to coarser ones, that are kept of an example
 SINGLE_TENSORS = ("matched", "keys", "pattern", "weight")  # of `Voters.tensors`: without a number
 CELL_AXES = {"labels": 3, "matched": 3, "keys": 3, "pattern": 4}  # where T stands; else 2

@@ -25,7 +25,7 @@ from incontext.model.votes.attribution import attribute
 from incontext.model.votes.backbone import Backbone
 from incontext.model.votes.cells import pool_labels, unit_vectors
 from incontext.model.votes.features import FeatureCache, ImageFeatures, check_images, scale_to_unit
-from incontext.model.votes.matching import Copying, Matching
+from incontext.model.votes.matching import FINE, Copying, Matching
 from incontext.model.votes.mixer import Mixer
 from incontext.model.votes.painting import compose, read_targets
 from incontext.model.votes.pairs import Pairs, ids_of_other_views
@@ -37,7 +37,6 @@ from incontext.model.votes.presence import (
     match_evidence,
 )
 from incontext.model.votes.voters import (
-    FINE,
     STRIDES,
     Voters,
     build_voters,
