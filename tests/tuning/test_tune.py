@@ -92,7 +92,7 @@ def test_the_loss_falls(predictor, space):
 
 @pytest.mark.slow
 def test_votes_are_tuned_to_one_kind_of_disc():
-    """Of discs in five colors one color counts; the bundled checkpoint at a small size.
+    """Of discs in four colors one color counts; the bundled checkpoint at a small size.
 
     Of three colors it tells the right one without tuning (mIoU 90), which leaves little to gain.
     """
@@ -102,7 +102,7 @@ def test_votes_are_tuned_to_one_kind_of_disc():
     pools = []
     for seed, count in ((0, 6), (1, 12)):
         rng = np.random.default_rng(seed)
-        drawn = [scene(rng, ids=5) for _ in range(count)]
+        drawn = [scene(rng, ids=4) for _ in range(count)]
         pools.append(
             LabelledSet.from_examples([Example(e.image, e.labels.ids == 1) for e in drawn], 64)
         )
@@ -112,7 +112,7 @@ def test_votes_are_tuned_to_one_kind_of_disc():
         tuner = Tuner(predictor, *pools, "semantic", settings)
         tuner.run()
     before, after = (float(miou(counts)) for _, _, counts in tuner.history)
-    assert after > before + 2
+    assert after > before + 10
 
 
 def test_a_tuned_prompt_of_votes_is_small():
