@@ -78,7 +78,7 @@ def test_without_memory_frame_by_frame(predictor, attention):
     if attention == "joint":
         torch.manual_seed(0)
         predictor = Predictor(SegGPT(SIZES["tiny"]))
-    still = predictor.prompt([Example(FRAMES[0], ONE)], kind="instance")
+    still = predictor.prompt([Example(FRAMES[0], ONE)], kind="instance", views=False)
     for index, result in VideoPredictor(predictor, policy=All(0)).track(FRAMES, ONE):
         if index:
             same(result, predictor.predict(FRAMES[index], still))
@@ -141,7 +141,7 @@ def test_backwards_is_forwards_of_the_turned_video(video):
 def test_later_labels_count_from_the_start_where_frames_are_seekable(video, predictor):
     given = {0: ONE, 4: ids((1, 20))}
     still = predictor.prompt(
-        [Example(FRAMES[0], ONE), Example(FRAMES[4], given[4])], kind="instance"
+        [Example(FRAMES[0], ONE), Example(FRAMES[4], given[4])], kind="instance", views=False
     )
     results = dict(VideoPredictor(predictor, policy=All(0)).track(FRAMES, given))
     same(results[2], predictor.predict(FRAMES[2], still))

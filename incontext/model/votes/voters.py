@@ -69,7 +69,10 @@ class Voters:
 
     def flatten(self) -> "Voters":
         """Make all cells those of a single example; the votes stay the same."""
-        return self.join(self.weight.shape[1])
+        tensors = self.tensors().items()  # of some there may be a single example already
+        return Voters.from_tensors(
+            {name: _join(x, cell_axis(name), x.shape[1]) for name, x in tensors}
+        )
 
     def join(self, count: int) -> "Voters":
         """Make the cells of every `count` examples in a row those of one; the votes stay the same.
