@@ -390,3 +390,18 @@ def test_summary_begins_at_zero_and_answers_by_the_whole():
         other[:, :, 3, 3] += 5
         moved = wide.mixer.summary(other) - other - (wide.mixer.summary(x) - x)
     assert moved[:, :, 0, 0].abs().max() > 0.1
+
+
+@torch.inference_mode()
+def test_flattened_voters_vote_alike():
+    """Also those joined of parts that keep the same number of cells at some strides only."""
+    model = assembled(CONFIG)
+    examples = draw_examples(1, 3, 2, (32, 32))
+    features = model.embed_images(examples[0][0])
+    parts = [model.build_voters(features, *examples[1:], ratio) for ratio in (0.3, 1.0)]
+    voters = Voters.concat(parts)
+    assert {x.shape[1] for x in voters.tensors().values()} == {1, 6}
+    flat = voters.flatten()
+    assert {x.shape[1] for x in flat.tensors().values()} == {1}
+    for one, other in zip(model.vote(features, voters), model.vote(features, flat), strict=True):
+        torch.testing.assert_close(one, other)
