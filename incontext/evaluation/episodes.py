@@ -13,6 +13,7 @@ from incontext.evaluation.comparison import best_index
 from incontext.evaluation.confusion import Counts, confusion_counts
 from incontext.evaluation.labelled_set import LabelledSet, occurrence
 from incontext.inference.decoding import Answer
+from incontext.inference.example_views import keep_ratio
 from incontext.inference.id_table import assign_colorings
 from incontext.inference.predictor import CLASSES_PER_PASS, Predictor
 from incontext.inference.prompt import Pass, Prompt
@@ -88,7 +89,7 @@ class EpisodeRunner:
         views = self.predictor.resolve_views("auto", example_count)
         key = (example_count if views else rounded, views)
         if key not in self._prompts:
-            self._prompts[key] = self._encode(self.predictor.keep_ratio(thin_to, *key), views)
+            self._prompts[key] = self._encode(keep_ratio(thin_to, *key), views)
         return self._prompts[key]
 
     def _encode(self, keep_ratio: float, views: bool) -> Prompt:

@@ -13,7 +13,7 @@ from incontext.errors import InputError
 from incontext.images.image import resize_nearest
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
-from incontext.inference.example_views import fold, views_of
+from incontext.inference.example_views import expand_views, fold
 from incontext.inference.segmentation import Segmentation
 from incontext.labels.encodings import UNKNOWN
 from incontext.labels.partial import shrink
@@ -103,7 +103,7 @@ def gather_evidence(
             "answers by attention through all its layers"
         )
     region = _region(result, index, at, encoder.size)
-    all_views = [view for e in examples for view in views_of(e)] if views else examples
+    all_views = expand_views(examples, views)
     maps = np.stack([shrink(example.labels.ids, encoder.size) for example in all_views])
     labels = torch.from_numpy(np.stack([maps == i for i in ids], 1)).to(encoder.device)
     valid = torch.from_numpy(maps != UNKNOWN).to(encoder.device)

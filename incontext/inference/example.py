@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from incontext.errors import former_constructor
 from incontext.images.image import ImageLike, read_image
+from incontext.images.tiles import Box
 from incontext.images.volume import picture_name
 from incontext.inference.segmentation import overlay
 from incontext.labels.color_mask import Rgb
-from incontext.labels.encodings import Labels, LabelsLike, read_labels
+from incontext.labels.encodings import IdMap, Labels, LabelsLike, read_labels
 from incontext.labels.partial import mark
 
 
@@ -99,8 +100,18 @@ class Example:
             pad = int(margin * (at.max() - at.min() + 1)) + 1
             spans.append((max(0, int(at.min()) - pad), min(limit, int(at.max()) + 1 + pad)))
         (left, right), (top, bottom) = spans
-        crop = self.labels.ids[top:bottom, left:right]
-        return Example.from_labels(
-            self.image.crop((left, top, right, bottom)),
-            Labels(crop, self.labels.colors, self.labels.discovered), self.names, self.source,
-        )  # fmt: skip
+        return self.crop_to((left, top, right, bottom))
+
+    def crop_to(self, box: Box) -> "Example":
+        """Return the part in a box."""
+        left, top, right, bottom = box
+        return self._replace(self.image.crop(box), self.labels.ids[top:bottom, left:right])
+
+    def mirror(self) -> "Example":
+        """Return the example with left and right swapped."""
+        return self._replace(ImageOps.mirror(self.image), self.labels.ids[:, ::-1].copy())
+
+    def _replace(self, image: Image.Image, ids: IdMap) -> "Example":
+        """Return another image and labels with the same colors, names and source."""
+        labels = Labels(ids, self.labels.colors, self.labels.discovered)
+        return Example.from_labels(image, labels, self.names, self.source)

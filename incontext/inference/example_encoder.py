@@ -12,7 +12,7 @@ from torch import Tensor
 from incontext.errors import InputError
 from incontext.images.normalizer import Normalizer
 from incontext.inference.example import Example
-from incontext.inference.example_views import VIEWS, views_of
+from incontext.inference.example_views import VIEWS, expand_views
 from incontext.inference.offload import DiskChunks
 from incontext.inference.retrieval import ExampleIndex
 from incontext.labels.coloring import Coloring
@@ -63,9 +63,8 @@ class ExampleEncoder:
             chunk: examples encoded at once; None: `SegGPT.examples_at_once`.
             keep_ratio, storage, precompute_targets, start: see `SegGPT.encode_batches`.
         """
-        if views:
-            assert label_maps is None
-            examples = [view for example in examples for view in views_of(example)]
+        assert label_maps is None or not views
+        examples = expand_views(examples, views)
         label_maps = label_maps or [e.labels for e in examples]
         batches = self._batches(examples, label_maps, coloring, chunk)
         semantic = torch.tensor([kind == "semantic"], device=self.device)

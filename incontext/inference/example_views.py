@@ -9,12 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from incontext.images.tiles import Box
 from incontext.inference.example import Example
-from incontext.labels.encodings import IdMap, Labels
 
 VIEWS = 4  # of each example
 EXTENT = 2.4  # side of a close-up, in sides of the labels' box
@@ -23,14 +21,22 @@ SMALLEST, LARGEST = 0.3, 0.8  # side of a close-up as a share of the image's; a 
 
 def views_of(example: Example) -> list[Example]:
     """Return the `VIEWS` of an example: whole, close up, and both mirrored."""
-    left, top, right, bottom = box = close_up(example)
-    ids = example.labels.ids[top:bottom, left:right]
-    close = replace_image(example, example.image.crop(box), ids)
-    mirrored_views = [
-        replace_image(view, ImageOps.mirror(view.image), view.labels.ids[:, ::-1].copy())
-        for view in (example, close)
-    ]
-    return [example, close, *mirrored_views]
+    close = example.crop_to(close_up(example))
+    return [example, close, example.mirror(), close.mirror()]
+
+
+def expand_views(examples: Sequence[Example], views: bool) -> Sequence[Example]:
+    """Return the views of all examples in a row, or the examples as they are."""
+    return [view for example in examples for view in views_of(example)] if views else examples
+
+
+def keep_ratio(thin_to: int | None, count: int, views: bool) -> float:
+    """Return the share of the cells or tokens to keep of each of `count` examples, or view.
+
+    Args:
+        thin_to: as many cells as so many whole examples have are kept in all; None: all.
+    """
+    return 1.0 if thin_to is None else min(1.0, thin_to / (count * (VIEWS if views else 1)))
 
 
 def close_up(example: Example) -> Box:
@@ -77,9 +83,3 @@ def _places(start: float, end: float, count: int) -> Tensor:
     """Return in which of `count` cells the middles of as many between two shares lie."""
     middles = start + (torch.arange(count) + 0.5) / count * (end - start)
     return (middles * count).long()
-
-
-def replace_image(example: Example, image: Image.Image, ids: IdMap) -> Example:
-    """Return an example with another image and the same table of ids."""
-    labels = Labels(ids, example.labels.colors, example.labels.discovered)
-    return Example.from_labels(image, labels, example.names, example.source)

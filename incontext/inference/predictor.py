@@ -20,7 +20,7 @@ from incontext.inference.decoding import PRESENT, Answer, Reading, decode_image,
 from incontext.inference.evidence import Evidence, gather_evidence
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
-from incontext.inference.example_views import VIEWS
+from incontext.inference.example_views import keep_ratio
 from incontext.inference.id_table import (
     align_examples,
     assign_colorings,
@@ -158,7 +158,7 @@ class Predictor:
         passes = [
             self._encode_pass(
                 examples, pass_coloring, half, kind=kind, chunk=chunk,
-                keep_ratio=self.keep_ratio(thin_to, count, views), storage=storage.empty(),
+                keep_ratio=keep_ratio(thin_to, count, views), storage=storage.empty(),
                 precompute_targets=not select, views=views,
             )
             for pass_coloring in colorings
@@ -302,10 +302,10 @@ class Predictor:
         colorings = assign_colorings(ids, classes_per_pass, None)
         ids_of_pass = next(coloring.ids for coloring in colorings if index in coloring.ids)
         views = self.resolve_views(views, len(examples))
-        keep_ratio = self.keep_ratio(thin_to, len(examples), views)
         return gather_evidence(
-            self.encoder, result, examples, index, ids_of_pass, at, keep_ratio, views
-        )
+            self.encoder, result, examples, index, ids_of_pass, at,
+            keep_ratio(thin_to, len(examples), views), views,
+        )  # fmt: skip
 
     def resolve_views(self, views: Views, count: int) -> bool:
         """Return whether examples are encoded in several views; `count`: that a query sees.
@@ -323,13 +323,6 @@ class Predictor:
                 "views=True needs a checkpoint whose examples vote, such as incontext-votes"
             )
         return views
-
-    @staticmethod
-    def keep_ratio(thin_to: int | None, count: int, views: bool) -> float:
-        """Return the share of the cells or tokens to keep of each of `count` examples, or view."""
-        if thin_to is None:
-            return 1.0
-        return min(1.0, thin_to / (count * (VIEWS if views else 1)))
 
     def check_presence(self, min_presence: float) -> None:
         """Raise InputError unless it is a share, and there are masks to empty below it."""
