@@ -111,6 +111,9 @@ def calibration(
     sets: SetNames = "",
     episodes: Annotated[int, typer.Option(help="Number of episodes of each set.")] = 100,
     examples: Annotated[int, typer.Option(help="Number of examples.", min=1)] = 1,
+    views: Annotated[
+        bool, typer.Option(help="Show one or two examples also close up and mirrored.")
+    ] = True,
     threads: Threads = 2,
 ) -> None:
     """Test whether confidence and quality mean what they say."""
@@ -119,7 +122,7 @@ def calibration(
     from eval.studies.calibration import run
 
     torch.set_num_threads(threads)
-    run(data, checkpoint, words(sets), episodes, examples)
+    run(data, checkpoint, words(sets), episodes, examples, "auto" if views else False)
 
 
 @app.command("matters", rich_help_panel=STUDIES)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from eval.studies.common import ImageSet, set_paths
 from incontext import Predictor
 from incontext.data.pictures import IGNORE_INDEX
+from incontext.inference.predictor import Views
 
 BINS = 10  # of confidence
 BAD = 0.3  # IoU below which a result is a bad one
@@ -68,26 +69,34 @@ def bad_in_worst_third(quality: Sequence[float], iou: Sequence[float]) -> float:
 
 
 def run(
-    folder: Path, checkpoint: str, names: Sequence[str], episodes: int, examples: int = 1
+    folder: Path,
+    checkpoint: str,
+    names: Sequence[str],
+    episodes: int,
+    examples: int = 1,
+    views: Views = "auto",
 ) -> dict[str, Answers]:
     """Segment queries that show the object; print a table, and the reliability of pixels."""
     predictor = Predictor.from_pretrained(checkpoint)
     answers = {}
     for path in tqdm(set_paths(folder, names), unit="set", disable=None):
-        answers[path.stem] = score(predictor, ImageSet.read(path), episodes, examples)
+        answers[path.stem] = score(predictor, ImageSet.read(path), episodes, examples, views)
     print(format_table(answers))
     return answers
 
 
-def score(predictor: Predictor, data: ImageSet, episodes: int, examples: int) -> Answers:
-    """Return the answers of one set."""
+def score(
+    predictor: Predictor, data: ImageSet, episodes: int, examples: int, views: Views
+) -> Answers:
+    """Return the answers of one set; `views`: see `Predictor.prompt`."""
     rng = np.random.default_rng(0)
     classes = [c for c, numbers in data.images_by_class.items() if len(numbers) > examples]
     answers = Answers()
     for _ in range(episodes):
         index = int(rng.choice(classes))
         *numbers, query = rng.choice(data.images_by_class[index], examples + 1, replace=False)
-        prompt = predictor.prompt([data.example(i, index) for i in numbers], thumbnail=False)
+        shots = [data.example(i, index) for i in numbers]
+        prompt = predictor.prompt(shots, views=views, thumbnail=False)
         result = predictor.predict(data.images[query], prompt)
         truth = data.binary_ids(int(query), index)
         truth = np.where(truth < 0, IGNORE_INDEX, truth)
