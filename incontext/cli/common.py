@@ -37,8 +37,8 @@ MALLOC_OPTIONS = ((-1, "MALLOC_TRIM_THRESHOLD_", 2**30), (-3, "MALLOC_MMAP_THRES
 def reuse_freed_memory() -> None:
     """Keep freed memory instead of giving it back to the system, here and in child processes.
 
-    A query makes and frees tables of some megabytes, and fresh pages for them are a tenth of its
-    time on CPU. Does nothing where the C library is not glibc.
+    A query makes and frees tables of some megabytes, and fresh pages for them cost time on CPU.
+    Does nothing where the C library is not glibc.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
