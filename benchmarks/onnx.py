@@ -24,8 +24,9 @@ from benchmarks.common import (
     row,
 )
 from incontext.checkpoints.checkpoint import load
-from incontext.checkpoints.onnx_export import METADATA, Sessions, write
+from incontext.checkpoints.onnx_export import write
 from incontext.checkpoints.onnx_graphs import prompt_tensors
+from incontext.checkpoints.onnx_sessions import METADATA, Sessions
 from incontext.model import Model, SegGPT
 
 

@@ -8,7 +8,7 @@ import typer
 
 from eval.runs.datasets_cli import add_commands
 from eval.runs.options import Checkpoint, SetNames, Sets, Threads, numbers, words
-from incontext.checkpoints.checkpoint import DEFAULT
+from incontext.checkpoints.location import DEFAULT
 from incontext.cli.common import reuse_freed_memory
 from incontext.errors import InputError
 

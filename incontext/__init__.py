@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from incontext.images.image import read_image
     from incontext.inference.evidence import Evidence
     from incontext.inference.example import Example
+    from incontext.inference.onnx.predictor import OnnxPredictor
     from incontext.inference.predictor import Predictor
     from incontext.inference.prompt import Prompt
     from incontext.inference.segmentation import Segmentation
@@ -33,6 +34,7 @@ __all__ = [
     "Example",
     "InputError",
     "LabelledSet",
+    "OnnxPredictor",
     "Palette",
     "Predictor",
     "Prompt",
@@ -53,7 +55,8 @@ __all__ = [
 _HOMES = {
     "Evidence": "inference.evidence",
     "Example": "inference.example", "InputError": "errors", "Palette": "labels.coloring",
-    "Predictor": "inference.predictor", "Prompt": "inference.prompt",
+    "OnnxPredictor": "inference.onnx.predictor", "Predictor": "inference.predictor",
+    "Prompt": "inference.prompt",
     "Segmentation": "inference.segmentation", "LabelledSet": "evaluation.labelled_set",
     "examine": "evaluation.doctor", "VideoPredictor": "video.predictor", "tune": "tuning.tune",
     "Coco": "formats.coco", "export": "formats", "Settings": "tuning.settings",

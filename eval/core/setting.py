@@ -12,7 +12,7 @@ from eval.core.protocol import Ids, Item
 from eval.core.spatial import spatial_grid
 from incontext import Example, Predictor
 from incontext.batch.inputs import file_hash
-from incontext.checkpoints.checkpoint import CONFIG, locate
+from incontext.checkpoints.location import CONFIG, locate
 from incontext.errors import InputError
 from incontext.inference.precision import DTYPES
 

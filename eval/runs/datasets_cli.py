@@ -21,7 +21,7 @@ from eval.runs.options import (
     TunedPrompt,
     numbers,
 )
-from incontext.checkpoints.checkpoint import DEFAULT
+from incontext.checkpoints.location import DEFAULT
 
 PANEL = "Datasets of the field, by their protocols"
 

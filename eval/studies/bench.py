@@ -20,7 +20,7 @@ from eval.studies.baselines import copy_mask, nearest_neighbor
 from eval.studies.common import ImageSet, set_paths
 from incontext import Predictor
 from incontext.batch.inputs import file_hash
-from incontext.checkpoints.checkpoint import CONFIG, locate
+from incontext.checkpoints.location import CONFIG, locate
 from incontext.errors import InputError
 from incontext.evaluation.confusion import Interval, interval_around
 from incontext.images.image import resize_nearest

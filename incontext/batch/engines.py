@@ -1,20 +1,23 @@
 """Engines: who segments the images of a run. This process, several, or a cluster."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from incontext.batch import processes, ray_engine
 from incontext.batch.inputs import InputImage
 from incontext.batch.manifest import Manifest
 from incontext.batch.segment import OnResult, segment_files
-from incontext.batch.worker import Job
-from incontext.checkpoints.checkpoint import bundled
+from incontext.checkpoints.location import bundled
 from incontext.errors import InputError, check_count
-from incontext.inference.predictor import Predictor
-from incontext.inference.prompt import Prompt
 
-ENGINES = {"processes": processes.run, "ray": ray_engine.run}
+if TYPE_CHECKING:
+    from incontext.inference.onnx.predictor import OnnxPredictor
+    from incontext.inference.predictor import Predictor
+    from incontext.inference.prompt import Prompt
+
+# With the module of each, whose `run` does the work; they import torch.
+ENGINES = {"processes": "incontext.batch.processes", "ray": "incontext.batch.ray_engine"}
 LOCAL = "local"
 
 
@@ -30,8 +33,8 @@ def check_engine(engine: str, workers: int | None) -> None:
 def segment_with(
     engine: str,
     workers: int | None,
-    predictor: Predictor,
-    prompt: Prompt,
+    predictor: "Predictor | OnnxPredictor",
+    prompt: "Prompt",
     images: Sequence[InputImage],
     manifest: Manifest,
     *,
@@ -50,10 +53,12 @@ def segment_with(
     if engine == LOCAL:
         segment_files(predictor, prompt, images, manifest, on_result=on_result, **options)
         return
+    from incontext.batch.worker import Job
+
     # Workers may have another working directory.
     path = Path(checkpoint)
     source = str(path.absolute()) if checkpoint not in bundled() and path.exists() else checkpoint
     folder, state = manifest.folder.absolute(), manifest.state.absolute()
     job = Job(source, device, dtype, prompt, folder, state, manifest.head, options)
     with manifest.collect_journals():
-        ENGINES[engine](job, images, workers, on_result)
+        import_module(ENGINES[engine]).run(job, images, workers, on_result)

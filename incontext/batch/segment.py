@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from PIL import Image
 
@@ -16,9 +16,12 @@ from incontext.batch.journal import Journal
 from incontext.batch.manifest import Manifest
 from incontext.errors import InputError
 from incontext.images.image import read_image
-from incontext.inference.predictor import Predictor
-from incontext.inference.prompt import Prompt
 from incontext.inference.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from incontext.inference.onnx.predictor import OnnxPredictor
+    from incontext.inference.predictor import Predictor
+    from incontext.inference.prompt import Prompt
 
 BATCH_PIXELS = 50_000_000  # images are held in memory until this many are read
 
@@ -27,8 +30,8 @@ OnResult: TypeAlias = Callable[[InputImage, str], None]
 
 
 def segment_files(
-    predictor: Predictor,
-    prompt: Prompt,
+    predictor: "Predictor | OnnxPredictor",
+    prompt: "Prompt",
     images: Iterable[InputImage],
     manifest: Manifest,
     *,
@@ -50,8 +53,8 @@ def segment_files(
 
 
 def write_results(
-    predictor: Predictor,
-    prompt: Prompt,
+    predictor: "Predictor | OnnxPredictor",
+    prompt: "Prompt",
     images: Iterable[InputImage],
     folder: Path,
     journal: Journal,

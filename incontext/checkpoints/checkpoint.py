@@ -1,4 +1,4 @@
-"""Checkpoints: names, hub, bundled weights; strict loading and saving in three layouts."""
+"""Checkpoints: strict loading and saving in three layouts."""
 
 import hashlib
 import json
@@ -15,31 +15,11 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from incontext.checkpoints import convert, hub
+from incontext.checkpoints.location import CONFIG, WEIGHTS, locate
 from incontext.errors import InputError, first_line
 from incontext.files import atomic
 from incontext.model import Config, Model, assemble
 from incontext.model.config import READING_FIELDS, READING_PARTS, VOTING_FIELDS
-
-BUNDLED = Path(__file__).parent / "weights"
-DEFAULT = "incontext-votes"
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-# Hub repositories that do not hold a `model.safetensors`.
-HUB_FILES = {"BAAI/SegGPT": "seggpt_vit_large.pth"}
-KNOWN_HUB = ("BAAI/SegGPT", "BAAI/seggpt-vit-large")
-
-
-def bundled() -> list[str]:
-    """Return the names of the checkpoints that come with the package."""
-    return sorted(p.parent.name for p in BUNDLED.glob(f"*/{WEIGHTS}"))
-
-
-def display_name(source: str | Path) -> str:
-    """Return a checkpoint's name: a bundled name or hub id as it is, the last part of a path."""
-    text, path = str(source), Path(source)
-    if not path.exists() and text.count("/") < 2 and text[:1] not in "./~":
-        return text
-    path = path.resolve()
-    return path.parent.name if path.name == WEIGHTS else path.name
 
 
 def load(source: str | Path, *, local_files_only: bool = False) -> Model:
@@ -56,29 +36,6 @@ def load(source: str | Path, *, local_files_only: bool = False) -> Model:
     """
     path = locate(source, local_files_only=local_files_only)
     return build(read_state(path), read_config(path), path)
-
-
-def locate(source: str | Path, *, local_files_only: bool = False) -> Path:
-    """Return the weights file of a name, folder, file or hub id; see `load`."""
-    name = str(source)
-    if name in bundled():
-        return BUNDLED / name / WEIGHTS
-    path = Path(source)
-    if path.is_dir():
-        if (path / WEIGHTS).is_file():
-            return path / WEIGHTS
-        raise InputError(f"{path}: the folder holds no {WEIGHTS}")
-    if path.is_file():
-        return path
-    if path.suffix in (".pth", ".safetensors"):
-        raise InputError(f"{path}: no such file")
-    parts = name.split("/")
-    if len(parts) == 2 and all(parts):
-        return hub.fetch(name, HUB_FILES.get(name, WEIGHTS), CONFIG, local_files_only)
-    raise InputError(
-        f"no checkpoint {name!r}; accepted: {', '.join(bundled())}, a folder, a .safetensors or "
-        f".pth file, or a hub id such as {' or '.join(KNOWN_HUB)}"
-    )
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -13,20 +13,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from incontext.checkpoints.checkpoint import fingerprint
-from incontext.checkpoints.onnx_graphs import Graph, graphs_of
+from incontext.checkpoints.onnx_graphs import ALL, Graph, graphs_of
+from incontext.checkpoints.onnx_sessions import FORMAT, METADATA, VERSION, Sessions
 from incontext.errors import InputError
 from incontext.labels.coloring import PALETTE
-from incontext.model import Model
+from incontext.model import Model, VotingModel
 from incontext.model.int8 import Int8Linear
+from incontext.model.votes.voters import FINE_SHARE
 
 OPSET = 20
-METADATA = "incontext.json"
-FORMAT = "incontext graphs"
 GRAPHS = ("prompt", "query", "joint")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 # Largest difference accepted between a painting of the graphs and PyTorch's, in normalized RGB.
@@ -88,6 +87,28 @@ def write(model: Model, folder: str | Path, *, name: str = "") -> ExportResult:
     return ExportResult(folder, files, differences)
 
 
+def write_cache(model: Model, folder: Path, name: str, exported: Path | None = None) -> None:
+    """Write graphs that onnxruntime has improved already, so that they load in half the time.
+
+    Args:
+        folder: see `onnx_sessions.cache_folder`.
+        exported: where `write` wrote them; None: they are written first.
+
+    Raises:
+        InputError, OSError: see `write`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".graphs-", dir=folder.parent) as draft:
+        if exported is None:
+            exported = write(model, Path(draft) / "exported", name=name).folder
+        sessions = Sessions(exported, torch.get_num_threads())
+        for graph in sessions.names:
+            sessions.open(graph, Path(draft) / f"{graph}.onnx")
+        description = json.loads((exported / METADATA).read_bytes()) | {"optimized": True}
+        (Path(draft) / METADATA).write_text(_json(description), encoding="utf-8")
+        place(Path(draft), folder)
+
+
 def place(draft: Path, folder: Path) -> list[str]:
     """Move an export from a draft folder, replacing an earlier one; return the file names."""
     stale = _exported_files(folder)
@@ -95,7 +116,8 @@ def place(draft: Path, folder: Path) -> list[str]:
     (folder / METADATA).unlink(missing_ok=True)
     for file in stale:
         (folder / file).unlink(missing_ok=True)
-    files = [*sorted(path.name for path in draft.iterdir() if path.name != METADATA), METADATA]
+    written = {path.name for path in draft.iterdir() if path.is_file()} - {METADATA}
+    files = [*sorted(written), METADATA]
     for file in files:
         os.replace(draft / file, folder / file)
     return files
@@ -196,42 +218,22 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class Sessions:
-    """The graphs of a folder, loaded in onnxruntime."""
-
-    def __init__(self, folder: Path, threads: int | None = None) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
-        options.log_severity_level = 3
-        self.sessions = {
-            path.stem: onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-            for path in folder.glob("*.onnx")
-        }
-
-    def run(self, name: str, **inputs: Any) -> dict[str, Any]:
-        """Run one graph: outputs by name, for inputs by name (tensors or arrays)."""
-        session = self.sessions[name]
-        arrays = {key: np.asarray(value) for key, value in inputs.items()}
-        names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, arrays), strict=True))
-
-    def paint(
-        self, query: Tensor, images: Tensor, targets: Tensor, kind: Tensor, palette: Tensor
-    ) -> Tensor:
-        """Paint queries by examples: see `JointGraph`, `PromptGraph`."""
-        inputs = {"images": images, "targets": targets, "kind": kind, "palette": palette}
-        first = "joint" if "joint" in self.sessions else "prompt"
-        names = {node.name for node in self.sessions[first].get_inputs()}
-        inputs = {name: x for name, x in inputs.items() if name in names}
-        if first == "joint":
-            outputs = self.run("joint", query=query, **inputs)
-        else:
-            outputs = self.run("query", query=query, **self.run("prompt", **inputs))
-        return torch.from_numpy(outputs["painting"])
+def paint(
+    sessions: Sessions, query: Tensor, images: Tensor, targets: Tensor, kind: Tensor,
+    palette: Tensor,
+) -> Tensor:  # fmt: skip
+    """Paint queries by examples: see `JointGraph`, `PromptGraph`."""
+    inputs = {"images": images, "targets": targets, "kind": kind, "palette": palette}
+    first = "joint" if "joint" in sessions.names else "prompt"
+    names = {node.name for node in sessions.open(first).get_inputs()}
+    inputs = {name: x for name, x in inputs.items() if name in names}
+    if first == "joint":
+        outputs = sessions.run("joint", query=query, **inputs)
+    else:
+        prompt = sessions.run("prompt", **inputs)
+        prompt = {name: x for name, x in prompt.items() if not name.startswith(ALL)}
+        outputs = sessions.run("query", query=query, **prompt)
+    return torch.from_numpy(outputs["painting"])
 
 
 def compare(model: Model, folder: Path) -> dict[int, float]:
@@ -240,7 +242,7 @@ def compare(model: Model, folder: Path) -> dict[int, float]:
     Raises:
         InputError: a difference is larger than `LIMIT`.
     """
-    sessions = Sessions(folder)
+    sessions = Sessions(folder, torch.get_num_threads())
     rng = torch.Generator().manual_seed(0)
     side = model.config.image_size
     differences = {}
@@ -253,7 +255,7 @@ def compare(model: Model, folder: Path) -> dict[int, float]:
         with torch.inference_mode():
             prompt = model.encode(images[None], targets[None], kind, colors=colors[None])
             reference = model.paint(query, prompt)
-        painting = sessions.paint(query, images, targets, kind, colors)
+        painting = paint(sessions, query, images, targets, kind, colors)
         differences[count] = float((painting - reference).abs().max())
         if not differences[count] <= LIMIT:  # also where it is NaN
             raise InputError(
@@ -268,12 +270,31 @@ def onnx_metadata(
 ) -> dict[str, Any]:
     """Return what a program needs to run the graphs without this package."""
     config = model.config
-    return {
-        "format": FORMAT, "version": 1, "checkpoint": name,
+    metadata = {
+        "format": FORMAT, "version": VERSION, "checkpoint": name,
         "fingerprint": fingerprint(model), "opset": OPSET,
         "example_attention": config.example_attention, "size": config.image_size,
         "mean": config.mean, "std": config.std,
         "background": [0, 0, 0], "palette": PALETTE.colors,
         "difference_from_pytorch": {str(n): value for n, value in differences.items()},
         "graphs": graphs,
+    }  # fmt: skip
+    if isinstance(model, VotingModel):
+        metadata |= {"thinning": _describe_thinning(model), "reading": _describe_reading(model)}
+    return metadata
+
+
+def _describe_thinning(model: VotingModel) -> dict[str, Any]:
+    """Return which cells the package keeps of examples."""
+    return {"thin_to": model.default_thin_to, "share_at_stride_4": FINE_SHARE}
+
+
+def _describe_reading(model: VotingModel) -> dict[str, Any]:
+    """Return how the package reads logits: see `incontext.inference.calibration`."""
+    slope, offset = model.config.calibration
+    head = model.quality
+    weights = head and {name: x.tolist() for name, x in head.state_dict().items()}
+    return {
+        "slope": slope, "offset": offset, "quality": weights,
+        "presence": model.presence is not None,
     }  # fmt: skip

@@ -14,10 +14,22 @@ from torch.export import Dim, ExportedProgram
 from incontext.model import Model, SegGPT, VotingModel
 from incontext.model.encoded_prompt import EncodedPrompt
 from incontext.model.tokens.independent import KeyValueCache
-from incontext.model.votes.voters import Voters, cell_axis
+from incontext.model.votes.cells import pool_labels
+from incontext.model.votes.matching import FINE
+from incontext.model.votes.painting import read_targets
+from incontext.model.votes.voters import (
+    FINE_SHARE,
+    Voters,
+    cell_axis,
+    select_fine,
+    select_voters,
+)
 
 # The prompt tensors that say how many tokens each stands for: absent where all are kept.
 WEIGHTS = ("known.weight", "matches.weight")
+# What a voting model keeps at stride 4, and the prefix of outputs that hold all cells there, where
+# the others hold a part.
+FINE_TENSORS, ALL = ("known.keys", "known.pattern"), "all."
 # Axes whose length is free.
 QUERIES, EXAMPLES, TOKENS, CELLS, IDS = (
     Dim(name) for name in ("queries", "examples", "tokens", "cells", "ids")
@@ -63,28 +75,53 @@ class PromptGraph(nn.Module):
         Images and targets (N, 3, S, S), kind (1,) bool, for voting models also the ids' colors
         (K, 3).
         """
-        colors = None if palette is None else palette[None]
-        prompt = self.model.encode_batches([(images[None], targets[None])], kind, colors=colors)
+        if isinstance(self.model, VotingModel):
+            assert palette is not None
+            return self._encode_votes(self.model, images[None], targets[None], kind, palette[None])
+        prompt = self.model.encode_batches([(images[None], targets[None])], kind)
         # A graph cannot return an input under another name.
-        inputs = {"semantic": kind.clone()}
-        if colors is not None:
-            inputs["colors"] = colors.clone()
-        return prompt_tensors(prompt) | inputs
+        return prompt_tensors(prompt) | {"semantic": kind.clone()}
+
+    def _encode_votes(
+        self, model: VotingModel, images: Tensor, targets: Tensor, kind: Tensor, colors: Tensor
+    ) -> dict[str, Tensor]:
+        """Encode with all cells at stride `FINE`, which come out too, and select as usual."""
+        prompt = model.encode_batches(
+            [(images, targets)], kind, colors=colors, keep_ratio=1 / FINE_SHARE
+        )
+        voters = prompt.cache
+        assert isinstance(voters, Voters)
+        every = prompt_tensors(prompt)
+        grid = (images.shape[-2] // FINE, images.shape[-1] // FINE)
+        labels = read_targets(targets, colors, model.config)
+        valid = torch.ones_like(labels[:, :, 0], dtype=torch.bool)
+        selection = select_voters(pool_labels(labels, valid, grid), grid, FINE, 1.0)
+        assert selection is not None
+        keys, pattern = select_fine(voters.keys, voters.pattern, selection)
+        selected = replace(voters, keys=keys, pattern=pattern, weight=selection.weight)
+        outputs = prompt_tensors(replace(prompt, cache=selected))
+        outputs |= {"semantic": kind.clone(), "colors": colors.clone()}
+        return outputs | {f"{ALL}{name}": every[name] for name in FINE_TENSORS}
 
 
 class QueryGraph(nn.Module):
-    """Paint queries by a prompt of independent examples."""
+    """Paint queries by a prompt of independent examples; a voting model also gives its logits."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, query: Tensor, prompt: dict[str, Tensor]) -> Tensor:
-        """Queries (B, 3, S, S) and `prompt_tensors` → paintings (B, 3, S, S)."""
+    def forward(self, query: Tensor, prompt: dict[str, Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+        """Queries (B, 3, S, S) and `prompt_tensors` → paintings (B, 3, S, S).
+
+        Of a voting model also the logits (B, K, S, S) that they are composed of.
+        """
         encoded_prompt = EncodedPrompt.from_tensors(prompt, 1, (query.shape[-2], query.shape[-1]))
         cache = encoded_prompt.cache
-        if not isinstance(cache, KeyValueCache):
-            return self.model.paint(query, encoded_prompt)
+        if isinstance(self.model, VotingModel):
+            logits = self.model.answer(query, encoded_prompt)
+            return self.model.compose(logits, encoded_prompt), logits
+        assert isinstance(cache, KeyValueCache)
         # The logarithm of N as a tensor: as a number it would be fixed in the graph.
         count = torch.ones_like(prompt[WEIGHTS[0]][0, :, 0]).sum()
         return self.model.paint(query, replace(encoded_prompt, cache=cache.flatten(count.log())))
@@ -140,13 +177,16 @@ def graphs_of(model: Model) -> list[Graph]:
         return [Graph("joint", JointGraph(model), arguments, axes, list(arguments), ["painting"])]
     with torch.no_grad():
         prompt = PromptGraph(model)(**arguments)
+    outputs = list(prompt)
+    prompt = {name: x for name, x in prompt.items() if not name.startswith(ALL)}
+    painted = ["painting", "logits"] if isinstance(model, VotingModel) else ["painting"]
     names = list(prompt)
     return [
-        Graph("prompt", PromptGraph(model), arguments, axes, list(arguments), names),
+        Graph("prompt", PromptGraph(model), arguments, axes, list(arguments), outputs),
         Graph(
             "query", QueryGraph(model), {"query": query, "prompt": prompt},
             {"query": {0: QUERIES}, "prompt": {name: _free_axes(model, name) for name in names}},
-            ["query", *names], ["painting"],
+            ["query", *names], painted,
         ),
     ]  # fmt: skip
 

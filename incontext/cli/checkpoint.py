@@ -27,8 +27,9 @@ def info(
     """
     from dataclasses import asdict
 
-    from incontext.checkpoints.checkpoint import build, locate, read_config, read_state
+    from incontext.checkpoints.checkpoint import build, read_config, read_state
     from incontext.checkpoints.convert import layout_of
+    from incontext.checkpoints.location import locate
     from incontext.inference.prompt import is_prompt
 
     if is_prompt(checkpoint):

@@ -122,7 +122,7 @@ def open_predictor(
     Raises:
         InputError: a device or dtype that is unknown, or cannot be used here.
     """
-    from incontext.checkpoints.checkpoint import display_name
+    from incontext.checkpoints.location import display_name
     from incontext.inference.precision import DTYPES
     from incontext.inference.predictor import Predictor
 

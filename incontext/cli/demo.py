@@ -68,6 +68,6 @@ def _check_free(host: str, port: int) -> None:
 
 def _check(name: str) -> None:
     """Raise InputError where a checkpoint cannot be had: before visitors find out."""
-    from incontext.checkpoints.checkpoint import locate
+    from incontext.checkpoints.location import locate
 
     locate(name)

@@ -13,6 +13,7 @@ from incontext.errors import InputError
 
 if TYPE_CHECKING:
     from incontext.inference.example import Example
+    from incontext.inference.onnx.predictor import OnnxPredictor
     from incontext.inference.predictor import Predictor
     from incontext.inference.prompt import Prompt
 
@@ -93,7 +94,9 @@ class ExampleFiles:
                 option = "color" if name == "colors" else name
                 raise InputError(f"{where}--{option} with {source} are ids as they are")
 
-    def encode(self, predictor: "Predictor", examples: list["Example"], **options: Any) -> "Prompt":
+    def encode(
+        self, predictor: "Predictor | OnnxPredictor", examples: list["Example"], **options: Any
+    ) -> "Prompt":
         """Encode these examples as a prompt."""
         return predictor.prompt(
             examples, kind=self.kind, names=self.names, crop=self.crop, nearest=self.nearest,

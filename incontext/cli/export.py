@@ -67,7 +67,8 @@ def export(
 
 def _onnx(checkpoint: str, out: Path) -> None:
     """Write a checkpoint's graphs; print how close to PyTorch they are."""
-    from incontext.checkpoints.checkpoint import display_name, load
+    from incontext.checkpoints.checkpoint import load
+    from incontext.checkpoints.location import display_name
     from incontext.checkpoints.onnx_export import check_input, write
 
     check_input(out)  # before a large checkpoint is read

@@ -27,7 +27,7 @@ def prompt(
     `incontext segment --prompt FILE` uses it, here or on another machine with the same checkpoint.
     Exit code: 0 done, 1 labels were left out, 2 the input was wrong.
     """
-    from incontext.checkpoints.checkpoint import locate
+    from incontext.checkpoints.location import locate
     from incontext.inference.prompt import prompt_path
 
     prompt_path(out)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from incontext.batch.inputs import InputImage, Shard
     from incontext.batch.manifest import Manifest
     from incontext.batch.segment import OnResult
+    from incontext.inference.onnx.predictor import OnnxPredictor
     from incontext.inference.predictor import Predictor
     from incontext.inference.prompt import Prompt
 
@@ -44,6 +45,39 @@ class EngineOptions:
             help="Part of a job array, 0/8 … 7/8; all may share one --out.", metavar="I/N"
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class BackendOptions(PrecisionOptions):
+    """Which checkpoint computes, in which numbers, and by which library."""
+
+    backend: Annotated[
+        str,
+        typer.Option(
+            help="Library that computes: torch, or onnx (onnxruntime, which starts sooner)."
+        ),
+    ] = "torch"
+
+    def open_backend(self, weights: Path) -> "Predictor | OnnxPredictor":
+        """Open a predictor of the backend; `weights` is where the checkpoint was found.
+
+        Raises:
+            InputError: another backend, or options that it does not have; see `ModelOptions.open`.
+        """
+        if self.backend == "torch":
+            return self.open(weights, self.dtype)
+        if self.backend != "onnx":
+            raise InputError(f"--backend {self.backend!r}; accepted: torch, onnx")
+        if self.dtype != "float32" or self.device not in ("auto", "cpu"):
+            raise InputError(
+                "--backend onnx computes in float32 on the CPU; leave out --dtype, --device"
+            )
+        from incontext.checkpoints.onnx_sessions import has_graphs
+        from incontext.inference.onnx.predictor import OnnxPredictor
+
+        if not has_graphs(weights):
+            typer.echo("making ONNX graphs of the checkpoint, once; takes some minutes", err=True)
+        return OnnxPredictor.from_pretrained(weights)
 
 
 @dataclass(frozen=True)
@@ -118,7 +152,7 @@ def segment(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images in one pass.")] = 8,
     chunk: Chunk = None,
-    model: PrecisionOptions,
+    model: BackendOptions,
     doubt: DoubtOptions,
     earlier: EarlierOptions,
     execution: EngineOptions,
@@ -131,9 +165,13 @@ def segment(
     """
     from incontext.batch.engines import check_engine
     from incontext.batch.inputs import UNSHARDED, Shard, file_hash, find_images
-    from incontext.checkpoints.checkpoint import locate
+    from incontext.checkpoints.location import locate
 
     _check_options(out, tile, batch_size, chunk)
+    if model.backend == "onnx" and (tile or execution.engine != "local"):
+        raise InputError(
+            "--backend onnx sees whole images in this process; leave out --tile, --engine"
+        )
     doubt.check()
     check_engine(execution.engine, execution.workers)
     part = Shard.parse(execution.shard) if execution.shard else UNSHARDED
@@ -153,7 +191,7 @@ def segment(
     examples = files.read()
     images = [image for image in find_images(targets, out) if part.holds(image.name)]
     weights = locate(model.checkpoint)
-    predictor = model.open(weights, model.dtype)
+    predictor = model.open_backend(weights)
     predictor.check_presence(doubt.presence)
     encoded_prompt = (
         predictor.load_prompt(prompt)
@@ -185,7 +223,8 @@ def _check_options(out: Path, tile: int | None, batch_size: int, chunk: int | No
 
 def _segment_images(
     execution: EngineOptions, earlier: EarlierOptions, doubt: DoubtOptions,
-    predictor: "Predictor", prompt: "Prompt", targets: list[str], images: "list[InputImage]",
+    predictor: "Predictor | OnnxPredictor", prompt: "Prompt", targets: list[str],
+    images: "list[InputImage]",
     out: Path, shard: "Shard", settings: dict[str, Any], **options: Any,
 ) -> None:  # fmt: skip
     """Segment what is not finished, print a summary of all; exit with 1 where some failed."""

@@ -72,7 +72,7 @@ def serve(
     the running requests too.
     """
     run, limits_class = _import_server()
-    from incontext.checkpoints.checkpoint import locate
+    from incontext.checkpoints.location import locate
 
     if api_key is not None and not (api_key.isascii() and api_key.strip()):
         raise InputError("an API key is empty, or has other characters than ASCII")

@@ -57,7 +57,7 @@ def tune(
     """
     import torch
 
-    from incontext.checkpoints.checkpoint import locate
+    from incontext.checkpoints.location import locate
     from incontext.inference.prompt import prompt_path
     from incontext.tuning.report import check_drawing, summary, write
     from incontext.tuning.settings import Settings
@@ -105,7 +105,7 @@ def doctor(
     """
     import torch
 
-    from incontext.checkpoints.checkpoint import locate
+    from incontext.checkpoints.location import locate
     from incontext.evaluation.doctor import examine
     from incontext.evaluation.doctor_report import report_lines, report_page
 

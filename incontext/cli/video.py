@@ -140,7 +140,7 @@ def video(
     (DAVIS layout), results.json with RLE masks, and overlay.mp4. A run that was stopped goes on
     where it was. Exit code: 0 done, 2 the input was wrong.
     """
-    from incontext.checkpoints.checkpoint import locate
+    from incontext.checkpoints.location import locate
     from incontext.labels.coco import import_mask_coder
     from incontext.video.annotations import NewObjects
     from incontext.video.frames import open_frames

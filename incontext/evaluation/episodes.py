@@ -14,8 +14,8 @@ from incontext.evaluation.confusion import Counts, confusion_counts
 from incontext.evaluation.labelled_set import LabelledSet, occurrence
 from incontext.inference.decoding import Answer
 from incontext.inference.example_views import keep_ratio
-from incontext.inference.id_table import assign_colorings
-from incontext.inference.predictor import CLASSES_PER_PASS, Predictor
+from incontext.inference.id_table import CLASSES_PER_PASS, assign_colorings
+from incontext.inference.predictor import Predictor
 from incontext.inference.prompt import Pass, Prompt
 from incontext.labels.encodings import IGNORE_INDEX
 

@@ -1,15 +1,14 @@
 """Images: read as upright RGB, whatever they come in, and resized."""
 
 import os
+import sys
 import warnings
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from einops import rearrange
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from incontext.errors import InputError
 from incontext.images import dicom, raster, volume
@@ -17,6 +16,9 @@ from incontext.images.contrast import GENERAL, Mask, stretch
 from incontext.images.data_mask import attach, data_mask, join, stored_mask, turned
 from incontext.images.image_file import MAX_PIXELS, decode, open_stored
 from incontext.images.stored import Storage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ImageLike: TypeAlias = "str | Path | Image.Image | np.ndarray[Any, Any] | Tensor"
 
@@ -132,7 +134,8 @@ def to_numpy(source: Any) -> np.ndarray[Any, Any]:
     Raises:
         InputError: neither of the two, or a tensor that numpy cannot represent.
     """
-    if isinstance(source, Tensor):
+    torch = sys.modules.get("torch")  # where there is a tensor it was imported
+    if torch is not None and isinstance(source, torch.Tensor):
         try:
             source = source.detach().cpu()
             # numpy has no bfloat16

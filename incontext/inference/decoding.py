@@ -10,10 +10,11 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from incontext.images.blend import Blend, upsample_rows
 from incontext.images.contrast import Mask
 from incontext.images.data_mask import data_mask
 from incontext.images.image import resize_nearest
-from incontext.images.tiles import Blend, Tiling, upsample_rows
+from incontext.images.tiles import Tiling
 from incontext.inference.calibration import (
     Calibration,
     id_logits,
@@ -21,12 +22,7 @@ from incontext.inference.calibration import (
     pair_scales,
 )
 from incontext.inference.prompt import Prompt
-from incontext.inference.segmentation import Pixels, Segmentation
-
-# Presence of an id is its mean share of the painting over this share of the image's pixels, those
-# where it is painted most, so that a small object counts and a stray pixel does not.
-PRESENCE_SHARE = 0.002
-PRESENT = 0.5  # below it an id's mask is empty, unless a call says otherwise
+from incontext.inference.segmentation import PRESENCE_SHARE, PRESENT, Pixels, Segmentation
 
 
 @dataclass(frozen=True)

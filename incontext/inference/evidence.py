@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from incontext.errors import InputError
 from incontext.images.image import resize_nearest
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
-from incontext.inference.example_views import expand_views, fold
+from incontext.inference.example_views import VIEWS, close_up, expand_views
 from incontext.inference.segmentation import Segmentation
 from incontext.labels.encodings import UNKNOWN
 from incontext.labels.partial import shrink
@@ -145,3 +146,29 @@ def _region(
     # The share of the mask in each of the model's pixels, so that the smallest one counts.
     image = Image.fromarray(mask.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
     return torch.from_numpy(np.array(image)).clamp(min=0)
+
+
+def fold(votes: Tensor, examples: Sequence[Example]) -> Tensor:
+    """Sum votes (N·V, h, w) of views where they are in their examples: (N, h, w).
+
+    N examples of V views each, h w rows and columns of a grid.
+    """
+    rows, columns = votes.shape[1:]
+    maps = []
+    for example, (whole, close, mirrored, mirrored_close) in zip(
+        examples, votes.unflatten(0, (-1, VIEWS)), strict=True
+    ):
+        left, top, right, bottom = close_up(example)
+        height, width = example.labels.ids.shape
+        at = _places(top / height, bottom / height, rows)[:, None] * columns
+        at = (at + _places(left / width, right / width, columns)).flatten().to(votes.device)
+        total = (whole + mirrored.flip(1)).flatten()
+        total.index_add_(0, at, (close + mirrored_close.flip(1)).flatten())
+        maps.append(total.view(rows, columns))
+    return torch.stack(maps)
+
+
+def _places(start: float, end: float, count: int) -> Tensor:
+    """Return in which of `count` cells the middles of as many between two shares lie."""
+    middles = start + (torch.arange(count) + 0.5) / count * (end - start)
+    return (middles * count).long()

@@ -2,19 +2,17 @@
 
 A single example shows its object at one size and from one side. Cells of other views vote beside
 its own, so that a query in which the object is larger, or turned, finds more of what is like it.
-Letters: N examples, V views, h w rows and columns of a grid.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from incontext.images.tiles import Box
 from incontext.inference.example import Example
 
 VIEWS = 4  # of each example
+VIEWED_EXAMPLES = 2  # up to so many gain by being seen in several views (docs/training.md)
 EXTENT = 2.4  # side of a close-up, in sides of the labels' box
 SMALLEST, LARGEST = 0.3, 0.8  # side of a close-up as a share of the image's; a larger one is whole
 
@@ -60,26 +58,3 @@ def close_up(example: Example) -> Box:
         starts.append(min(max((low + high - length) // 2, 0), side - length))
         sides.append(length)
     return starts[0], starts[1], starts[0] + sides[0], starts[1] + sides[1]
-
-
-def fold(votes: Tensor, examples: Sequence[Example]) -> Tensor:
-    """Sum votes (N·V, h, w) of views where they are in their examples: (N, h, w)."""
-    rows, columns = votes.shape[1:]
-    maps = []
-    for example, (whole, close, mirrored, mirrored_close) in zip(
-        examples, votes.unflatten(0, (-1, VIEWS)), strict=True
-    ):
-        left, top, right, bottom = close_up(example)
-        height, width = example.labels.ids.shape
-        at = _places(top / height, bottom / height, rows)[:, None] * columns
-        at = (at + _places(left / width, right / width, columns)).flatten().to(votes.device)
-        total = (whole + mirrored.flip(1)).flatten()
-        total.index_add_(0, at, (close + mirrored_close.flip(1)).flatten())
-        maps.append(total.view(rows, columns))
-    return torch.stack(maps)
-
-
-def _places(start: float, end: float, count: int) -> Tensor:
-    """Return in which of `count` cells the middles of as many between two shares lie."""
-    middles = start + (torch.arange(count) + 0.5) / count * (end - start)
-    return (middles * count).long()

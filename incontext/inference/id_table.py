@@ -9,6 +9,8 @@ from incontext.labels.color_mask import MAX_ID, Rgb, check_colors
 from incontext.labels.coloring import PALETTE, Coloring
 from incontext.labels.encodings import Labels, match_colors
 
+# Ids painted in one pass. Measured on CamVid's 11 classes, see the model card.
+CLASSES_PER_PASS = 4
 # Ids of one mask from which they are likely to number objects, if another mask has id 1 alone.
 NUMBERED_OBJECTS = 5
 

@@ -11,17 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from incontext.checkpoints import checkpoint
+from incontext.checkpoints import checkpoint, location
 from incontext.errors import InputError, check_count, check_share, former_parameters
 from incontext.images.image import ImageLike, read_image
 from incontext.inference import precision
 from incontext.inference.calibration import Calibration
-from incontext.inference.decoding import PRESENT, Answer, Reading, decode_image, decode_tiles
+from incontext.inference.decoding import Answer, Reading, decode_image, decode_tiles
 from incontext.inference.evidence import Evidence, gather_evidence
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
-from incontext.inference.example_views import keep_ratio
+from incontext.inference.example_views import VIEWED_EXAMPLES, keep_ratio
 from incontext.inference.id_table import (
+    CLASSES_PER_PASS,
     align_examples,
     assign_colorings,
     check_names,
@@ -29,7 +30,7 @@ from incontext.inference.id_table import (
     display_colors,
 )
 from incontext.inference.prompt import KINDS, Pass, Prompt, draw_thumbnail
-from incontext.inference.segmentation import Segmentation
+from incontext.inference.segmentation import PRESENT, Segmentation
 from incontext.labels.color_mask import Rgb
 from incontext.labels.coloring import Coloring
 from incontext.model import Model, VotingModel
@@ -37,9 +38,6 @@ from incontext.model.encoded_prompt import EncodedPrompt
 
 ThinTo = int | Literal["auto"] | None  # see `Predictor.prompt`
 Views = bool | Literal["auto"]  # likewise
-VIEWED_EXAMPLES = 2  # up to so many gain by being seen in several views (docs/training.md)
-# Ids painted in one pass. Measured on CamVid's 11 classes, see the model card.
-CLASSES_PER_PASS = 4
 
 
 class Predictor:
@@ -84,7 +82,7 @@ class Predictor:
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path = checkpoint.DEFAULT,
+        source: str | Path = location.DEFAULT,
         *,
         device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float32,
@@ -94,7 +92,7 @@ class Predictor:
     ) -> "Predictor":
         """Make a predictor of a bundled, local or hub checkpoint, see `checkpoint.load`."""
         model = checkpoint.load(source, local_files_only=local_files_only)
-        name = name or checkpoint.display_name(source)
+        name = name or location.display_name(source)
         return cls(model, device=device, dtype=dtype, compile=compile, name=name)
 
     def push_to_hub(self, repo: str, *, private: bool = False) -> str:
@@ -364,7 +362,7 @@ class Predictor:
             example_indices: (images, k); each image sees these k of the prompt's examples only.
         """
         embedding = self.model.embed_images(self.encoder.normalize(images))
-        encoded_prompts = [part.encoded_prompt for part in prompt.passes]
+        encoded_prompts = [part.tensors for part in prompt.passes]
         if example_indices is not None:
             indices = example_indices.to(self.device)
             encoded_prompts = [p.select(indices) for p in encoded_prompts]

@@ -4,24 +4,27 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from incontext.errors import InputError, first_line, former_attributes
 from incontext.files import atomic
 from incontext.images.image import resize_nearest
 from incontext.images.tiles import Tiling
 from incontext.inference.example import Example
-from incontext.inference.retrieval import ExampleIndex
+from incontext.inference.onnx.array_prompt import ArrayPrompt
 from incontext.labels.color_mask import Rgb
 from incontext.labels.coloring import Coloring
-from incontext.model.encoded_prompt import EncodedPrompt
+
+if TYPE_CHECKING:  # what imports torch, without which onnxruntime reads and writes prompts
+    import torch
+    from torch import Tensor
+
+    from incontext.inference.retrieval import ExampleIndex
+    from incontext.model.encoded_prompt import EncodedPrompt
 
 KINDS = ("instance", "semantic")
 KEY, VERSION = "incontext.prompt", 1  # of the metadata of a prompt file
@@ -37,9 +40,15 @@ class Pass:
     """Some of a prompt's ids under one coloring, encoded."""
 
     coloring: Coloring
-    encoded_prompt: EncodedPrompt = field(repr=False)
+    encoded_prompt: "EncodedPrompt | ArrayPrompt" = field(repr=False)
 
     __getattr__ = former_attributes(encoded="encoded_prompt")
+
+    @property
+    def tensors(self) -> "EncodedPrompt":
+        """The encoded prompt where it holds tensors, as `Prompt.to` makes sure."""
+        assert not isinstance(self.encoded_prompt, ArrayPrompt)
+        return self.encoded_prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +76,7 @@ class Prompt:
     examples: int
     passes: tuple[Pass, ...] = field(repr=False)
     checkpoint: str
-    example_index: ExampleIndex | None = field(default=None, repr=False)
+    example_index: "ExampleIndex | None" = field(default=None, repr=False)
     model_name: str = ""
     provenance: dict[str, Any] = field(default_factory=dict, repr=False)
     thumbnail: Thumbnail | None = field(default=None, repr=False)
@@ -89,19 +98,30 @@ class Prompt:
         return tiles * len(self.passes)
 
     @property
-    def device(self) -> torch.device:
-        """Where its tensors are."""
-        return self.passes[0].encoded_prompt.semantic.device
+    def device(self) -> "torch.device | None":
+        """Where its tensors are; None: it holds numpy arrays, for onnxruntime."""
+        return self.passes[0].encoded_prompt.device
 
-    def to(self, device: torch.device) -> "Prompt":
-        """Return the prompt on another device; itself if it is there already."""
+    def to(self, device: "torch.device") -> "Prompt":
+        """Return the prompt as tensors on a device; itself if that is what it is."""
         if device == self.device:
             return self
         passes = tuple(Pass(p.coloring, p.encoded_prompt.to(device)) for p in self.passes)
         return replace(self, passes=passes)
 
+    def to_arrays(self) -> "Prompt":
+        """Return the prompt as numpy arrays; itself if it holds them."""
+        passes = tuple(
+            Pass(p.coloring, ArrayPrompt.from_encoded(p.encoded_prompt)) for p in self.passes
+        )
+        return self if self.device is None else replace(self, passes=passes)
+
     def __getstate__(self) -> dict[str, Any]:
         # Other processes need not have the device that this one has.
+        if self.device is None:
+            return dict(vars(self))
+        import torch
+
         return dict(vars(self.to(torch.device("cpu"))))
 
     def save(self, path: str | Path) -> Path:
@@ -112,13 +132,11 @@ class Prompt:
             OSError: it cannot be written.
         """
         path = prompt_path(path)
-        metadata = json.dumps(self._metadata())
-        tensors = {name: x.detach().cpu().contiguous() for name, x in self._tensors().items()}
-        # A file holds each tensor by itself; some here are views of a larger one.
-        tensors = {n: x.clone() if x._is_view() else x for n, x in tensors.items()}
+        metadata = {KEY: json.dumps(self._metadata())}
+        save_file = _save_arrays if self.device is None else _save_tensors
         try:
             with atomic(path) as draft:
-                save_file(tensors, draft, metadata={KEY: metadata})
+                save_file(self._tensors(), draft, metadata)
         except SafetensorError as error:  # what safetensors makes of an OSError
             raise OSError(None, first_line(error), str(path)) from None
         except OSError as error:
@@ -126,8 +144,13 @@ class Prompt:
         return path
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Prompt":
+    def load(
+        cls, path: str | Path, device: "torch.device | str" = "cpu", *, arrays: bool = False
+    ) -> "Prompt":
         """Read what `save` wrote.
+
+        Args:
+            arrays: as numpy arrays, for onnxruntime; torch is not imported.
 
         Raises:
             InputError: no file, or no prompt in it.
@@ -135,13 +158,14 @@ class Prompt:
         if not Path(path).is_file():
             raise InputError(f"{path}: no such file; accepted: what `incontext prompt` writes")
         try:
-            with safe_open(path, "pt", device=str(device)) as file:
+            with safe_open(path, "np" if arrays else "pt", device=str(device)) as file:
                 metadata = json.loads((file.metadata() or {})[KEY])
+                tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
                 # Copies: where the file has them they may lie across cache lines, and matrix
                 # products of such tensors differ in the last digits.
-                tensors = {n: file.get_tensor(n).clone() for n in file.keys()}  # noqa: SIM118
+                tensors = {n: x.copy() if arrays else x.clone() for n, x in tensors.items()}
             newer = metadata["version"] > VERSION
-            prompt = None if newer else cls._parse(metadata, tensors)
+            prompt = None if newer else cls._parse(metadata, tensors, arrays)
         except KeyError as error:
             raise InputError(f"{path}: not a prompt file (it lacks {error.args[0]})") from None
         except _DAMAGED as error:
@@ -169,34 +193,36 @@ class Prompt:
             "version": VERSION, "model_name": self.model_name, "made": self.provenance,
         }  # fmt: skip
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """Return all tensors by name."""
+    def _tensors(self) -> dict[str, Any]:
+        """Return all tensors, or arrays, by name."""
         tensors = {
             f"pass.{number}.{name}": x
             for number, part in enumerate(self.passes)
             for name, x in part.encoded_prompt.tensors().items()
         }
         if self.thumbnail is not None:
-            tensors["thumbnail"] = torch.from_numpy(self.thumbnail)
+            tensors["thumbnail"] = self.thumbnail
         if self.example_index:
             tensors["gallery.features"] = self.example_index.features
             tensors |= {f"gallery.shows.{i}": x for i, x in enumerate(self.example_index.shows)}
         return tensors
 
     @classmethod
-    def _parse(cls, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> "Prompt":
+    def _parse(cls, metadata: dict[str, Any], tensors: dict[str, Any], arrays: bool) -> "Prompt":
         """Return the prompt that `_metadata` and `_tensors` describe."""
+        parse = ArrayPrompt.parse if arrays else _parse_tensors
         passes = []
         for number, part in enumerate(metadata["passes"]):
             prefix = f"pass.{number}."
             parts = {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
             coloring = Coloring(tuple(part["ids"]), tuple(tuple(c) for c in part["colors"]))
-            encoded_prompt = EncodedPrompt.parse(parts, part["count"], part["size"])
-            passes.append(Pass(coloring, encoded_prompt))
+            passes.append(Pass(coloring, parse(parts, part["count"], part["size"])))
         if not passes:
             raise ValueError("it has no passes")
         example_index, thumbnail = None, tensors.get("thumbnail")
-        if metadata["nearest"]:
+        if metadata["nearest"] and not arrays:
+            from incontext.inference.retrieval import ExampleIndex
+
             shows = tuple(tensors[f"gallery.shows.{number}"] for number in range(len(passes)))
             example_index = ExampleIndex(tensors["gallery.features"], shows, metadata["nearest"])
         return cls(
@@ -204,14 +230,36 @@ class Prompt:
             {int(i): n for i, n in metadata["names"].items()}, metadata["kind"],
             metadata["examples"], tuple(passes), metadata["checkpoint"], example_index,
             metadata.get("model_name", ""), metadata.get("made", {}),
-            None if thumbnail is None else thumbnail.cpu().numpy(),
+            thumbnail if thumbnail is None or arrays else thumbnail.cpu().numpy(),
         )  # fmt: skip
+
+
+def _parse_tensors(tensors: "dict[str, Tensor]", count: int, size: list[int]) -> "EncodedPrompt":
+    from incontext.model.encoded_prompt import EncodedPrompt
+
+    return EncodedPrompt.parse(tensors, count, size)
+
+
+def _save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {n: torch.as_tensor(x).detach().cpu().contiguous() for n, x in tensors.items()}
+    # A file holds each tensor by itself; some here are views of a larger one.
+    tensors = {n: x.clone() if x._is_view() else x for n, x in tensors.items()}
+    save_file(tensors, path, metadata=metadata)
+
+
+def _save_arrays(arrays: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({n: np.ascontiguousarray(x) for n, x in arrays.items()}, path, metadata=metadata)
 
 
 def is_prompt(path: str | Path) -> bool:
     """Return whether a file is one that `Prompt.save` wrote."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:
             return KEY in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False

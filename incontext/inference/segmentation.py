@@ -17,6 +17,10 @@ from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+# Presence of an id is its mean share of the painting over this share of the image's pixels, those
+# where it is painted most, so that a small object counts and a stray pixel does not.
+PRESENCE_SHARE = 0.002
+PRESENT = 0.5  # below it an id's mask is empty, unless a call says otherwise
 JPEG_MAX_SIDE = 65_500  # pixels; the format ends there, a larger picture is written as PNG
 
 

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from incontext.errors import InputError, former_attributes
 from incontext.labels.color_mask import Rgb
 from incontext.labels.encodings import IdMap
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Three levels a channel: 25 colors beside black and gray, 127 or more apart in one channel.
 LEVELS = (0, 128, 255)
@@ -101,12 +102,14 @@ class Coloring:
             target[ids == index] = color
         return target
 
-    def probabilities(self, painting: Tensor) -> Tensor:
+    def probabilities(self, painting: "Tensor") -> "Tensor":
         """Return the probability of each color, (…, 3, H, W) in 0–255 → (…, K + 1, H, W).
 
         Background first, then `ids` in order: a softmax over the mean absolute distance to each
         color, in units of the coloring's smallest gap.
         """
+        import torch  # here, since onnxruntime paints without it
+
         table = torch.tensor([(0, 0, 0), *self.colors], dtype=torch.float32)
         distance = (painting.unsqueeze(-4) - table[..., None, None]).abs().mean(-3)
         return (distance / (-TEMPERATURE * self.gap)).softmax(-3)

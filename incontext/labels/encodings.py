@@ -6,18 +6,20 @@ Ambiguous masks are rejected; the error lists the possible readings and the opti
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from einops import rearrange
 from PIL import Image
-from torch import Tensor
 
 from incontext.errors import InputError, located
 from incontext.labels import coco
 from incontext.labels.color_mask import GRAY_TINT, MAX_ID, Rgb, ids_of_colors, is_gray
 from incontext.labels.id_mask import ids_of_values
 from incontext.labels.mask_file import read_mask
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IdMap: TypeAlias = "np.ndarray[Any, np.dtype[np.int32]]"
 LabelsLike: TypeAlias = (

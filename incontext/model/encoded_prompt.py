@@ -109,6 +109,11 @@ class EncodedPrompt:
         )
 
     @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.semantic.device
+
+    @property
     def nbytes(self) -> int:
         """Size of all tensors but kind and colors."""
         matches = self.matches.tensors().values() if self.matches else []

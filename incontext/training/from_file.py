@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from incontext.checkpoints.checkpoint import DEFAULT, compare, load, save
+from incontext.checkpoints.checkpoint import compare, load, save
+from incontext.checkpoints.location import DEFAULT
 from incontext.checkpoints.pretrained import backbone_state, graft
 from incontext.data.pictures import check_labelled, load_set
 from incontext.errors import InputError

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from incontext.checkpoints.checkpoint import WEIGHTS, save
+from incontext.checkpoints.checkpoint import save
+from incontext.checkpoints.location import WEIGHTS
 from incontext.data.episodes import Batch, EpisodeSampler
 from incontext.data.pictures import PictureSet
 from incontext.data.plan import Plan

@@ -15,8 +15,8 @@ from incontext.evaluation.confusion import Counts, miou
 from incontext.evaluation.episodes import evaluate
 from incontext.evaluation.labelled_set import LabelledSet, occurrence
 from incontext.images.normalizer import Normalizer
-from incontext.inference.id_table import assign_colorings
-from incontext.inference.predictor import CLASSES_PER_PASS, Predictor
+from incontext.inference.id_table import CLASSES_PER_PASS, assign_colorings
+from incontext.inference.predictor import Predictor
 from incontext.inference.prompt import Pass, Prompt
 from incontext.labels.coloring import Coloring
 from incontext.labels.encodings import IGNORE_INDEX

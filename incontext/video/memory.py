@@ -244,7 +244,7 @@ class Memory:
             frame.encoded = frame.encoded or self._encode_frame(frame.index, frame.example).encoded
         passes, base_passes = [], self.base.passes if self.base else ()
         for number, coloring in enumerate(self.colorings):
-            parts = [part.encoded_prompt for part in base_passes[number : number + 1]]
+            parts = [part.tensors for part in base_passes[number : number + 1]]
             parts += self._annotated_encodings[number : number + 1]
             parts += [frame.encoded[number] for frame in self.recent]
             passes.append(Pass(coloring, EncodedPrompt.concat(parts)))

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from incontext.errors import InputError, former_attributes
-from incontext.inference.predictor import CLASSES_PER_PASS
+from incontext.inference.id_table import CLASSES_PER_PASS
 from incontext.inference.segmentation import Segmentation
 from incontext.labels.coloring import Coloring
 from incontext.labels.encodings import IdMap

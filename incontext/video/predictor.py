@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from incontext.checkpoints import checkpoint
+from incontext.checkpoints import location
 from incontext.errors import InputError, former_attributes, former_parameters
 from incontext.inference.example import Example
 from incontext.inference.predictor import Predictor
@@ -52,7 +52,7 @@ class VideoPredictor:
     @classmethod
     @former_parameters(rule="policy")
     def from_pretrained(
-        cls, source: str | Path = checkpoint.DEFAULT, *, policy: MemoryPolicy | None = None,
+        cls, source: str | Path = location.DEFAULT, *, policy: MemoryPolicy | None = None,
         kind: str = "instance", **options: Any,
     ) -> "VideoPredictor":  # fmt: skip
         """Load a bundled, local or hub checkpoint; options of `Predictor.from_pretrained`."""

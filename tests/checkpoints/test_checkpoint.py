@@ -14,17 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from incontext import InputError
-from incontext.checkpoints.checkpoint import (
-    BUNDLED,
-    DEFAULT,
-    bundled,
-    compare,
-    fingerprint,
-    load,
-    locate,
-    save,
-)
+from incontext.checkpoints.checkpoint import compare, fingerprint, load, save
 from incontext.checkpoints.convert import convert, layout_of, rename
+from incontext.checkpoints.location import BUNDLED, DEFAULT, bundled, locate
 from incontext.inference.prompt import Prompt
 from incontext.model import SIZES, SegGPT, VotingModel
 

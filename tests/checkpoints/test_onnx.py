@@ -15,10 +15,19 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from incontext import Example, InputError, Predictor
+from incontext import Example, InputError, OnnxPredictor, Predictor
 from incontext.checkpoints.checkpoint import fingerprint, load, save
-from incontext.checkpoints.onnx_export import LIMIT, Sessions, check_input, compare, place, write
-from incontext.checkpoints.onnx_graphs import prompt_tensors
+from incontext.checkpoints.onnx_export import (
+    LIMIT,
+    check_input,
+    compare,
+    paint,
+    place,
+    write,
+    write_cache,
+)
+from incontext.checkpoints.onnx_graphs import FINE_TENSORS, prompt_tensors
+from incontext.checkpoints.onnx_sessions import Sessions, cache_folder, has_graphs
 from incontext.checkpoints.pretrained import backbone_state
 from incontext.cli.app import app
 from incontext.model import SIZES, Model, SegGPT
@@ -96,7 +105,7 @@ def made(tmp_path_factory) -> dict[str, tuple[Model, Path, str]]:
 @cache
 def sessions_of(folder: Path) -> Sessions:
     """Loaded once."""
-    return Sessions(folder)
+    return Sessions(folder, threads=1)
 
 
 def pictures(count: int) -> torch.Tensor:
@@ -117,7 +126,7 @@ def test_graphs_paint_what_the_model_paints(made, name, examples, queries, kind)
             model.paint(query, model.encode(images[None], targets[None], k, colors=palette[None]))
             for k in (semantic, ~semantic)
         )
-    painting = sessions_of(folder).paint(query, images, targets, semantic, palette)
+    painting = paint(sessions_of(folder), query, images, targets, semantic, palette)
     torch.testing.assert_close(painting, expected, atol=1e-4, rtol=0)
     if name != "votes":
         assert (painting - other).abs().max() > 5e-4, "the kind makes no difference"
@@ -156,9 +165,10 @@ def test_the_prompt_graph_answers_a_prompt(made, name):
     if name == "votes":
         given["palette"] = palette
     found = sessions_of(folder).run("prompt", **given)
-    assert list(found) == list(expected)
+    every = [f"all.{x}" for x in FINE_TENSORS] if name == "votes" else []
+    assert list(found) == [*expected, *every]
     mine = encoded.tensors()
-    assert set(found) - set(mine) <= {"known.weight", "matches.weight"}
+    assert set(found) - set(mine) - set(every) <= {"known.weight", "matches.weight"}
     assert set(mine) <= set(found)
     for name, tensor in expected.items():
         torch.testing.assert_close(torch.from_numpy(found[name]), tensor, atol=1e-4, rtol=0)
@@ -217,7 +227,7 @@ def test_weights_beside_graphs_go_along_and_old_graphs_away(tmp_path):
         assert sorted([*files, "notes.txt"]) == sorted(path.name for path in out.iterdir())
         assert len(files) == 2 * len(names) + 1
         sessions = Sessions(out)
-        assert set(sessions.sessions) == set(names)
+        assert set(sessions.names) == set(names)
         made = sessions.run(names[0], given=np.ones(4, np.float32))["made"]
         assert made.tolist() == [1, 2, 3, 4]
 
@@ -314,3 +324,130 @@ def test_results_in_a_folder_of_that_name_are_still_results(tmp_path, incontext,
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx/results.json").write_text("{}")
     assert "not of `incontext segment`" in incontext("export", "onnx", "--out", "x.json").err
+
+
+def drawing(seed: int, ids: tuple[int, ...] = (1, 7)) -> Example:
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((48, 64), np.uint8)
+    for number, index in enumerate(ids):
+        labels[8 * number : 8 * number + 12, 20 : 40 + 5 * number] = index
+    pixels = rng.integers(0, 100, (48, 64, 3), np.uint8)
+    pixels[labels > 0] += 120
+    return Example(pixels, labels)
+
+
+@pytest.mark.parametrize("options", [{}, {"thin_to": None}, {"views": False, "thin_to": 1}])
+@pytest.mark.parametrize("count", [1, 3])
+def test_both_backends_answer_alike(made, tmp_path, count, options):
+    """Prompts of either serve both, in memory and as files, and results are the same."""
+    _, folder, _ = made["votes"]
+    torch_predictor = Predictor(load(folder.parent / "checkpoint"))
+    onnx_predictor = OnnxPredictor(folder, threads=1)
+    examples = [drawing(seed, (1, 7, 9, 20, 300 // 2)) for seed in range(count)]
+    ours, theirs = (
+        p.prompt(examples, names={7: "seven"}, **options) for p in (onnx_predictor, torch_predictor)
+    )
+    assert (ours.ids, ours.names, ours.colors) == (theirs.ids, theirs.names, theirs.colors)
+    assert [p.coloring for p in ours.passes] == [p.coloring for p in theirs.passes]
+    for mine, other in zip(ours.passes, theirs.passes, strict=True):
+        arrays, tensors = mine.encoded_prompt.tensors(), other.encoded_prompt.tensors()
+        assert list(arrays) == list(tensors)
+        for name, x in tensors.items():
+            np.testing.assert_allclose(arrays[name], x.numpy(), atol=1e-4, err_msg=name)
+    files = [p.save(tmp_path / f"{n}.safetensors") for n, p in (("o", ours), ("t", theirs))]
+    query = drawing(9).image
+    expected = torch_predictor.predict(query, theirs, min_presence=0.5)
+    results = [
+        predictor.predict(query, prompt)
+        for predictor in (onnx_predictor, torch_predictor)
+        for prompt in (ours, theirs, *(predictor.load_prompt(file) for file in files))
+    ]
+    for result in results:
+        assert (result.labels == expected.labels).mean() > 0.999
+        np.testing.assert_allclose(result.confidence, expected.confidence, atol=1e-3)
+        for mine, other in (
+            (result.presence, expected.presence),
+            (result.quality, expected.quality),
+        ):
+            assert mine == pytest.approx(other, abs=1e-4)
+        assert np.abs(result.painting.astype(int) - expected.painting).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"nearest": 2}, "nearest=2 needs the torch backend"),
+        ({"coloring": {1: (255, 0, 0)}}, "coloring in prompt: the onnx backend does not have it"),
+        ({"kind": "thing"}, "kind 'thing'; accepted"),
+        ({"views": 3}, "views=3; accepted"),
+        ({"thin_to": 0}, "thin_to"),
+    ],
+)
+def test_the_onnx_backend_says_what_it_lacks(made, options, text):
+    predictor = OnnxPredictor(made["votes"][1], threads=1)
+    with pytest.raises(InputError, match=text):
+        predictor.prompt([drawing(0)], **options)
+    unknown = Example(
+        np.zeros((8, 8, 3), np.uint8), np.eye(8, dtype=np.uint8), unlabelled="unknown"
+    )
+    with pytest.raises(InputError, match="unknown pixels"):
+        predictor.prompt([unknown])
+    prompt = predictor.prompt([drawing(0)])
+    with pytest.raises(InputError, match="tile=64 needs the torch backend"):
+        predictor.predict(drawing(1).image, prompt, tile=64)
+    with pytest.raises(InputError, match=r"accepted here: 0\.5"):
+        predictor.predict(drawing(1).image, prompt, min_presence=0.2)
+    with pytest.raises(InputError, match="checkpoints whose examples vote"):
+        OnnxPredictor(made["independent"][1])
+    with pytest.raises(InputError, match="holds no graphs of this version"):
+        OnnxPredictor(made["votes"][1].parent)
+
+
+def test_the_command_needs_no_torch(made, tmp_path, monkeypatch):
+    """Graphs from the cache, a cold process in which torch cannot be imported."""
+    folder = made["votes"][1]
+    weights = folder.parent / "checkpoint/model.safetensors"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(folder, cache_folder(weights))
+    assert has_graphs(weights)
+    example = drawing(0)
+    example.image.save(tmp_path / "photo.png")
+    Image.fromarray(example.labels.ids.astype(np.uint8)).save(tmp_path / "mask.png")
+    drawing(1).image.save(tmp_path / "a.png")
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from incontext.cli.app import main; sys.exit(main())"
+    )
+    arguments = [
+        "segment", "a.png", "--example", "photo.png", "mask.png", "--backend", "onnx",
+        "--checkpoint", str(weights), "--out", "out",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    labels = np.asarray(Image.open(tmp_path / "out/a.png"))
+    torch_predictor = Predictor(load(weights))
+    expected = torch_predictor.predict(tmp_path / "a.png", torch_predictor.prompt(
+        Example(tmp_path / "photo.png", tmp_path / "mask.png")))  # fmt: skip
+    assert (labels == expected.labels).mean() > 0.999
+    for options, text in (
+        (["--tile", "64"], "leave out --tile"), (["--device", "cuda"], "float32 on the CPU"),
+    ):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments, *options], cwd=tmp_path, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert text in done.stderr
+
+
+def test_graphs_of_the_cache_are_improved_once(made, tmp_path):
+    """Two graphs of a model, one as it was exported and one loaded improved, answer alike."""
+    model, folder, _ = made["votes"]
+    write_cache(model, tmp_path / "graphs", "mine", exported=folder)
+    predictor, other = (OnnxPredictor(x, threads=1) for x in (tmp_path / "graphs", folder))
+    assert not predictor.sessions.optimize
+    results = [p.predict(drawing(1).image, p.prompt(drawing(0))) for p in (predictor, other)]
+    np.testing.assert_allclose(results[0].confidence, results[1].confidence, atol=1e-4)

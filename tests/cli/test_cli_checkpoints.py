@@ -2,7 +2,7 @@
 
 import pytest
 
-from incontext.checkpoints import checkpoint
+from incontext.checkpoints import location
 from incontext.cli import common
 from tests.cli.helpers import photo
 
@@ -15,7 +15,7 @@ def test_info(incontext, tiny_checkpoint):
 
 
 def test_info_of_the_bundled_one(incontext):
-    assert common.DEFAULT == checkpoint.DEFAULT
+    assert common.DEFAULT == location.DEFAULT
     answer = incontext("info", common.DEFAULT)
     assert answer.code == 0
     assert "parameters" in answer.out

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incontext import InputError
-from incontext.images.tiles import Blend, Tiling, upsample_rows
+from incontext.images.blend import Blend, upsample_rows
+from incontext.images.tiles import Tiling
 
 LENGTHS = st.integers(1, 300)
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from incontext import Example, InputError, Predictor
-from incontext.inference.predictor import CLASSES_PER_PASS
+from incontext.inference.id_table import CLASSES_PER_PASS
 from incontext.model import SIZES, SegGPT
 
 

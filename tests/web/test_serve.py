@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from incontext import Example, Predictor
-from incontext.checkpoints.checkpoint import DEFAULT
+from incontext.checkpoints.location import DEFAULT
 from incontext.labels.coco import decode_rle
 from tests.web.helpers import labelled
 from tests.web.test_page_api import hostile

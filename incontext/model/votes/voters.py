@@ -205,9 +205,13 @@ def _build_fine(
     masks = rearrange(labels, "p e k h w -> (p e k) h w")
     # No einops: N and K are both free in graphs.
     pattern = copying.values(masks).unflatten(0, labels.shape[:3])
-    if selection is None:
-        return keys, pattern
+    return (keys, pattern) if selection is None else select_fine(keys, pattern, selection)
+
+
+def select_fine(keys: Tensor, pattern: Tensor, selection: TokenSelection) -> tuple[Tensor, Tensor]:
+    """Keep the selected cells of keys (P, N, n, T, d) and pattern (P, N, K, n, T, d)."""
+    heads = pattern.shape[3]
     keys = selection.gather(rearrange(keys, "p e n t d -> p n e t d"))
     keys = rearrange(keys, "p n e t d -> p e n t d")
     pattern = selection.gather(rearrange(pattern, "p e k n t d -> p (k n) e t d"))
-    return keys, rearrange(pattern, "p (k n) e t d -> p e k n t d", n=copying.heads)
+    return keys, rearrange(pattern, "p (k n) e t d -> p e k n t d", n=heads)

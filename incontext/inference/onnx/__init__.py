@@ -1,0 +1,1 @@
+"""Inference in onnxruntime: numpy from file to file, without torch."""
