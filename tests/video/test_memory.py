@@ -138,14 +138,15 @@ def test_frames_that_are_not_cycle_consistent_are_not_remembered():
     assert [k.index for k in memory.recent] == [1]
 
 
-def test_prompt_equals_that_of_examples(predictor):
+def test_prompt_equals_that_of_examples(predictor, monkeypatch):
     """Frames encoded one by one are the prompt that all of them as examples would be."""
+    monkeypatch.setattr("incontext.video.memory.RECENT_SHARE", 1.0)
     memory = filled(predictor, All(1))  # two frames in all, which are not thinned
     shown = [Example.from_labels(frame(i), labels((1, at))) for i, at in ((0, 5), (3, 3))]
     for index in (1, 2, 3):
         memory.observe(index, frame(index), answer(labels((1, index))))
     query = frame(9)
-    whole = predictor.prompt(shown, kind="instance", thin_to=None)
+    whole = predictor.prompt(shown, kind="instance", thin_to=None, views=False)
     ours = predictor.predict(query, memory.prompt())
     theirs = predictor.predict(query, whole)
     np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-4)
@@ -175,6 +176,17 @@ def test_every_frame_is_encoded_once(independent):
             memory.observe(index, frame(index), answer(labels((1, index % 20))))
             memory.prompt()
         assert memory.encodings == 21 + more
+
+
+def test_remembered_frames_keep_half_the_cells():
+    memory = filled(made("votes"), All(2))
+    memory.observe(1, frame(1), answer(labels((1, 6))))
+    memory.prompt()
+    annotated, recent = (
+        part.tensors()["known.block.0"].shape[2]
+        for part in (memory._annotated_encodings[0], memory.recent[0].encoded[0])
+    )
+    assert recent == annotated / 2
 
 
 def test_size_does_not_grow(independent):
