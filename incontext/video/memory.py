@@ -169,8 +169,10 @@ class Memory:
         return Example.from_labels(self._resize(image), Labels(shrink(ids, self.predictor.size)))
 
     def _encode_frame(self, index: int, example: Example) -> _Frame:
-        # Each frame has its own pattern of which tokens are kept.
-        number = len(self._permanent) + index
+        # Each frame has its own pattern of which tokens are kept: by its distance from annotated
+        # ones, so that a video and its reverse are alike.
+        distance = min((abs(index - number) for number in self.annotated), default=index)
+        number = len(self._permanent) + distance
         encoded = [
             self._encode([example], coloring, number, RECENT_SHARE) for coloring in self.colorings
         ]
