@@ -19,11 +19,13 @@ from incontext.labels.coloring import PALETTE, Coloring
 from incontext.labels.encodings import UNKNOWN, IdMap, Labels
 from incontext.labels.partial import shrink
 from incontext.model.encoded_prompt import EncodedPrompt
+from incontext.video.checks import Check
 from incontext.video.policies import Decision, MemoryPolicy, SegGPTPolicy
 
-# Whole frames whose tokens a frame attends to. With two instead, six DAVIS clips lose 1.2 J&F at
-# K = 4: frames resemble each other, so what an object's edge shows matters more than in pictures.
-THIN_TO = 4
+THIN_TO = 2  # whole frames whose tokens a frame attends to, annotated and remembered ones together
+# Tokens that a remembered frame keeps, as a share of those of an annotated one, whose labels are
+# certain and which shows most of what it does.
+RECENT_SHARE = 0.5
 EXAMPLES = -1  # stands for the examples of other images among numbers of frames
 
 
@@ -76,11 +78,14 @@ class Memory:
         self.changes = 0  # of the predicted frames
         self.encodings = 0  # of frames, in one pass each
         self._annotated_encodings: list[EncodedPrompt] | None = None  # by pass; None: outdated
+        self._passes: tuple[Pass, ...] | None = None  # of `prompt`; None: outdated
         self.colorings: list[Coloring] = []  # of the passes
         # IoU by id of annotated frames that are segmented with themselves as the example.
         self._self_ious: dict[int, dict[int, float]] = {}
         self._checked_frame: _Frame | None = None  # the last whose cycle consistency was checked
-        self._index = 0  # of the frame observed last
+        self.frame = 0  # number of the one observed last
+        self.last_check: Check | None = None  # since examples or ids changed
+        self.checks = 0  # so far
 
     @property
     def ids(self) -> list[int]:
@@ -129,17 +134,25 @@ class Memory:
         self._present[index] = example.labels.present
         self._self_ious = {}  # also of other frames: the passes may have other ids now
         self.recent = deque((f for f in self.recent if f.index != index), self.policy.keep)
+        self._annotated_encodings, self.last_check = None, None
+        self._count_change()
+
+    def _count_change(self) -> None:
+        """Count a change, after which the passes are to be made anew."""
         self.changes += 1
-        self._annotated_encodings = None
+        self._passes = None
 
     def observe(self, index: int, image: Image.Image, result: Segmentation) -> Decision:
         """Let the policy decide on a predicted frame, and remember it accordingly."""
-        self._index, self._checked_frame = index, None
+        self.frame, self._checked_frame = index, None
         if not self.policy.keep:
             return Decision(result)
         decision = self.policy.decide(image, result, self)
         if decision.labels is not None:
             self.remember(index, image, decision.labels)
+        if decision.check:
+            self.last_check = decision.check
+            self.checks += 1
         return decision
 
     def remember(self, index: int, image: Image.Image, ids: IdMap) -> None:
@@ -149,16 +162,20 @@ class Memory:
         # What was encoded for the check need not be encoded again.
         same = checked and np.array_equal(checked.example.labels.ids, example.labels.ids)
         self.recent.append(_Frame(index, example, checked.encoded if checked and same else []))
-        self.changes += 1
+        self._count_change()
 
     def _example(self, image: Image.Image, ids: IdMap) -> Example:
         """Return a frame at the model's size."""
         return Example.from_labels(self._resize(image), Labels(shrink(ids, self.predictor.size)))
 
     def _encode_frame(self, index: int, example: Example) -> _Frame:
-        # Each frame has its own pattern of which tokens are kept.
-        number = len(self._permanent) + index % max(1, self.policy.keep)
-        encoded = [self._encode([example], coloring, number) for coloring in self.colorings]
+        # Each frame has its own pattern of which tokens are kept: by its distance from annotated
+        # ones, so that a video and its reverse are alike.
+        distance = min((abs(index - number) for number in self.annotated), default=index)
+        number = len(self._permanent) + distance
+        encoded = [
+            self._encode([example], coloring, number, RECENT_SHARE) for coloring in self.colorings
+        ]
         return _Frame(index, example, encoded)
 
     def cycle_consistency(self, image: Image.Image, ids: IdMap) -> dict[int, float]:
@@ -175,11 +192,11 @@ class Memory:
         for index in np.unique(ids[ids > 0]).tolist():
             frames = [n for n, e in self.annotated.items() if (e.labels.ids == index).any()]
             if frames:
-                nearest = min(frames, key=lambda number: abs(number - self._index))
+                nearest = min(frames, key=lambda number: abs(number - self.frame))
                 ids_by_frame.setdefault(nearest, []).append(index)
         if not ids_by_frame:
             return {}
-        self._checked_frame = frame = self._encode_frame(self._index, self._example(image, ids))
+        self._checked_frame = frame = self._encode_frame(self.frame, self._example(image, ids))
         shares: dict[int, float] = {}
         for number, frame_ids in ids_by_frame.items():
             target = self.annotated[number]
@@ -221,13 +238,14 @@ class Memory:
             frame.example = _without(frame.example, index)
         self._present = {n: [i for i in p if i != index] for n, p in self._present.items()}
         self.names.pop(index, None)
-        self.changes += 1
-        self._annotated_encodings, self._self_ious = None, {}
+        self._annotated_encodings, self.last_check, self._self_ious = None, None, {}
+        self._count_change()
 
     def forget_recent(self) -> None:
         """Drop the predicted frames."""
         self.recent.clear()
-        self.changes += 1
+        self.last_check = None
+        self._count_change()
 
     def prompt(self) -> Prompt:
         """Return all of it as a prompt.
@@ -237,6 +255,13 @@ class Memory:
         """
         if not self.ids:
             raise InputError("nothing to look for: no labels with an object, and no prompt")
+        if self._passes is None:
+            self._passes = self._encode_passes()
+        count = len(self._permanent) + len(self.recent) + (self.base.examples if self.base else 0)
+        return self._assemble(self._passes, count)
+
+    def _encode_passes(self) -> tuple[Pass, ...]:
+        """Encode what is not encoded yet, and join all of it by pass."""
         if self._annotated_encodings is None:
             self._encode_annotated()
         assert self._annotated_encodings is not None
@@ -248,8 +273,7 @@ class Memory:
             parts += self._annotated_encodings[number : number + 1]
             parts += [frame.encoded[number] for frame in self.recent]
             passes.append(Pass(coloring, EncodedPrompt.concat(parts)))
-        count = len(self._permanent) + len(self.recent) + (self.base.examples if self.base else 0)
-        return self._assemble(tuple(passes), count)
+        return tuple(passes)
 
     def _assemble(self, passes: tuple[Pass, ...], examples: int) -> Prompt:
         """Return passes as a prompt of this memory's ids."""
@@ -266,7 +290,7 @@ class Memory:
         self.colorings = [part.coloring for part in base.passes] if base else []
         self.colorings += assign_colorings(own_ids, self.policy.per_pass, None) if own_ids else []
         self._annotated_encodings = [
-            self._encode(examples, coloring, 0)
+            self._encode(examples, coloring)
             for coloring in self.colorings
             if (examples := self._examples_for(coloring.ids))
         ]
@@ -286,12 +310,17 @@ class Memory:
                 examples.append(example)
         return examples
 
-    def _encode(self, examples: Sequence[Example], coloring: Coloring, start: int) -> EncodedPrompt:
+    def _encode(
+        self, examples: Sequence[Example], coloring: Coloring, start: int = 0, share: float = 1.0
+    ) -> EncodedPrompt:
+        """Encode examples, the first being number `start`, with a share of the tokens of an
+        annotated one."""
         self.encodings += len(examples)
-        count = len(self._permanent) + self.policy.keep
+        count = len(self._permanent) + RECENT_SHARE * self.policy.keep
+        keep_ratio = share * min(1.0, THIN_TO / max(1.0, count))
         complete = not self.policy.keep and not self.base
         return self.predictor.encode(
-            examples, coloring, kind=self.kind, keep_ratio=min(1.0, THIN_TO / max(1, count)),
+            examples, coloring, kind=self.kind, keep_ratio=keep_ratio,
             precompute_targets=complete, start=start,
         )  # fmt: skip
 
@@ -305,7 +334,7 @@ class Memory:
         return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=None)
 
     def state(self) -> dict[str, Any]:
-        """Return the predicted frames for `restore`: arrays by name."""
+        """Return the predicted frames and the last check for `restore`: arrays by name."""
         size = self.predictor.size
         pictures = [np.asarray(frame.example.image) for frame in self.recent]
         ids = [frame.example.labels.ids for frame in self.recent]
@@ -313,15 +342,18 @@ class Memory:
             "indices": np.array([frame.index for frame in self.recent], np.int64),
             "pictures": np.array(pictures, np.uint8).reshape(-1, size, size, 3),
             "ids": np.array(ids, np.int32).reshape(-1, size, size),
+            "check": self.last_check.to_array() if self.last_check else np.empty(0),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over the predicted frames that `state` returned."""
-        self.recent.clear()
+        """Take over what `state` returned."""
+        self.forget_recent()
         for index, pixels, ids in zip(
             state["indices"], state["pictures"], state["ids"], strict=True
         ):
             self.remember(int(index), Image.fromarray(pixels), ids)
+        check = state.get("check", ())  # earlier versions kept none
+        self.last_check = Check.from_array(check) if len(check) else None
 
 
 def _check_base(base: Prompt, policy: MemoryPolicy) -> None:

@@ -18,6 +18,7 @@ from incontext.inference.id_table import CLASSES_PER_PASS
 from incontext.inference.segmentation import Segmentation
 from incontext.labels.coloring import Coloring
 from incontext.labels.encodings import IdMap
+from incontext.video.checks import Check
 
 __getattr__ = partial(
     former_attributes(
@@ -32,6 +33,8 @@ class MemoryView(Protocol):
     """What a policy may ask of the memory."""
 
     colorings: list[Coloring]  # of the passes
+    frame: int  # number of the frame observed last
+    last_check: Check | None  # of cycle consistency, with these examples
 
     def cycle_consistency(self, image: Image.Image, ids: IdMap) -> dict[int, float]:
         """See `incontext.video.memory.Memory.cycle_consistency`."""
@@ -50,8 +53,7 @@ class MemoryPolicy(ABC):
     per_pass: int = CLASSES_PER_PASS
 
     def __post_init__(self) -> None:
-        if isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < 0:
-            raise InputError(f"keep is {self.keep!r}; accepted: whole numbers, 0 or more")
+        _check_whole("keep", self.keep, 0)
 
     @abstractmethod
     def decide(self, image: Image.Image, result: Segmentation, memory: MemoryView) -> "Decision":
@@ -73,11 +75,13 @@ class Decision:
         labels: to remember the frame with, of any size, -1 where unknown; None: the frame is not
             remembered.
         trust: how far the masks of the ids that were checked can be trusted, 0–1.
+        check: what was checked; None: nothing was.
     """
 
     result: Segmentation
     labels: "IdMap | None" = None
     trust: dict[int, float] = field(default_factory=dict)
+    check: Check | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,13 @@ class CycleConsistencyPolicy(MemoryPolicy):
     A mask that has drifted to something else does not. One that reproduces nothing is no object
     at all, and is erased.
 
+    A check takes as long as segmenting a frame, so few frames are checked: the first one, those
+    whose masks differ from the masks checked last (`checks.MaskSummary.differs`), and those
+    `interval` frames behind it. What a check found stands for the frames up to the next one, which
+    are not remembered: they show little that is new.
+
     Args:
+        interval: frames from one check to the next, at most; 1: every frame is checked.
         sure: mean confidence over an object's pixels (the probability that they are right) below
             which a frame is not remembered.
         doubt: half of the range of presence around 0.5 in which it is not either.
@@ -121,17 +131,26 @@ class CycleConsistencyPolicy(MemoryPolicy):
         absent: share below which the frame does not hold the object.
     """
 
+    interval: int = 4
     sure: float = 0.55
     doubt: float = 0.07
     back: float = 0.9
     absent: float = 0.2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_whole("interval", self.interval, 1)
+
     def decide(self, image: Image.Image, result: Segmentation, memory: MemoryView) -> Decision:
         """See `MemoryPolicy`."""
-        trust: dict[int, float] = {}
+        check = memory.last_check
+        if check and check.covers(memory.frame, result, self.interval):
+            trust = {i: share for i, share in check.shares.items() if (result.labels == i).any()}
+            return Decision(erase_ids(result, self._lost_ids(trust), trust), None, trust)
+        trust = {}
         if self.back and result.labels.any():
             trust = memory.cycle_consistency(image, result.labels)
-        lost_ids = [i for i, share in trust.items() if share < self.absent]
+        check, lost_ids = Check.from_result(memory.frame, result, trust), self._lost_ids(trust)
         result = erase_ids(result, lost_ids, trust)
         ids = [i for i in result.presence if (result.labels == i).any()]
         confidences = [float(result.confidence[result.labels == i].mean()) for i in ids]
@@ -140,7 +159,15 @@ class CycleConsistencyPolicy(MemoryPolicy):
             or any(abs(presence - 0.5) < self.doubt for presence in result.presence.values())
             or min((trust[i] for i in ids if i in trust), default=1.0) < self.back
         )  # fmt: skip
-        return Decision(result, None if doubtful else result.labels, trust)
+        return Decision(result, None if doubtful else result.labels, trust, check)
+
+    def _lost_ids(self, trust: Mapping[int, float]) -> list[int]:
+        return [i for i, share in trust.items() if share < self.absent]
+
+
+def _check_whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}; accepted: whole numbers, {least} or more")
 
 
 def erase_ids(

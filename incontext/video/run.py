@@ -110,12 +110,15 @@ class VideoRun:
             return self._write_results(track, sorted(notes | set(track.frames.notes)))
 
     def _follow(self, track: Track, on_progress: OnProgress) -> None:
-        changes = track.memory.changes if self.done_count else -1
+        memory = track.memory
+        changes, checks = memory.changes if self.done_count else -1, memory.checks
         with self.lines.open("a", encoding="utf-8") as lines:
             for index, result in track:
-                memory_changed = track.memory.changes != changes
-                self._write_frame(track, index, result, memory_changed, lines)
-                changes = track.memory.changes
+                events = {
+                    "remembered": memory.changes != changes, "checked": memory.checks != checks,
+                }  # fmt: skip
+                self._write_frame(track, index, result, events, lines)
+                changes, checks = memory.changes, memory.checks
                 on_progress("segmenting", self.done_count, track.frames.total)
 
     def _resume(self, track: Track) -> int:
@@ -150,7 +153,8 @@ class VideoRun:
                 if not line.endswith(b"\n"):  # cut off
                     break
                 entry = json.loads(line)
-                if count >= min_count and entry["remembered"]:
+                # Earlier versions did not note which frames were checked.
+                if count >= min_count and (entry["remembered"] or entry.get("checked")):
                     break
                 count, size, after = count + 1, size + len(line), entry["index"]
                 width, height = entry["size"]
@@ -162,9 +166,13 @@ class VideoRun:
         return count, size, after
 
     def _write_frame(
-        self, track: Track, index: int, result: Segmentation, memory_changed: bool, lines: Any
+        self, track: Track, index: int, result: Segmentation, events: Mapping[str, bool], lines: Any
     ) -> None:
-        """Write one frame: labels, its line, and the memory if it changed; in this order."""
+        """Write one frame: labels, its line, and the memory if it changed; in this order.
+
+        Args:
+            events: what changed the memory, by the keys of results.json.
+        """
         path = self.folder / f"{self._name(track.frames, index)}.png"
         write_image(result.label_image(), path)
         objects = {
@@ -173,13 +181,13 @@ class VideoRun:
         }
         entry = {
             "index": index, "file": str(path.relative_to(self.out)),
-            "size": [result.image.width, result.image.height], "remembered": memory_changed,
+            "size": [result.image.width, result.image.height], **events,
             "objects": objects,
         }  # fmt: skip
         lines.write(json.dumps(entry) + "\n")
         lines.flush()
         self.done_count += 1
-        if memory_changed:
+        if any(events.values()):
             _save_memory(self.state / "memory.npz", track, self.done_count)
 
     @staticmethod

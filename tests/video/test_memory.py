@@ -138,19 +138,19 @@ def test_frames_that_are_not_cycle_consistent_are_not_remembered():
     assert [k.index for k in memory.recent] == [1]
 
 
-def test_prompt_equals_that_of_examples(predictor):
+def test_prompt_equals_that_of_examples(predictor, monkeypatch):
     """Frames encoded one by one are the prompt that all of them as examples would be."""
-    memory = filled(predictor, All(2))
-    shown = [Example.from_labels(frame(0), labels((1, 5)))]
+    monkeypatch.setattr("incontext.video.memory.RECENT_SHARE", 1.0)
+    memory = filled(predictor, All(1))  # two frames in all, which are not thinned
+    shown = [Example.from_labels(frame(i), labels((1, at))) for i, at in ((0, 5), (3, 3))]
     for index in (1, 2, 3):
         memory.observe(index, frame(index), answer(labels((1, index))))
-    shown += [Example.from_labels(frame(i), labels((1, i))) for i in (2, 3)]
     query = frame(9)
-    whole = predictor.prompt(shown, kind="instance", thin_to=None)
+    whole = predictor.prompt(shown, kind="instance", thin_to=None, views=False)
     ours = predictor.predict(query, memory.prompt())
     theirs = predictor.predict(query, whole)
     np.testing.assert_allclose(ours.confidence, theirs.confidence, atol=1e-4)
-    assert memory.prompt().examples == 3
+    assert memory.prompt().examples == 2
 
 
 def test_without_memory_it_is_the_image_prompt(predictor):
@@ -169,12 +169,24 @@ def test_without_memory_it_is_the_image_prompt(predictor):
 
 def test_every_frame_is_encoded_once(independent):
     """Also where it is checked first; the one more is the annotated frame alone."""
-    for policy, more in ((All(3), 0), (CycleConsistencyPolicy(3, sure=0, back=1e-9, absent=0), 1)):
+    checked = CycleConsistencyPolicy(3, interval=1, sure=0, back=1e-9, absent=0)
+    for policy, more in ((All(3), 0), (checked, 1)):
         memory = filled(independent, policy)
         for index in range(1, 21):
             memory.observe(index, frame(index), answer(labels((1, index % 20))))
             memory.prompt()
         assert memory.encodings == 21 + more
+
+
+def test_remembered_frames_keep_half_the_cells():
+    memory = filled(made("votes"), All(2))
+    memory.observe(1, frame(1), answer(labels((1, 6))))
+    memory.prompt()
+    annotated, recent = (
+        part.tensors()["known.block.0"].shape[2]
+        for part in (memory._annotated_encodings[0], memory.recent[0].encoded[0])
+    )
+    assert recent == annotated / 2
 
 
 def test_size_does_not_grow(independent):
@@ -315,7 +327,7 @@ def test_each_object_is_checked_on_the_nearest_frame_that_shows_it(independent):
     memory.annotate(0, Example.from_labels(frame(0), labels((1, 5))))
     memory.annotate(90, Example.from_labels(frame(90), labels((1, 9), (2, 22))))
     memory.prompt()
-    memory._index = 5
+    memory.frame = 5
     memory.cycle_consistency(frame(5), labels((1, 5)).ids)
     assert set(memory._self_ious) == {0}
     memory.cycle_consistency(frame(5), labels((1, 5), (2, 22)).ids)
@@ -344,7 +356,7 @@ def test_earlier_labels_may_show_what_is_new_where_they_are_blank(independent):
 
 def test_features_of_a_frame_are_extracted_once():
     """Also for the check of its consistency; results are those without a cache."""
-    frames = [np.roll(np.asarray(frame(5, (80, 60))), 3 * number, 1) for number in range(5)]
+    frames = [np.roll(np.asarray(frame(5, (80, 60))), 2 * number, 1) for number in range(10)]
     first = np.zeros((60, 80), np.uint8)
     first[10:40, 20:50] = 1
     tracks, extractions = [], []

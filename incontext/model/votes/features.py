@@ -54,7 +54,7 @@ class FeatureCache:
         size: number of images that it holds.
     """
 
-    def __init__(self, size: int = 4) -> None:
+    def __init__(self, size: int = 6) -> None:
         self.size = size
         self.entries: tuple[ImageFeatures, ...] = ()  # the last one asked for first
 
