@@ -44,6 +44,8 @@ ELSEWHERE = {
     "curl": DOCUMENTED_CLIENT,
     "ID=": DOCUMENTED_CLIENT,
     "incontext export onnx": "tests/checkpoints/test_onnx.py::made",
+    "incontext segment a.jpg --example photo.jpg mask.png --backend onnx":
+        "tests/checkpoints/test_onnx.py::test_the_command_needs_no_torch",
     "incontext segment --prompt spots.safetensors --out results --engine processes":
         f"{ENGINES}::test_processes",
     "incontext segment --prompt spots.safetensors --out results --engine ray":

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from incontext import Example, InputError, Predictor
-from incontext.inference.example_views import EXTENT, VIEWS, close_up, fold, views_of
+from incontext.inference.evidence import fold
+from incontext.inference.example_views import EXTENT, VIEWS, close_up, views_of
 from incontext.labels.coloring import Coloring
 
 
