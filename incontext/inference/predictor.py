@@ -16,7 +16,7 @@ from incontext.errors import InputError, check_count, check_share, former_parame
 from incontext.images.image import ImageLike, read_image
 from incontext.inference import precision
 from incontext.inference.calibration import Calibration
-from incontext.inference.decoding import PRESENT, Answer, Reading, decode_image, decode_tiles
+from incontext.inference.decoding import PRESENT, Answer, Reading, decode_image
 from incontext.inference.evidence import Evidence, gather_evidence
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
@@ -28,8 +28,9 @@ from incontext.inference.id_table import (
     collect_names,
     display_colors,
 )
-from incontext.inference.prompt import KINDS, Pass, Prompt, draw_thumbnail
+from incontext.inference.prompt import Pass, Prompt, check_options, draw_thumbnail
 from incontext.inference.segmentation import Segmentation
+from incontext.inference.tile_decoding import decode_tiles
 from incontext.labels.color_mask import Rgb
 from incontext.labels.coloring import Coloring
 from incontext.model import Model, VotingModel
@@ -145,7 +146,7 @@ class Predictor:
             InputError: no example, none with an object, or an invalid option.
         """
         thin_to = self.model.default_thin_to if thin_to == "auto" else thin_to
-        _check_options(kind, chunk=chunk, nearest=nearest, thin_to=thin_to)
+        check_options(kind, chunk=chunk, nearest=nearest, thin_to=thin_to)
         storage = self.encoder.storage(spill)
         examples = align_examples(examples, crop)
         ids = sorted({index for example in examples for index in example.labels.present})
@@ -294,7 +295,7 @@ class Predictor:
                 image, or an id without a mask.
         """
         thin_to = self.model.default_thin_to if thin_to == "auto" else thin_to
-        _check_options("semantic", thin_to=thin_to)
+        check_options("semantic", thin_to=thin_to)
         examples = align_examples(examples, crop)
         ids = sorted({i for example in examples for i in example.labels.present})
         if index not in ids:
@@ -388,11 +389,3 @@ class Predictor:
             Answer.from_logits(prompt, *x)
             for x in zip(zip(*on_cpu, strict=True), zip(*painted, strict=True), strict=True)
         ]
-
-
-def _check_options(kind: str, **counts: int | None) -> None:
-    """Raise InputError unless the kind is known and the counts are counts."""
-    if kind not in KINDS:
-        raise InputError(f"kind {kind!r}; accepted: {', '.join(KINDS)}")
-    for name, value in counts.items():
-        check_count(name, value)
