@@ -28,7 +28,7 @@ from benchmarks.common import (
     row,
 )
 from incontext import Example, Predictor, Prompt
-from incontext.checkpoints.checkpoint import display_name
+from incontext.checkpoints.checkpoint import display_name, load
 from incontext.inference.decoding import Answer
 from incontext.web.photographs import coins
 
@@ -97,7 +97,7 @@ def main() -> None:
         size, tiles, options.rounds, options.across = (540, 960), [None, SIDE], 1, "100"
     torch.set_num_threads(options.threads)
     with quick_checkpoint(options) as checkpoint:
-        predictor = CountingPredictor.from_pretrained(checkpoint)
+        predictor = CountingPredictor(load(checkpoint))
     print(f"{environment()}, {display_name(checkpoint)}, {size[1]}×{size[0]}\n")
     _compare_tiles(predictor, size, tiles, options)
     print()
