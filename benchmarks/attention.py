@@ -129,7 +129,7 @@ def main() -> None:
     add_quick(parser, "Measure a small canvas")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rounds = 2 if options.quick else options.rounds
+    rounds = 1 if options.quick else options.rounds
     shape = (16, 8, 4, 16) if options.quick else (56, 28, 16, 64)
     print(f"{environment()}, float32, canvas of {shape[0]}×{shape[1]} tokens, {shape[2]} heads\n")
     with torch.inference_mode():

@@ -17,9 +17,11 @@ from benchmarks.common import (
     heading,
     numbers,
     option_parser,
+    quick_checkpoint,
     row,
 )
 from incontext.checkpoints.checkpoint import load
+from incontext.checkpoints.location import display_name
 from incontext.model import SIZES, assemble
 
 
@@ -38,17 +40,18 @@ def main() -> None:
     parser.add_argument(
         "--dtype", default="float32", help="Precision of the model. Default: %(default)s."
     )
-    add_quick(parser, "Measure fewer batch sizes and rounds")
+    add_quick(parser, "Measure a tiny model, two batch sizes, one round")
     options = parser.parse_args()
     if options.quick:
-        options.batches, options.rounds = "1,8", 2
+        options.batches, options.rounds = "1,8", 1
     torch.set_num_threads(options.threads)
     device, dtype = options.device, getattr(torch, options.dtype)
     size = options.size
-    model = assemble(SIZES[size]).eval() if size else load(options.checkpoint)
+    with quick_checkpoint(options) as checkpoint:
+        model = assemble(SIZES[size]).eval() if size else load(checkpoint)
     model = model.to(device, dtype)
     side = model.config.image_size
-    print(f"{environment(device)}, {size or options.checkpoint}, {options.dtype}\n")
+    print(f"{environment(device)}, {size or display_name(checkpoint)}, {options.dtype}\n")
     heading("batch", "1 example, a batch", "queries a second", "16 examples, a batch",
             "queries a second")  # fmt: skip
     with torch.inference_mode():

@@ -7,15 +7,27 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from incontext.checkpoints.checkpoint import save
+from incontext.model import SIZES, SegGPT
+
 Work = Callable[[], object]
 CHECKPOINT = "incontext-small"  # that of the figures in README.md, unless it says otherwise
+
+# What --quick measures instead: as `incontext-small`, but of a shape that takes no time.
+TINY = replace(
+    SIZES["small"], image_size=32, embed_dim=32, depth=2, num_heads=2, decoder_dim=16,
+    position_grid=4, copy_heads=2, stem=(8, 16, 16), merge_after=0, taps=(0, 1),
+)  # fmt: skip
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -66,6 +78,21 @@ def add_quick(parser: argparse.ArgumentParser, effect: str) -> None:
     parser.add_argument(
         "--quick", action="store_true", help=f"{effect}, only to show that everything runs."
     )
+
+
+@contextmanager
+def quick_checkpoint(options: argparse.Namespace) -> Iterator[str]:
+    """Yield the checkpoint to measure: with --quick a folder with a tiny model of random weights,
+    unless --checkpoint names another than the default.
+    """
+    if not options.quick or options.checkpoint != CHECKPOINT:
+        yield options.checkpoint
+        return
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory(prefix="incontext-quick-") as space:
+        folder = Path(space) / "tiny"  # as tables name it
+        save(SegGPT(TINY), folder)
+        yield str(folder)
 
 
 def environment(device: str = "cpu") -> str:

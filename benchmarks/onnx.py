@@ -20,10 +20,12 @@ from benchmarks.common import (
     heading,
     numbers,
     option_parser,
+    quick_checkpoint,
     ratio,
     row,
 )
 from incontext.checkpoints.checkpoint import load
+from incontext.checkpoints.location import display_name
 from incontext.checkpoints.onnx_export import write
 from incontext.checkpoints.onnx_graphs import prompt_tensors
 from incontext.checkpoints.onnx_sessions import METADATA, Sessions
@@ -44,18 +46,19 @@ def main() -> None:
     parser.add_argument(
         "--graphs", type=Path, help="Folder of the graphs, which are written there if it is empty."
     )
-    add_quick(parser, "Measure one example and one query in two rounds")
+    add_quick(parser, "Measure a tiny model, one example, one query, one round")
     options = parser.parse_args()
     if options.quick:
-        options.examples, options.batches, options.threads, options.rounds = "1", "1", "2", 2
-    model = load(options.checkpoint)
+        options.examples, options.batches, options.threads, options.rounds = "1", "1", "1", 1
+    with quick_checkpoint(options) as checkpoint:
+        model, name = load(checkpoint), display_name(checkpoint)
     with tempfile.TemporaryDirectory() as draft:
         folder = options.graphs or Path(draft)
         if not (folder / METADATA).is_file():
             print(f"paintings differ by {max(write(model, folder).differences.values()):.1e}\n")
         for threads in numbers(options.threads):
             torch.set_num_threads(threads)
-            print(f"\n{environment()}, {options.checkpoint}, onnxruntime with as many threads\n")
+            print(f"\n{environment()}, {name}, onnxruntime with as many threads\n")
             heading("threads", "examples", "what", "PyTorch", "onnxruntime",
                     "PyTorch ÷ onnxruntime")  # fmt: skip
             for count in numbers(options.examples):

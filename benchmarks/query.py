@@ -21,11 +21,13 @@ from benchmarks.common import (
     heading,
     numbers,
     option_parser,
+    quick_checkpoint,
     ratio,
     row,
 )
 from incontext import Example, Predictor, Prompt
 from incontext.checkpoints.checkpoint import load
+from incontext.checkpoints.location import display_name
 from incontext.model import SegGPT
 
 
@@ -60,13 +62,14 @@ def main() -> None:
         parser.add_argument(
             name, default=default, help=f"{text}, with commas. Default: %(default)s."
         )
-    add_quick(parser, "Measure fewer examples and rounds")
+    add_quick(parser, "Measure a tiny model, fewer examples and rounds")
     options = parser.parse_args()
     if options.quick:
-        options.examples, options.joint, options.pools, options.rounds = "1,4,16", "1,16", "32", 3
+        options.examples, options.joint, options.pools, options.rounds = "1,8", "1,8", "17", 1
     torch.set_num_threads(options.threads)
-    small, joint = predictors(options.checkpoint)
-    print(f"{environment()}, {options.checkpoint}, {small.size}×{small.size}\n")
+    with quick_checkpoint(options) as checkpoint:
+        small, joint = predictors(checkpoint)
+    print(f"{environment()}, {display_name(checkpoint)}, {small.size}×{small.size}\n")
     counts = numbers(options.examples)
     examples = [draw_example(seed) for seed in range(max(*counts, *numbers(options.pools)))]
     with torch.inference_mode():

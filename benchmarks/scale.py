@@ -11,7 +11,7 @@ of images.
 import sys
 
 from benchmarks import scale_kill, scale_rates
-from benchmarks.common import add_quick, option_parser
+from benchmarks.common import add_checkpoint, add_quick, option_parser, quick_checkpoint
 
 
 def main() -> None:
@@ -29,14 +29,16 @@ def main() -> None:
         "--sample", type=int, default=200,
         help="Number of images that kill compares with a plain run. Default: %(default)s.",
     )  # fmt: skip
-    add_quick(parser, "Let rates measure few images")
+    add_checkpoint(parser)
+    add_quick(parser, "Let rates measure a tiny model on few images")
     options = parser.parse_args()
     if options.command == "kill":
         sys.exit(scale_kill.main(options.pictures or 2000, options.sample))
     if options.command == "memory":
-        scale_rates.memory(options.pictures or 100_000)
+        scale_rates.memory(options.checkpoint, options.pictures or 100_000)
     else:
-        scale_rates.main(options.quick)
+        with quick_checkpoint(options) as checkpoint:
+            scale_rates.main(checkpoint, options.quick)
 
 
 if __name__ == "__main__":

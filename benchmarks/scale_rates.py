@@ -18,25 +18,27 @@ from incontext.batch.inputs import InputImage, find_images
 from incontext.batch.journal import Journal
 from incontext.batch.manifest import Manifest
 from incontext.batch.records import read
+from incontext.checkpoints.location import display_name
 from incontext.images.image import read_image
 
 SIZE = (640, 480)
 SCALES = {"1 M": 10**6, "100 M": 10**8, "10 G": 10**10}
-NAME = "incontext-small"
 
 
-def main(quick: bool) -> None:
+def main(checkpoint: str, quick: bool) -> None:
     """Print a table of measurements, and one of costs that follow from them."""
-    files, entries, pictures = (2000, 5000, 16) if quick else (50_000, 100_000, 96)
-    print(f"{environment()}, {NAME}, pictures of {SIZE[0]}×{SIZE[1]} as JPEG\n")
+    files, entries, pictures = (2000, 2000, 16) if quick else (50_000, 100_000, 96)
+    print(f"{environment()}, {display_name(checkpoint)}, pictures of {SIZE[0]}×{SIZE[1]} as JPEG\n")
     heading("step", "measured")
     with tempfile.TemporaryDirectory(prefix="incontext-rates-") as space:
         root = Path(space)
         listing, listing_bytes = _listing(root / "many", files)
         row("listing, pictures a second", f"{listing:,.0f}")
         row("… memory, bytes a picture", f"{listing_bytes:.0f}")
-        rates = _steps(root, pictures)
-        manifest = in_own_process("benchmarks.scale", "memory", "--pictures", entries)
+        rates = _steps(root, checkpoint, pictures)
+        manifest = in_own_process(
+            "benchmarks.scale", "memory", "--pictures", entries, "--checkpoint", checkpoint
+        )
         for name in ("journal lines written", "entries folded", "entries read"):
             row(f"{name} a second", f"{manifest[name]:,.0f}")
         row("results.json, bytes a picture", f"{manifest['bytes']:.0f}")
@@ -66,12 +68,12 @@ def _listing(folder: Path, count: int) -> tuple[float, float]:
     return rate, (_resident() - before) / count
 
 
-def _steps(root: Path, count: int) -> dict[str, float]:
+def _steps(root: Path, checkpoint: str, count: int) -> dict[str, float]:
     """Measure each step of a worker, and whole runs with each engine."""
     paths = write_blobs(root / "in", count, SIZE, ".jpg")
     reading = _rate(count, lambda: [read_image(path) for path in paths])
     row("reading and decoding, pictures a second (1 core)", f"{reading:,.0f}")
-    predictor = Predictor.from_pretrained(NAME, device="cpu")
+    predictor = Predictor.from_pretrained(checkpoint, device="cpu")
     prompt = predictor.prompt(Example(root / "example.png", root / "mask.png"))
     images = [blobs(number, SIZE)[0] for number in range(min(count, 32))]
     model = {}
@@ -92,12 +94,12 @@ def _steps(root: Path, count: int) -> dict[str, float]:
     row("a picture, bytes", f"{source:,.0f}")
     row("its results, bytes (3 files)", f"{size:,.0f}")
     inputs = find_images([root / "in"], root / "out")
-    engine_rates = _engines(root, predictor, prompt, inputs)
+    engine_rates = _engines(root, checkpoint, predictor, prompt, inputs)
     return {"model": model[1], "core": engine_rates["local"], "in": source, "out": size}
 
 
 def _engines(
-    root: Path, predictor: Predictor, prompt: Prompt, inputs: list[InputImage]
+    root: Path, checkpoint: str, predictor: Predictor, prompt: Prompt, inputs: list[InputImage]
 ) -> dict[str, float]:
     """Measure whole runs, from the first result on, since an engine starts only once."""
     rates = {}
@@ -107,9 +109,9 @@ def _engines(
         manifest = Manifest.open(root / f"out-{engine}", {}, prompt, False)
         start = time.perf_counter()
         segment_with(
-            engine, workers, predictor, prompt, inputs, manifest, checkpoint=NAME, device="cpu",
-            dtype="float32", on_result=lambda *_: times.append(time.perf_counter()), batch_size=8,
-            tile=None, chunk=None,
+            engine, workers, predictor, prompt, inputs, manifest, checkpoint=checkpoint,
+            device="cpu", dtype="float32", batch_size=8,
+            on_result=lambda *_: times.append(time.perf_counter()),
         )  # fmt: skip
         later = [moment for moment in times if moment > times[0] + 0.01]
         rates[engine] = len(later) / (times[-1] - times[0])
@@ -119,9 +121,9 @@ def _engines(
     return rates
 
 
-def memory(entries: int) -> None:
+def memory(checkpoint: str, entries: int) -> None:
     """Print as JSON the cost of a manifest with that many entries."""
-    predictor = Predictor.from_pretrained(NAME, device="cpu")
+    predictor = Predictor.from_pretrained(checkpoint, device="cpu")
     prompt = predictor.prompt(Example(*blobs(0, SIZE)))
     with tempfile.TemporaryDirectory(prefix="incontext-entries-") as space:
         figures = _manifest_costs(Manifest.open(Path(space), {}, prompt, False), prompt, entries)

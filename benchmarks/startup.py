@@ -17,9 +17,9 @@ from benchmarks.common import Work, add_quick, alternate, environment, heading, 
 def main() -> None:
     """Print a row for each kind of start."""
     parser = option_parser(__doc__, rounds=9, threads=None)
-    add_quick(parser, "Measure two rounds")
+    add_quick(parser, "Measure one round")
     options = parser.parse_args()
-    rounds = 2 if options.quick else options.rounds
+    rounds, warm_up = (1, 0) if options.quick else (options.rounds, 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pixels = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
@@ -40,7 +40,7 @@ def main() -> None:
             "incontext --help": _run([*command, "--help"], folder),
             "incontext segment, one picture": _run(segment, folder),
         }
-        times = alternate(works, rounds)
+        times = alternate(works, rounds, warm_up)
     print(f"{environment()}\n")
     heading("start", "seconds", "beyond import torch")
     base = times["import torch"].median

@@ -23,9 +23,11 @@ from benchmarks.common import (
     numbers,
     option_parser,
     peak,
+    quick_checkpoint,
     row,
 )
 from incontext import VideoPredictor
+from incontext.checkpoints.location import display_name
 from incontext.model import VotingModel
 from incontext.model.votes.features import FeatureCache
 from incontext.video.policies import CycleConsistencyPolicy, MemoryPolicy, SegGPTPolicy
@@ -137,20 +139,25 @@ def main() -> None:
         default=20,
         help="Timed frames of each K and policy, whole intervals of checks. Default: %(default)s.",
     )
-    add_quick(parser, "Measure 120 frames")
+    add_quick(parser, "Measure a tiny model on 20 frames")
     parser.add_argument("--long", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.quick:
-        options.frames, options.keeps, options.rounds = 120, "0,1", 3
+        options.frames, options.keeps, options.rounds = 20, "0,1", 3
     if options.long:
         follow_stream(options.checkpoint, options.frames, options.keep, options.threads)
         return
     torch.set_num_threads(options.threads)
-    print(f"{environment()}, {options.checkpoint}, frames of {SIZE[1]}×{SIZE[0]}\n")
+    with quick_checkpoint(options) as checkpoint:
+        _print_tables(checkpoint, options)
+
+
+def _print_tables(checkpoint: str, options: argparse.Namespace) -> None:
+    print(f"{environment()}, {display_name(checkpoint)}, frames of {SIZE[1]}×{SIZE[0]}\n")
     heading(f"frames, K = {options.keep}", "peak, MiB", "÷ after 100", "frames/s", "IoU below 0.5")
     command = [sys.executable, "-m", "benchmarks.video", "--long", "--frames", options.frames,
                "--keep", options.keep, "--threads", options.threads,
-               "--checkpoint", options.checkpoint]  # fmt: skip
+               "--checkpoint", checkpoint]  # fmt: skip
     first_peak = None
     with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
@@ -159,7 +166,7 @@ def main() -> None:
             row(figures["frames"], f"{figures['peak']:.0f}", f"{figures['peak'] / first_peak:.3f}",
                 f"{figures['rate']:.1f}", figures["bad"])  # fmt: skip
     keeps = list(numbers(options.keeps))
-    compare_policies(options.checkpoint, keeps, options.rounds, options.threads)
+    compare_policies(checkpoint, keeps, options.rounds, options.threads)
 
 
 if __name__ == "__main__":

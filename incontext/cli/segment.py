@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,6 +136,36 @@ class DoubtOptions:
             typer.echo(f"worth a look: {path}")
 
 
+@dataclass(frozen=True)
+class TileOptions:
+    """How large images are cut."""
+
+    tile: Annotated[
+        int | None, typer.Option(help="Cut images into overlapping tiles of this many pixels.")
+    ] = None
+    skip_empty: Annotated[
+        bool,
+        typer.Option(
+            "--skip-empty",
+            help="Look at several tiles at once first, and skip those where that shows nothing. "
+            "Small objects may be lost.",
+        ),
+    ] = False
+
+    def check(self) -> None:
+        """Raise InputError for tiles that are too small, or none to skip."""
+        from incontext.images.tiles import Tiling
+
+        if self.tile is not None:
+            Tiling(1, 1, self.tile)
+        elif self.skip_empty:
+            raise InputError("--skip-empty goes with --tile")
+
+    def settings(self) -> dict[str, Any]:
+        """Return what must not change where a run is continued."""
+        return {"tile": self.tile, **({"skip_empty": True} if self.skip_empty else {})}
+
+
 @option_groups
 def segment(
     ctx: typer.Context,
@@ -147,9 +177,7 @@ def segment(
         Path | None,
         typer.Option(help="Prompt file of `incontext prompt` or `tune`, instead of examples."),
     ] = None,
-    tile: Annotated[
-        int | None, typer.Option(help="Cut images into overlapping tiles of this many pixels.")
-    ] = None,
+    tiles: TileOptions,
     batch_size: Annotated[int, typer.Option(help="Images in one pass.")] = 8,
     chunk: Chunk = None,
     model: BackendOptions,
@@ -167,8 +195,9 @@ def segment(
     from incontext.batch.inputs import UNSHARDED, Shard, file_hash, find_images
     from incontext.checkpoints.location import locate
 
-    _check_options(out, tile, batch_size, chunk)
-    if model.backend == "onnx" and (tile or execution.engine != "local"):
+    _check_options(out, batch_size, chunk)
+    tiles.check()
+    if model.backend == "onnx" and (tiles.tile or execution.engine != "local"):
         raise InputError(
             "--backend onnx sees whole images in this process; leave out --tile, --engine"
         )
@@ -199,26 +228,22 @@ def segment(
         else files.encode(predictor, examples, chunk=chunk, spill=example_options.spill)
     )
     settings = {
-        "checkpoint": model.checkpoint, "weights": file_hash(weights), "tile": tile,
-        "dtype": model.dtype, **doubt.settings(),
+        "checkpoint": model.checkpoint, "weights": file_hash(weights),
+        **tiles.settings(), "dtype": model.dtype, **doubt.settings(),
         **({"prompt": file_hash(prompt)} if prompt else files.settings()),
     }  # fmt: skip
     _segment_images(
         execution, earlier, doubt, predictor, encoded_prompt, targets, images, out, part, settings,
         checkpoint=model.checkpoint, device=model.device, dtype=model.dtype,
-        batch_size=batch_size, tile=tile, chunk=chunk, min_presence=doubt.presence,
+        batch_size=batch_size, chunk=chunk, min_presence=doubt.presence, **asdict(tiles),
     )  # fmt: skip
 
 
-def _check_options(out: Path, tile: int | None, batch_size: int, chunk: int | None) -> None:
+def _check_options(out: Path, batch_size: int, chunk: int | None) -> None:
     """Raise InputError for what is wrong, before any work."""
-    from incontext.images.tiles import Tiling
-
     check_out_folder(out)
     check_count("--batch-size", batch_size)
     check_count("--chunk", chunk)
-    if tile is not None:
-        Tiling(1, 1, tile)
 
 
 def _segment_images(

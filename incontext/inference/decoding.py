@@ -1,8 +1,7 @@
 """Decoding: paintings to probabilities of ids, and these to labels, confidence and presence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 import torch
@@ -10,11 +9,10 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from incontext.images.blend import Blend, upsample_rows
+from incontext.images.blend import upsample_rows
 from incontext.images.contrast import Mask
 from incontext.images.data_mask import data_mask
 from incontext.images.image import resize_nearest
-from incontext.images.tiles import Tiling
 from incontext.inference.calibration import (
     Calibration,
     id_logits,
@@ -205,47 +203,11 @@ def decode_image(
     image: Image.Image, prompt: Prompt, answer: Answer, reading: Reading
 ) -> Segmentation:
     """Read an image that was painted whole, once for each pass."""
-    pixels = [_to_pixels(painting) for painting in answer.paintings]
+    pixels = [to_pixels(painting) for painting in answer.paintings]
     id_presence = answer.presence(data_mask(image))
     return to_segmentation(image, prompt, answer, id_presence, pixels, reading)
 
 
-def decode_tiles(
-    image: Image.Image,
-    prompt: Prompt,
-    tile: int,
-    batch_size: int,
-    answer: Callable[[list[Image.Image]], list[Answer]],
-    reading: Reading,
-) -> Segmentation:
-    """Paint and read an image tile by tile, in its own size; probabilities are blended.
-
-    Args:
-        answer: asks the model about some images.
-    """
-    tiling = Tiling(image.width, image.height, tile)
-    blend = Blend(1 + len(prompt.ids), image.width, image.height)
-    id_presence = torch.zeros(len(prompt.ids))
-    pixels = np.zeros((image.height, image.width, 3), np.uint8)
-    boxes, mask, scales = iter(tiling.boxes()), data_mask(image), None
-    while batch := list(islice(boxes, batch_size)):
-        tile_answers = answer([image.crop(box) for box in batch])
-        for box, tile_answer in zip(batch, tile_answers, strict=True):
-            left, top, right, bottom = box
-            size, scales = (bottom - top, right - left), tile_answer.scales
-            # At the model's size, as for a whole image: an object fills its tile as much as it
-            # would fill a small image.
-            tile_mask = None if mask is None else mask[top:bottom, left:right]
-            id_presence = torch.maximum(id_presence, tile_answer.presence(tile_mask))
-            for rows, values in upsample_rows(tile_answer.probabilities, size):
-                blend.add(box, rows, values)
-            small = Image.fromarray(_to_pixels(tile_answer.paintings[0]))
-            resized = small.resize(size[::-1], Image.Resampling.NEAREST)
-            pixels[top:bottom, left:right] = np.asarray(resized)
-    whole = Answer(blend.result(), scales, ())
-    return to_segmentation(image, prompt, whole, id_presence, [pixels], reading)
-
-
-def _to_pixels(painting: Tensor) -> Pixels:
+def to_pixels(painting: Tensor) -> Pixels:
     """Convert (3, H, W) in 0–255 to (H, W, 3) uint8."""
     return rearrange(painting.round().to(torch.uint8), "c h w -> h w c").numpy()

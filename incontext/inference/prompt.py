@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from incontext.errors import InputError, first_line, former_attributes
+from incontext.errors import InputError, check_count, first_line, former_attributes
 from incontext.files import atomic
 from incontext.images.image import resize_nearest
 from incontext.images.tiles import Tiling
@@ -297,3 +297,11 @@ def _draw_tile(example: Example, colors: Mapping[int, Rgb]) -> Thumbnail:
         mask = ids == index
         rgb[mask] = (rgb[mask].astype(int) + np.array(color)) // 2
     return rgb
+
+
+def check_options(kind: str, **counts: int | None) -> None:
+    """Raise InputError unless the kind is known and the counts are counts."""
+    if kind not in KINDS:
+        raise InputError(f"kind {kind!r}; accepted: {', '.join(KINDS)}")
+    for name, value in counts.items():
+        check_count(name, value)

@@ -13,6 +13,7 @@ from tests.cli.helpers import photo, results
         (["--kind", "thing"], "kind 'thing'; accepted: instance, semantic"),
         (["--tile", "3"], "tile is 3 pixels; accepted: 16 or more"),
         (["--tile", "x"], "--tile"),
+        (["--skip-empty"], "--skip-empty goes with --tile"),
         (["--batch-size", "0"], "1 or more"),
         (["--chunk", "0"], "1 or more"),
         (["--chunk", "-1"], "1 or more"),

@@ -76,6 +76,16 @@ def test_changed_settings(segment, folder, options):
     assert segment(folder, *options, "--overwrite").code == 0
 
 
+def test_skipping_tiles_is_a_setting(segment, folder, tmp_path):
+    assert segment(folder, "--tile", "16").code == 0
+    assert "skip_empty" not in results(tmp_path / "out")["settings"]
+    skipping = folder, "--tile", "16", "--skip-empty"
+    assert "made with other settings (skip_empty)" in segment(*skipping).err
+    assert segment(*skipping, "--overwrite").code == 0
+    assert results(tmp_path / "out")["settings"]["skip_empty"] is True
+    assert "made with other settings (skip_empty)" in segment(folder, "--tile", "16").err
+
+
 def test_changed_example(segment, folder, tmp_path):
     assert segment(folder).code == 0
     mask(tmp_path / "labels.png", np.roll(IDS, 1, 0))

@@ -294,11 +294,12 @@ def test_examples_for_once_tiles_and_color_masks(client, predictor, scenes, tmp_
     Image.fromarray(colors).save(red)
     example = Example(pictures[0], red, colors={7: (255, 0, 0)})
     prompt = predictor.prompt([example], crop=True, kind="instance")
-    result = predictor.predict(pictures[1], prompt, tile=160)
+    result = predictor.predict(pictures[1], prompt, tile=160, skip_empty=True)
     before = client.get("/metrics").text.count("incontext_prompts ")
     answer = segment(
         client, files(images=pictures[1], examples=pictures[0], masks=red),
-        colors='{"7": [255, 0, 0]}', crop="true", kind="instance", tile=160, answer="labels",
+        colors='{"7": [255, 0, 0]}', crop="true", kind="instance", tile=160,
+        skip_empty="true", answer="labels",
     )  # fmt: skip
     assert np.array_equal(png(answer.content), result.labels)
     assert client.get("/metrics").text.count("incontext_prompts ") == before
@@ -400,6 +401,7 @@ def test_bad_options_are_named(client, new_prompt, scenes, tmp_path):
         (image, {"prompt": known, "tile": "nan"}, "tile: "),
         (image, {"prompt": known, "tile": "-3"}, "tile -3; accepted: 16"),
         (image, {"prompt": known, "tile": "0"}, "tile 0; accepted: 16"),
+        (image, {"prompt": known, "skip_empty": "true"}, "skip_empty without tile"),
         (image, {"prompt": known, "answer": "xml"}, "accepted: json, coco, labels"),
         (image, {"prompt": known, "anwser": "coco"}, "field 'anwser'; accepted: answer, colors"),
         (image, {"prompt": known, "kind": "instance"}, "kind beside a prompt"),

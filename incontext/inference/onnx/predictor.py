@@ -33,7 +33,7 @@ from incontext.inference.id_table import (
 from incontext.inference.onnx.array_prompt import ArrayPrompt, Arrays, CellAxes, group_cells
 from incontext.inference.onnx.cell_selection import select_cells
 from incontext.inference.onnx.reading import Floats, Reader, presence, softmax, upsample_rows
-from incontext.inference.prompt import KINDS, Pass, Prompt, draw_thumbnail
+from incontext.inference.prompt import Pass, Prompt, check_options, draw_thumbnail
 from incontext.inference.segmentation import PRESENT, Segmentation
 from incontext.labels.coloring import Coloring
 from incontext.labels.encodings import UNKNOWN
@@ -118,10 +118,8 @@ class OnnxPredictor:
                 with unknown pixels.
         """
         _refuse("prompt", others, {"chunk", "spill", "nearest"})
-        if kind not in KINDS:
-            raise InputError(f"kind {kind!r}; accepted: {', '.join(KINDS)}")
         thin_to = self.description["thinning"]["thin_to"] if thin_to == "auto" else thin_to
-        check_count("thin_to", thin_to)
+        check_options(kind, thin_to=thin_to)
         if views not in (True, False, "auto"):
             raise InputError(f"views={views!r}; accepted: True, False, 'auto'")
         examples = align_examples(examples, crop)
@@ -180,7 +178,7 @@ class OnnxPredictor:
         self, images: Iterable[ImageLike], prompt: Prompt, *, batch_size: int = 8,
         min_presence: float = PRESENT, **others: Any,
     ) -> Iterator[Segmentation]:  # fmt: skip
-        _refuse("predict", others, {"chunk", "tile"})
+        _refuse("predict", others, {"chunk", "tile", "skip_empty"})
         check_count("batch_size", batch_size)
         self.check_presence(min_presence)
         self._check_prompt(prompt)

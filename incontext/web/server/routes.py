@@ -45,7 +45,9 @@ ServiceState = Annotated[Service, Depends(get_service)]
 ExampleFiles = Annotated[list[UploadFile], File(description="example pictures")]
 MaskFiles = Annotated[list[UploadFile], File(description="their masks, in the same order")]
 FormOptions = Annotated[Options, Depends(parse_options)]
-SEGMENT_FIELDS = {"images", "prompt", "examples", "masks", "tile", "min_presence", "answer"}
+SEGMENT_FIELDS = {
+    "images", "prompt", "examples", "masks", "tile", "skip_empty", "min_presence", "answer",
+}  # fmt: skip
 
 
 @health.get("/healthz", summary="The process lives", response_model=Status)
@@ -95,6 +97,9 @@ async def segment(
     examples: ExampleFiles = [],  # noqa: B006
     masks: MaskFiles = [],  # noqa: B006
     tile: Annotated[int | None, Form(description="cut into tiles of so many pixels")] = None,
+    skip_empty: Annotated[
+        bool, Form(description="skip tiles where a coarse look shows nothing; may lose objects")
+    ] = False,
     min_presence: Annotated[
         float, Form(description="presence below which an id has no pixels", ge=0, le=1)
     ] = 0.5,
@@ -105,6 +110,8 @@ async def segment(
     _check_count(service, [*images, *examples, *masks])
     upload = PromptUpload(examples, masks, options=options)
     tile_size = None if tile is None else parse_integer("tile", tile, *TILES)
+    if skip_empty and tile_size is None:
+        raise InputError("skip_empty without tile; accepted: both")
     if answer not in BUILDERS:
         raise InputError(f"answer {answer[:40]!r}; accepted: {', '.join(BUILDERS)}")
     if bool(prompt) == bool(examples or masks):
@@ -123,8 +130,9 @@ async def segment(
         _check_paintings(service, paths, used_prompt, tile_size)
         builder = BUILDERS[answer](len(images) == 1)
         _segment_files(
-            service, paths, used_prompt, builder, stop, tile=tile_size, min_presence=min_presence
-        )
+            service, paths, used_prompt, builder, stop, tile=tile_size, skip_empty=skip_empty,
+            min_presence=min_presence,
+        )  # fmt: skip
         return builder.response()
 
     return await service.run_job(request, _with_folder(work))
