@@ -11,7 +11,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import Work, add_quick, alternate, environment, heading, option_parser, row
+from benchmarks.common import (
+    Work,
+    add_quick,
+    alternate,
+    environment,
+    heading,
+    option_parser,
+    ratio,
+    row,
+)
+from incontext.checkpoints.location import DEFAULT, locate
+from incontext.checkpoints.onnx_sessions import has_graphs
 
 
 def main() -> None:
@@ -21,32 +32,41 @@ def main() -> None:
     options = parser.parse_args()
     rounds, warm_up = (1, 0) if options.quick else (options.rounds, 1)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pixels = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / "a.png")
-        Image.fromarray((pixels[..., 0] > 128).astype(np.uint8)).save(folder / "mask.png")
-        command = [str(Path(sys.executable).with_name("incontext"))]
-        segment = [*command, "segment", "a.png", "--example", "a.png", "mask.png", "--out", "out",
-                   "--overwrite"]  # fmt: skip
-        works = {
-            "python -c pass": _run([sys.executable, "-c", "pass"], folder),
-            "import torch": _run([sys.executable, "-c", "import torch"], folder),
-            "import torch, incontext": _run(
-                [sys.executable, "-c", "import torch, incontext"], folder
-            ),
-            "import torch; from incontext import Predictor": _run(
-                [sys.executable, "-c", "import torch; from incontext import Predictor"], folder
-            ),
-            "incontext --help": _run([*command, "--help"], folder),
-            "incontext segment, one picture": _run(segment, folder),
-        }
+        works = _starts(Path(name), options.quick)
         times = alternate(works, rounds, warm_up)
     print(f"{environment()}\n")
-    heading("start", "seconds", "beyond import torch")
-    base = times["import torch"].median
+    heading("start", "seconds", "÷ import torch")
     for name, timings in times.items():
-        difference = f"{timings.median - base:.2f} s" if name.startswith("import torch") else ""
-        row(f"`{name}`", timings, difference)
+        row(f"`{name}`", timings, ratio(timings, times["import torch"]))
+
+
+def _starts(folder: Path, quick: bool) -> dict[str, Work]:
+    """Return processes to time; their files lie in a folder."""
+    pixels = np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+    Image.fromarray((pixels[..., 0] > 128).astype(np.uint8)).save(folder / "mask.png")
+    command = [str(Path(sys.executable).with_name("incontext"))]
+    segment = [*command, "segment", "a.png", "--out", "out", "--overwrite"]
+    example, prompt = ["--example", "a.png", "mask.png"], ["--prompt", "p.safetensors"]
+    _run([*command, "prompt", *example, "--out", "p.safetensors"], folder)()
+    works = {
+        "python -c pass": _run([sys.executable, "-c", "pass"], folder),
+        "import torch": _run([sys.executable, "-c", "import torch"], folder),
+        "import torch; from incontext import Predictor": _run(
+            [sys.executable, "-c", "import torch; from incontext import Predictor"], folder
+        ),
+        "incontext --help": _run([*command, "--help"], folder),
+        "incontext segment, one picture": _run([*segment, *example], folder),
+        "incontext segment --prompt": _run([*segment, *prompt], folder),
+    }
+    if quick and not has_graphs(locate(DEFAULT)):  # whose export takes minutes
+        return works
+    onnx = ["--backend", "onnx"]
+    _run([*segment, *example, *onnx], folder)()  # exports the graphs, if they are not there
+    return works | {
+        "incontext segment --backend onnx": _run([*segment, *example, *onnx], folder),
+        "incontext segment --backend onnx --prompt": _run([*segment, *prompt, *onnx], folder),
+    }
 
 
 def _run(command: list[str], folder: Path) -> Work:
