@@ -35,7 +35,7 @@ from incontext.web.photographs import coins
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Size = tuple[int, int]  # height and width
-COIN = 100  # pixels across, in the first table
+COIN = 50  # pixels across, in the first table
 SIDE = 320  # of the example, and of tiles that may be skipped
 SKIPPING = f"{SIDE}, empty skipped"
 
@@ -112,11 +112,16 @@ def _compare_tiles(
     prompt, image, _ = compose_task(predictor, size, options.coins, COIN)
     ways: dict[str, dict[str, Any]] = {str(tile or "whole"): {"tile": tile} for tile in tiles}
     ways[SKIPPING] = {"tile": SIDE, "skip_empty": True}
-    works = {name: partial(predictor.predict, image, prompt, **way) for name, way in ways.items()}
-    times = alternate(works, options.rounds, 0 if options.quick else 1)
+    counts = dict.fromkeys(ways, 0)
+
+    def predict(name: str) -> None:
+        counts[name], _ = predictor.count_images(image, prompt, **ways[name])
+
+    predict("whole")  # to warm up
+    works = {name: partial(predict, name) for name in ways}
+    times = alternate(works, options.rounds, warm_up=0)
     heading("tile", "asked", "a picture", f"÷ {SIDE}")
-    for name, way in ways.items():
-        count, _ = predictor.count_images(image, prompt, **way)
+    for name, count in counts.items():
         row(name, count, times[name], ratio(times[name], times[str(SIDE)]))
 
 

@@ -7,7 +7,6 @@ the model was sure of, and no more.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -24,8 +23,8 @@ from incontext.inference.segmentation import Segmentation
 
 Ask = Callable[[list[Image.Image]], list[Answer]]
 
-COARSE = 3  # sides of a tile along the side of a coarse one
-EMPTY = 0.02  # probability of an id, below which a coarse answer shows nothing
+BLOCK = 3  # tiles along each side of a block, which a coarse pass sees at once
+EMPTY = 0.05  # probability of an id, below which a coarse answer shows nothing
 MARGIN = 2  # cells of a coarse answer around a tile, in which it must show nothing either
 
 
@@ -98,25 +97,24 @@ def _find_empty_tiles(
     image: Image.Image, tiling: Tiling, batch_size: int, ask: Ask, skip_below: float
 ) -> Iterator[tuple[Box, Answer]]:
     """Yield the tiles in which a coarse pass shows nothing, with their parts of its answers."""
-    groups = group_tiles(tiling)
-    for coarse_box, answer in _ask_boxes(image, list(groups), batch_size, ask):
-        for box in groups[coarse_box]:
-            vicinity = crop_answer(answer, coarse_box, box, MARGIN)
+    blocks = group_tiles(tiling)
+    for block, answer in _ask_boxes(image, list(blocks), batch_size, ask):
+        for box in blocks[block]:
+            vicinity = crop_answer(answer, block, box, MARGIN)
             if float(vicinity.probabilities[1:].max()) < skip_below:
-                yield box, crop_answer(answer, coarse_box, box)
+                yield box, crop_answer(answer, block, box)
 
 
 def group_tiles(tiling: Tiling) -> dict[Box, list[Box]]:
-    """Return coarse tiles and the tiles nearest to each.
-
-    Coarse tiles overlap by the side of a tile, so that each tile lies wholly in its coarse one.
-    """
-    coarse_boxes = Tiling(tiling.width, tiling.height, COARSE * tiling.tile, 1 / COARSE).boxes()
-    groups: dict[Box, list[Box]] = {}
-    for box in tiling.boxes():
-        nearest = min(coarse_boxes, key=partial(_distance, box))
-        groups.setdefault(nearest, []).append(box)
-    return groups
+    """Return blocks of up to `BLOCK` × `BLOCK` neighboring tiles, by the box around each."""
+    boxes = tiling.boxes()
+    columns = len({box[0] for box in boxes})
+    blocks: dict[tuple[int, int], list[Box]] = {}
+    for number, box in enumerate(boxes):
+        row, column = divmod(number, columns)
+        blocks.setdefault((row // BLOCK, column // BLOCK), []).append(box)
+    # The first tile is that of the upper left corner, the last that of the lower right one.
+    return {(*tiles[0][:2], *tiles[-1][2:]): tiles for tiles in blocks.values()}
 
 
 def crop_answer(answer: Answer, outer: Box, box: Box, margin: int = 0) -> Answer:
@@ -137,10 +135,3 @@ def _cells(start: int, stop: int, low: int, high: int, count: int, margin: int) 
     scale = count / (stop - start)
     first, last = math.floor((low - start) * scale), math.ceil((high - start) * scale)
     return slice(max(0, first - margin), min(count, last + margin))
-
-
-def _distance(first: Box, second: Box) -> float:
-    """Return how far apart the centers of two boxes are, as a number to compare."""
-    across = first[0] + first[2] - second[0] - second[2]
-    down = first[1] + first[3] - second[1] - second[3]
-    return across**2 + down**2

@@ -12,21 +12,22 @@ from PIL import Image
 from incontext import Example, InputError, Predictor
 from incontext.images.tiles import Tiling
 from incontext.inference.decoding import Answer, Reading
-from incontext.inference.tile_decoding import EMPTY, crop_answer, decode_tiles, group_tiles
+from incontext.inference.tile_decoding import BLOCK, EMPTY, crop_answer, decode_tiles, group_tiles
 
 LENGTHS = st.integers(1, 900)
 
 
 @given(LENGTHS, LENGTHS, st.integers(16, 120))
 @settings(deadline=None, derandomize=True)
-def test_each_tile_lies_in_its_coarse_tile(width, height, tile):
+def test_blocks_hold_their_tiles(width, height, tile):
     tiling = Tiling(width, height, tile)
-    groups = group_tiles(tiling)
-    assert sorted(box for boxes in groups.values() for box in boxes) == sorted(tiling.boxes())
-    for coarse, boxes in groups.items():
-        for left, top, right, bottom in boxes:
-            assert coarse[0] - 1 <= left < right <= coarse[2] + 1  # starts are rounded
-            assert coarse[1] - 1 <= top < bottom <= coarse[3] + 1
+    blocks = group_tiles(tiling)
+    assert sorted(box for boxes in blocks.values() for box in boxes) == sorted(tiling.boxes())
+    for block, boxes in blocks.items():
+        assert 1 <= len(boxes) <= BLOCK**2
+        lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+        assert block == (min(lefts), min(tops), max(rights), max(bottoms))
+        assert block[2] - block[0] <= BLOCK * tile
 
 
 @given(st.integers(0, 59), st.integers(0, 39), st.integers(1, 60), st.integers(1, 40))
