@@ -22,7 +22,7 @@ from benchmarks.common import (
     row,
 )
 from incontext.checkpoints.location import DEFAULT, locate
-from incontext.checkpoints.onnx_sessions import has_graphs
+from incontext.checkpoints.onnx_sessions import cache_folder, has_graphs
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def _starts(folder: Path, quick: bool) -> dict[str, Work]:
         "incontext segment, one picture": _run([*segment, *example], folder),
         "incontext segment --prompt": _run([*segment, *prompt], folder),
     }
-    if quick and not has_graphs(locate(DEFAULT)):  # whose export takes minutes
+    if quick and not has_graphs(cache_folder(locate(DEFAULT))):  # whose export takes minutes
         return works
     onnx = ["--backend", "onnx"]
     _run([*segment, *example, *onnx], folder)()  # exports the graphs, if they are not there

@@ -20,6 +20,7 @@ from incontext.checkpoints.checkpoint import fingerprint
 from incontext.checkpoints.onnx_graphs import ALL, Graph, graphs_of
 from incontext.checkpoints.onnx_sessions import FORMAT, METADATA, VERSION, Sessions
 from incontext.errors import InputError
+from incontext.files import exclusive
 from incontext.labels.coloring import PALETTE
 from incontext.model import Model, VotingModel
 from incontext.model.int8 import Int8Linear
@@ -55,9 +56,7 @@ class ExportResult:
     differences: dict[int, float]  # largest by number of examples, in normalized RGB
 
 
-def write(
-    model: Model, folder: str | Path, *, name: str = "", simplify: bool = True
-) -> ExportResult:
+def write(model: Model, folder: str | Path, *, name: str = "") -> ExportResult:
     """Write a model's graphs and `incontext.json` into a folder, checked against the model.
 
     With independent examples `prompt.onnx` and `query.onnx`, otherwise `joint.onnx`; weights of
@@ -68,8 +67,6 @@ def write(
         model: float32, on the CPU.
         folder: created if necessary.
         name: of the checkpoint, for the metadata.
-        simplify: let the exporter fold and rewrite the graphs, for runtimes that do not; that is
-            nearly half of the time.
 
     Raises:
         InputError: a package is missing, `folder` is a file or holds graphs that no
@@ -83,7 +80,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".onnx-", dir=folder) as draft:
         graphs = graphs_of(model)
-        entries = {graph.name: _write_graph(graph, Path(draft), simplify) for graph in graphs}
+        entries = {graph.name: _write_graph(graph, Path(draft)) for graph in graphs}
         differences = compare(model, Path(draft))
         metadata = onnx_metadata(model, name, entries, differences)
         (Path(draft) / METADATA).write_text(_json(metadata), encoding="utf-8")
@@ -91,27 +88,33 @@ def write(
     return ExportResult(folder, files, differences)
 
 
-def write_cache(model: Model, folder: Path, name: str, exported: Path | None = None) -> None:
+def write_cache(model: Model, folder: Path, name: str) -> None:
     """Write graphs that onnxruntime has improved already, so that they load in half the time.
 
     Args:
         folder: see `onnx_sessions.cache_folder`.
-        exported: where `write` wrote them; None: they are written first.
 
     Raises:
-        InputError, OSError: see `write`.
+        InputError: see `write`; a model whose examples do not vote, or another process that is
+            writing there.
+        OSError: see `write`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".graphs-", dir=folder.parent) as draft:
-        if exported is None:
-            # onnxruntime simplifies them anyway.
-            exported = write(model, Path(draft) / "exported", name=name, simplify=False).folder
+    if not isinstance(model, VotingModel):
+        raise InputError(
+            f"{name}: the onnx backend runs checkpoints whose examples vote, such as "
+            "incontext-votes"
+        )
+    with exclusive(folder), TemporaryDirectory(prefix=".graphs-", dir=folder.parent) as draft:
+        exported = write(model, Path(draft) / "exported", name=name).folder
+        improved = Path(draft) / "improved"
+        improved.mkdir()
         sessions = Sessions(exported, torch.get_num_threads())
         for graph in sessions.names:
-            sessions.open(graph, Path(draft) / f"{graph}.onnx")
+            sessions.open(graph, improved / f"{graph}.onnx")
+        compare(model, improved)
         description = json.loads((exported / METADATA).read_bytes()) | {"optimized": True}
-        (Path(draft) / METADATA).write_text(_json(description), encoding="utf-8")
-        place(Path(draft), folder)
+        (improved / METADATA).write_text(_json(description), encoding="utf-8")
+        place(improved, folder)
 
 
 def place(draft: Path, folder: Path) -> list[str]:
@@ -121,7 +124,7 @@ def place(draft: Path, folder: Path) -> list[str]:
     (folder / METADATA).unlink(missing_ok=True)
     for file in stale:
         (folder / file).unlink(missing_ok=True)
-    written = {path.name for path in draft.iterdir() if path.is_file()} - {METADATA}
+    written = {path.name for path in draft.iterdir()} - {METADATA}
     files = [*sorted(written), METADATA]
     for file in files:
         os.replace(draft / file, folder / file)
@@ -167,13 +170,14 @@ def _check_model(model: Model) -> None:
         )
 
 
-def _write_graph(graph: Graph, folder: Path, simplify: bool) -> dict[str, Any]:
+def _write_graph(graph: Graph, folder: Path) -> dict[str, Any]:
     """Write one graph; return its entry in the metadata."""
     program = graph.trace()
     with _quiet():
+        # Runtimes simplify graphs themselves; to do it here takes as long as all the rest.
         exported = torch.onnx.export(
             program, dynamo=True, verbose=False, opset_version=OPSET, input_names=graph.inputs,
-            output_names=graph.outputs, dynamic_shapes=graph.free_axes, optimize=simplify,
+            output_names=graph.outputs, dynamic_shapes=graph.free_axes, optimize=False,
         )  # fmt: skip
         assert exported is not None
         path = folder / f"{graph.name}.onnx"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from incontext.checkpoints.location import CONFIG
-from incontext.errors import InputError
+from incontext.errors import InputError, first_line
 
 METADATA = "incontext.json"
 FORMAT, VERSION = "incontext graphs", 2
@@ -43,9 +43,16 @@ class Sessions:
                 # What any processor can run; more gains nothing measurable.
                 options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
                 options.optimized_model_filepath = str(optimized)
-            self._sessions[name] = onnxruntime.InferenceSession(
-                str(self.folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
-            )
+            path = self.folder / f"{name}.onnx"
+            try:
+                self._sessions[name] = onnxruntime.InferenceSession(
+                    str(path), options, providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:  # onnxruntime has a type of its own for each kind of damage
+                raise InputError(
+                    f"{path}: a damaged graph ({first_line(error)}); delete its folder, and it is "
+                    "made again"
+                ) from None
         return self._sessions[name]
 
     def run(self, name: str, **inputs: Any) -> dict[str, Any]:
@@ -66,9 +73,12 @@ def read_description(folder: Path) -> dict[str, Any] | None:
     return description if fits and description.get("version") == VERSION else None
 
 
-def has_graphs(weights: Path) -> bool:
-    """Return whether the graphs of a weights file are in the user's cache."""
-    return read_description(cache_folder(weights)) is not None
+def has_graphs(folder: Path) -> bool:
+    """Return whether a folder holds all graphs that its description names."""
+    description = read_description(folder)
+    return description is not None and all(
+        (folder / graph["file"]).is_file() for graph in description["graphs"].values()
+    )
 
 
 def cache_folder(weights: Path) -> Path:

@@ -72,12 +72,13 @@ class BackendOptions(PrecisionOptions):
             raise InputError(
                 "--backend onnx computes in float32 on the CPU; leave out --dtype, --device"
             )
-        from incontext.checkpoints.onnx_sessions import has_graphs
+        from incontext.checkpoints.location import display_name
+        from incontext.checkpoints.onnx_sessions import cache_folder, has_graphs
         from incontext.inference.onnx.predictor import OnnxPredictor
 
-        if not has_graphs(weights):
+        if not has_graphs(cache_folder(weights)):
             typer.echo("making ONNX graphs of the checkpoint, once; takes some minutes", err=True)
-        return OnnxPredictor.from_pretrained(weights)
+        return OnnxPredictor.from_pretrained(weights, name=display_name(self.checkpoint))
 
 
 @dataclass(frozen=True)

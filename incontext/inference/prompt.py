@@ -160,18 +160,22 @@ class Prompt:
         try:
             with safe_open(path, "np" if arrays else "pt", device=str(device)) as file:
                 metadata = json.loads((file.metadata() or {})[KEY])
-                tensors = {n: file.get_tensor(n) for n in file.keys()}  # noqa: SIM118
+                problem = _array_problem(metadata, file) if arrays else ""
+                names = [] if problem else list(file.keys())
+                tensors = {name: file.get_tensor(name) for name in names}
                 # Copies: where the file has them they may lie across cache lines, and matrix
                 # products of such tensors differ in the last digits.
                 tensors = {n: x.copy() if arrays else x.clone() for n, x in tensors.items()}
             newer = metadata["version"] > VERSION
-            prompt = None if newer else cls._parse(metadata, tensors, arrays)
+            prompt = None if newer or problem else cls._parse(metadata, tensors, arrays)
         except KeyError as error:
             raise InputError(f"{path}: not a prompt file (it lacks {error.args[0]})") from None
         except _DAMAGED as error:
             raise InputError(
                 f"{path}: not a prompt file, or a damaged one ({first_line(error)})"
             ) from None
+        if problem:
+            raise InputError(f"{path}: {problem}")
         if prompt is None:
             raise InputError(f"{path}: made by a newer release of incontext; update it")
         return prompt
@@ -220,7 +224,7 @@ class Prompt:
         if not passes:
             raise ValueError("it has no passes")
         example_index, thumbnail = None, tensors.get("thumbnail")
-        if metadata["nearest"] and not arrays:
+        if metadata["nearest"]:
             from incontext.inference.retrieval import ExampleIndex
 
             shows = tuple(tensors[f"gallery.shows.{number}"] for number in range(len(passes)))
@@ -238,6 +242,15 @@ def _parse_tensors(tensors: "dict[str, Tensor]", count: int, size: list[int]) ->
     from incontext.model.encoded_prompt import EncodedPrompt
 
     return EncodedPrompt.parse(tensors, count, size)
+
+
+def _array_problem(metadata: dict[str, Any], file: Any) -> str:
+    """Return why an open prompt file cannot be held as arrays; "" if it can."""
+    if metadata["nearest"]:
+        return "a prompt with nearest needs the torch backend"
+    if any(file.get_slice(name).get_dtype() == "BF16" for name in file.keys()):  # noqa: SIM118
+        return "its numbers are bfloat16, which needs the torch backend"
+    return ""
 
 
 def _save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:

@@ -19,7 +19,7 @@ class MaskSummary:
 
     Attributes:
         area: share of the frame.
-        y, x: center, as shares of height and width.
+        y, x: center, in sides of a square as large as the frame.
         quality: see `Segmentation.quality`.
     """
 
@@ -34,9 +34,9 @@ class MaskSummary:
         rows, columns = np.nonzero(result.labels == index)
         if not len(rows):
             return cls()
-        (height, width), quality = result.labels.shape, result.quality.get(index, 1.0)
-        area = len(rows) / result.labels.size
-        return cls(area, float(rows.mean()) / height, float(columns.mean()) / width, quality)
+        pixels, quality = result.labels.size, result.quality.get(index, 1.0)
+        y, x = (float(places.mean()) / pixels**0.5 for places in (rows, columns))
+        return cls(len(rows) / pixels, y, x, quality)
 
     def differs(self, other: "MaskSummary") -> bool:
         """Return whether this may well be another object, or another outline of it: it came or

@@ -18,14 +18,17 @@ from incontext.labels.color_mask import Rgb
 from incontext.labels.coloring import PALETTE, Coloring
 from incontext.labels.encodings import UNKNOWN, IdMap, Labels
 from incontext.labels.partial import shrink
+from incontext.model import VotingModel
 from incontext.model.encoded_prompt import EncodedPrompt
 from incontext.video.checks import Check
 from incontext.video.policies import Decision, MemoryPolicy, SegGPTPolicy
 
-THIN_TO = 2  # whole frames whose tokens a frame attends to, annotated and remembered ones together
-# Tokens that a remembered frame keeps, as a share of those of an annotated one, whose labels are
-# certain and which shows most of what it does.
-RECENT_SHARE = 0.5
+# Whole frames whose tokens a frame attends to, annotated and remembered ones together.
+THIN_TO = 4
+# The same of checkpoints whose examples vote, if frames are remembered; of these each keeps half of
+# what an annotated frame keeps, whose labels are certain and which shows most of what they do. Six
+# DAVIS clips are as good as with four whole frames (`python -m eval video`), for half of the time.
+VOTING_THIN_TO, RECENT_SHARE = 2, 0.5
 EXAMPLES = -1  # stands for the examples of other images among numbers of frames
 
 
@@ -79,6 +82,10 @@ class Memory:
         self.encodings = 0  # of frames, in one pass each
         self._annotated_encodings: list[EncodedPrompt] | None = None  # by pass; None: outdated
         self._passes: tuple[Pass, ...] | None = None  # of `prompt`; None: outdated
+        votes = policy.keep > 0 and isinstance(predictor.model, VotingModel)
+        self._thin_to, self._recent_share = (
+            (VOTING_THIN_TO, RECENT_SHARE) if votes else (THIN_TO, 1.0)
+        )
         self.colorings: list[Coloring] = []  # of the passes
         # IoU by id of annotated frames that are segmented with themselves as the example.
         self._self_ious: dict[int, dict[int, float]] = {}
@@ -174,7 +181,8 @@ class Memory:
         distance = min((abs(index - number) for number in self.annotated), default=index)
         number = len(self._permanent) + distance
         encoded = [
-            self._encode([example], coloring, number, RECENT_SHARE) for coloring in self.colorings
+            self._encode([example], coloring, number, self._recent_share)
+            for coloring in self.colorings
         ]
         return _Frame(index, example, encoded)
 
@@ -316,8 +324,8 @@ class Memory:
         """Encode examples, the first being number `start`, with a share of the tokens of an
         annotated one."""
         self.encodings += len(examples)
-        count = len(self._permanent) + RECENT_SHARE * self.policy.keep
-        keep_ratio = share * min(1.0, THIN_TO / max(1.0, count))
+        count = len(self._permanent) + self._recent_share * self.policy.keep
+        keep_ratio = share * min(1.0, self._thin_to / max(1.0, count))
         complete = not self.policy.keep and not self.base
         return self.predictor.encode(
             examples, coloring, kind=self.kind, keep_ratio=keep_ratio,

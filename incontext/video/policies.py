@@ -144,7 +144,7 @@ class CycleConsistencyPolicy(MemoryPolicy):
     def decide(self, image: Image.Image, result: Segmentation, memory: MemoryView) -> Decision:
         """See `MemoryPolicy`."""
         check = memory.last_check
-        if check and check.covers(memory.frame, result, self.interval):
+        if check and self.back and check.covers(memory.frame, result, self.interval):
             trust = {i: share for i, share in check.shares.items() if (result.labels == i).any()}
             return Decision(erase_ids(result, self._lost_ids(trust), trust), None, trust)
         trust = {}
@@ -159,7 +159,9 @@ class CycleConsistencyPolicy(MemoryPolicy):
             or any(abs(presence - 0.5) < self.doubt for presence in result.presence.values())
             or min((trust[i] for i in ids if i in trust), default=1.0) < self.back
         )  # fmt: skip
-        return Decision(result, None if doubtful else result.labels, trust, check)
+        return Decision(
+            result, None if doubtful else result.labels, trust, check if self.back else None
+        )
 
     def _lost_ids(self, trust: Mapping[int, float]) -> list[int]:
         return [i for i, share in trust.items() if share < self.absent]

@@ -133,8 +133,20 @@ def test_summary_of_a_mask():
     result = replace(answer(labels((1, 5))), labels=ids, quality={1: 0.8})
     summary = MaskSummary.from_result(result, 1)
     assert (summary.area, summary.quality) == (0.2, 0.8)
-    assert (summary.y, summary.x) == pytest.approx((0.35, 0.425))
+    assert (summary.y, summary.x) == pytest.approx((3.5 / 200**0.5, 8.5 / 200**0.5))
     assert MaskSummary.from_result(result, 2) == MaskSummary()
+
+
+def test_a_move_counts_alike_in_both_directions():
+    """In a frame twice as wide as high: just less than half of the object's side, and just more."""
+    ids = np.zeros((40, 80), np.int32)
+    ids[10:20, 30:40] = 1
+    result = replace(answer(labels((1, 5))), labels=ids, quality={1: 0.8})
+    before = MaskSummary.from_result(result, 1)
+    for axis in (0, 1):
+        for pixels, expected in ((4, False), (6, True)):
+            moved = replace(result, labels=np.roll(ids, pixels, axis))
+            assert MaskSummary.from_result(moved, 1).differs(before) == expected
 
 
 def test_the_prompt_is_joined_again_only_after_a_change(predictor):

@@ -126,7 +126,7 @@ def test_frames_that_are_not_cycle_consistent_are_not_remembered():
     here, there = (np.all(p == (220, 60, 60), -1).astype(np.int32) for p in (picture, moved))
     memory.annotate(0, Example.from_labels(Image.fromarray(picture), Labels(here)))
     memory.prompt()
-    good, bad = answer(Labels(there)), answer(Labels(np.roll(there, 25, 0)))
+    good, bad = answer(Labels(there)), answer(Labels(np.roll(there, 20, 0)))
     kept = memory.observe(1, Image.fromarray(moved), good)
     assert kept.trust[1] > 0.9
     assert kept.labels is not None

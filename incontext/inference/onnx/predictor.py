@@ -10,6 +10,7 @@ from PIL import Image
 
 from incontext.checkpoints import location
 from incontext.checkpoints.onnx_sessions import (
+    METADATA,
     Sessions,
     cache_folder,
     check_package,
@@ -17,11 +18,10 @@ from incontext.checkpoints.onnx_sessions import (
     read_description,
 )
 from incontext.errors import InputError, check_count, check_share
-from incontext.images.contrast import Mask
 from incontext.images.data_mask import data_mask
 from incontext.images.image import ImageLike, read_image, resize_nearest
 from incontext.inference.example import Example
-from incontext.inference.example_views import VIEWED_EXAMPLES, VIEWS, expand_views, keep_ratio
+from incontext.inference.example_views import VIEWED_EXAMPLES
 from incontext.inference.id_table import (
     CLASSES_PER_PASS,
     align_examples,
@@ -30,19 +30,15 @@ from incontext.inference.id_table import (
     collect_names,
     display_colors,
 )
-from incontext.inference.onnx.array_prompt import ArrayPrompt, Arrays, CellAxes, group_cells
-from incontext.inference.onnx.cell_selection import select_cells
+from incontext.inference.onnx.array_prompt import ArrayPrompt, Arrays
+from incontext.inference.onnx.encoder import ArrayEncoder
 from incontext.inference.onnx.reading import Floats, Reader, presence, softmax, upsample_rows
 from incontext.inference.prompt import Pass, Prompt, check_options, draw_thumbnail
 from incontext.inference.segmentation import PRESENT, Segmentation
-from incontext.labels.coloring import Coloring
 from incontext.labels.encodings import UNKNOWN
-from incontext.labels.partial import shrink
 
-FINE = 4  # stride of the copy path's cells
-CELLS = "cells"  # how the description names the axis of cells, before their stride
-EVERY = "all."  # prefix of outputs that hold all cells at stride 4
-BATCH = 16  # views that are encoded at once
+# Options of `Predictor` that the onnx backend does not have.
+TORCH_OPTIONS = ("chunk", "spill", "nearest", "coloring", "half", "tile", "skip_empty")
 
 
 class OnnxPredictor:
@@ -71,12 +67,13 @@ class OnnxPredictor:
         self.checkpoint, self.size = description["fingerprint"], description["size"]
         optimize = not description.get("optimized", False)
         self.sessions = Sessions(folder, threads, optimize)
+        self.encoder = ArrayEncoder(self.sessions, description)
         self.reader = Reader.from_description(description["reading"])
 
     @classmethod
     def from_pretrained(
         cls, source: str | Path = location.DEFAULT, *, threads: int | None = None,
-        local_files_only: bool = False,
+        local_files_only: bool = False, name: str = "",
     ) -> "OnnxPredictor":  # fmt: skip
         """Open a bundled, local or hub checkpoint, or a folder that `export onnx` wrote.
 
@@ -87,11 +84,11 @@ class OnnxPredictor:
             InputError: no such checkpoint, one whose examples do not vote, or a missing package.
         """
         check_package()
-        if read_description(Path(source)):
-            return cls(Path(source), threads=threads)
+        if (Path(source) / METADATA).is_file():
+            return cls(Path(source), name=name, threads=threads)
         weights = location.locate(source, local_files_only=local_files_only)
-        name, folder = location.display_name(source), cache_folder(weights)
-        if not has_graphs(weights):
+        name, folder = name or location.display_name(source), cache_folder(weights)
+        if not has_graphs(folder):
             from incontext.checkpoints.checkpoint import load
             from incontext.checkpoints.onnx_export import write_cache
 
@@ -117,7 +114,7 @@ class OnnxPredictor:
             InputError: what `Predictor.prompt` refuses, an option that only torch has, or examples
                 with unknown pixels.
         """
-        _refuse("prompt", others, {"chunk", "spill", "nearest"})
+        _refuse(others)
         thin_to = self.description["thinning"]["thin_to"] if thin_to == "auto" else thin_to
         check_options(kind, thin_to=thin_to)
         if views not in (True, False, "auto"):
@@ -133,7 +130,7 @@ class OnnxPredictor:
         names = check_names({**own_names, **(names or {})}, ids)
         in_views = len(examples) <= VIEWED_EXAMPLES if views == "auto" else views
         passes = tuple(
-            self._encode(examples, coloring, kind, thin_to, in_views)
+            self.encoder.encode(examples, coloring, kind, thin_to, in_views)
             for coloring in assign_colorings(ids, classes_per_pass, None)
         )
         colors = display_colors([e.labels for e in examples], ids)
@@ -169,7 +166,8 @@ class OnnxPredictor:
         Raises:
             InputError: an image that cannot be read, or an option that only torch has.
         """
-        if isinstance(images, (str, Path, Image.Image, np.ndarray)):
+        # A tensor is an image too, and torch need not be imported to see one.
+        if isinstance(images, (str, Path, Image.Image)) or hasattr(images, "__array__"):
             return next(self._stream([images], prompt, **options))
         stream = self._stream(images, prompt, **options)
         return list(stream) if isinstance(images, (list, tuple)) else stream
@@ -178,7 +176,9 @@ class OnnxPredictor:
         self, images: Iterable[ImageLike], prompt: Prompt, *, batch_size: int = 8,
         min_presence: float = PRESENT, **others: Any,
     ) -> Iterator[Segmentation]:  # fmt: skip
-        _refuse("predict", others, {"chunk", "tile", "skip_empty"})
+        _refuse(others)
+        if not isinstance(prompt, Prompt):
+            raise InputError(f"{type(prompt).__name__} as prompt; make it with .prompt(examples)")
         check_count("batch_size", batch_size)
         self.check_presence(min_presence)
         self._check_prompt(prompt)
@@ -194,89 +194,23 @@ class OnnxPredictor:
                 f"{where}the prompt was made with another checkpoint ({prompt.model_name or '?'}, "
                 f"fingerprint {prompt.checkpoint}); this is {self.name}, {self.checkpoint}"
             )
-        if prompt.provenance.get("nearest") or prompt.example_index:
+        if prompt.example_index:
             raise InputError(f"{where}a prompt with nearest needs the torch backend")
+        inputs = {node["name"] for node in self.description["graphs"]["query"]["inputs"]}
+        for part in prompt.passes:
+            missing = inputs - {"query"} - part.encoded_prompt.tensors().keys()
+            if missing:
+                raise InputError(f"{where}not a prompt, or a damaged one: no {sorted(missing)[0]}")
 
     def _feed(self, part: Pass) -> Arrays:
         assert isinstance(part.encoded_prompt, ArrayPrompt)
-        return part.encoded_prompt.flatten(self._axes())
-
-    def _axes(self) -> CellAxes:
-        """Return the strides and axes of cells, from the description of the query graph."""
-        axes = {}
-        for node in self.description["graphs"]["query"]["inputs"]:
-            for axis, length in enumerate(node["shape"]):
-                if str(length).startswith(CELLS):
-                    axes[node["name"]] = (int(length.removeprefix(CELLS)), axis)
-        return axes
-
-    def _encode(
-        self, examples: Sequence[Example], coloring: Coloring, kind: str, thin_to: int | None,
-        in_views: bool,
-    ) -> Pass:  # fmt: skip
-        """Encode examples under one coloring, as `ExampleEncoder.encode` does."""
-        ratio = keep_ratio(thin_to, len(examples), in_views)
-        views = expand_views(examples, in_views)
-        parts = []
-        for start in range(0, len(views), BATCH):
-            parts.append(
-                self._encode_views(
-                    views[start : start + BATCH], coloring, kind, ratio, start,
-                    VIEWS if in_views else 1,
-                )
-            )  # fmt: skip
-        axes = self._axes()
-        arrays = {
-            name: np.concatenate([part[name] for part in parts], 1) if name in axes else x
-            for name, x in parts[0].items()
-        }
-        size = (self.size, self.size)
-        return Pass(coloring, ArrayPrompt(len(examples), size, arrays))
-
-    def _encode_views(
-        self, views: Sequence[Example], coloring: Coloring, kind: str, ratio: float, start: int,
-        group: int,
-    ) -> Arrays:  # fmt: skip
-        targets = [coloring.paint(shrink(view.labels.ids, self.size)) for view in views]
-        palette = self._normalize(np.array([[coloring.colors]], np.uint8))  # (1, 3, 1, K)
-        outputs = self.sessions.run(
-            "prompt",
-            images=np.concatenate([self._picture(view.image) for view in views]),
-            targets=self._normalize(np.stack(targets)),
-            kind=np.array([kind == "semantic"]), palette=palette[0, :, 0].T,
-        )  # fmt: skip
-        every = {n.removeprefix(EVERY): x for n, x in outputs.items() if n.startswith(EVERY)}
-        arrays = {n: every.get(n, x) for n, x in outputs.items() if not n.startswith(EVERY)}
-        axes = self._axes()
-        marked = np.stack(targets).any(-1)  # (V, size, size)
-        selections = {}
-        for stride in {stride for stride, _ in axes.values()}:
-            side = self.size // stride
-            pixels = marked.reshape(len(views), side, stride, side, stride)
-            cells: Mask = np.asarray(pixels.any((2, 4)), bool)
-            if stride == FINE:
-                share = ratio * self.description["thinning"]["share_at_stride_4"]
-                selections[stride] = select_cells(cells, share, start, differ=ratio < 1)
-            else:
-                selections[stride] = select_cells(cells, ratio, start)
-        return group_cells(arrays, axes, selections, group)
-
-    def _picture(self, image: Image.Image) -> Floats:
-        """Return an RGB image in the model's numbers, (1, 3, size, size)."""
-        small = image.resize((self.size, self.size), Image.Resampling.BICUBIC, reducing_gap=None)
-        return self._normalize(np.asarray(small)[None])
-
-    def _normalize(self, rgb: np.ndarray[Any, Any]) -> Floats:
-        """(B, H, W, 3) in 0–255 → (B, 3, H, W), in the order of rounding of `Normalizer`."""
-        mean, std = (np.array(self.description[name], np.float32) for name in ("mean", "std"))
-        values = (rgb.astype(np.float32) / np.float32(255.0) - mean) / std
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        return part.encoded_prompt.flatten(self.encoder.axes)
 
     def _segment(
         self, image: Image.Image, prompt: Prompt, passes: Sequence[Arrays], min_presence: float
     ) -> Segmentation:
         """Segment one image, as `decoding.decode_image` does."""
-        query = self._picture(image)
+        query = self.encoder.picture(image)
         outputs = [self.sessions.run("query", query=query, **arrays) for arrays in passes]
         rows = {
             index: row
@@ -305,15 +239,18 @@ class OnnxPredictor:
 
     def _pixels(self, painting: Floats) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """(3, H, W), normalized → (H, W, 3) in 0–255."""
-        mean, std = (np.array(self.description[name], np.float32) for name in ("mean", "std"))
-        rgb = (painting.transpose(1, 2, 0) * std + mean) * 255
+        rgb = (painting.transpose(1, 2, 0) * self.encoder.std + self.encoder.mean) * 255
         return rgb.clip(0, 255).round().astype(np.uint8)
 
 
-def _refuse(call: str, options: Mapping[str, Any], optional: set[str]) -> None:
-    """Raise InputError for options that only torch has; `optional` ones may be given as off."""
+def _refuse(options: Mapping[str, Any]) -> None:
+    """Raise InputError for options that only torch has, unless they are off.
+
+    Raises:
+        TypeError: an option that torch does not have either.
+    """
     for name, value in options.items():
-        if name not in optional:
-            raise InputError(f"{name} in {call}: the onnx backend does not have it; use torch")
+        if name not in TORCH_OPTIONS:
+            raise TypeError(f"no option {name!r}")
         if value and name != "chunk":  # which bounds memory there and changes nothing
             raise InputError(f"{name}={value!r} needs the torch backend; the onnx backend has none")
