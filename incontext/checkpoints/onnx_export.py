@@ -105,16 +105,27 @@ def write_cache(model: Model, folder: Path, name: str) -> None:
             "incontext-votes"
         )
     with exclusive(folder), TemporaryDirectory(prefix=".graphs-", dir=folder.parent) as draft:
-        exported = write(model, Path(draft) / "exported", name=name).folder
-        improved = Path(draft) / "improved"
-        improved.mkdir()
+        improve(model, write(model, draft, name=name).folder, folder)
+
+
+def improve(model: Model, exported: Path, folder: Path) -> None:
+    """Write the graphs of an export as onnxruntime improves them, checked against the model.
+
+    Args:
+        folder: exists; what an export left there is replaced.
+
+    Raises:
+        InputError: the improved graphs paint something else than the model.
+    """
+    with TemporaryDirectory(prefix=".improved-", dir=folder) as name:
+        draft = Path(name)
         sessions = Sessions(exported, torch.get_num_threads())
         for graph in sessions.names:
-            sessions.open(graph, improved / f"{graph}.onnx")
-        compare(model, improved)
+            sessions.open(graph, draft / f"{graph}.onnx")
+        compare(model, draft)
         description = json.loads((exported / METADATA).read_bytes()) | {"optimized": True}
-        (improved / METADATA).write_text(_json(description), encoding="utf-8")
-        place(improved, folder)
+        (draft / METADATA).write_text(_json(description), encoding="utf-8")
+        place(draft, folder)
 
 
 def place(draft: Path, folder: Path) -> list[str]:
