@@ -31,7 +31,7 @@ Command = list[str]
 def main() -> None:
     """Run the benchmarks as subprocesses."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    add_quick(parser, "Take two minutes on tiny models")
+    add_quick(parser, "Measure tiny models, two commands at a time")
     options = parser.parse_args()
     commands = [
         [f"benchmarks.{name}", *(small if options.quick else full)]
