@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from incontext.errors import InputError
 from incontext.images.tiles import Box
 from incontext.inference.example import Example
 
@@ -26,6 +27,28 @@ def views_of(example: Example) -> list[Example]:
 def expand_views(examples: Sequence[Example], views: bool) -> Sequence[Example]:
     """Return the views of all examples in a row, or the examples as they are."""
     return [view for example in examples for view in views_of(example)] if views else examples
+
+
+def resolve_views(views: bool | str, count: int, votes: bool) -> bool:
+    """Return whether examples are encoded in several views.
+
+    Args:
+        views: "auto": where a query sees no more than `VIEWED_EXAMPLES`.
+        count: of the examples that a query sees.
+        votes: whether the checkpoint's examples vote; others have no views.
+
+    Raises:
+        InputError: another value, or views asked of a checkpoint that cannot have them.
+    """
+    if views not in (True, False, "auto"):
+        raise InputError(f"views={views!r}; accepted: True, False, 'auto'")
+    if views == "auto":
+        return votes and count <= VIEWED_EXAMPLES
+    if views and not votes:
+        raise InputError(
+            "views=True needs a checkpoint whose examples vote, such as incontext-votes"
+        )
+    return bool(views)
 
 
 def keep_ratio(thin_to: int | None, count: int, views: bool) -> float:

@@ -20,7 +20,7 @@ from incontext.inference.decoding import Answer, Reading, decode_image
 from incontext.inference.evidence import Evidence, gather_evidence
 from incontext.inference.example import Example
 from incontext.inference.example_encoder import ExampleEncoder
-from incontext.inference.example_views import VIEWED_EXAMPLES, keep_ratio
+from incontext.inference.example_views import keep_ratio, resolve_views
 from incontext.inference.id_table import (
     CLASSES_PER_PASS,
     align_examples,
@@ -198,14 +198,7 @@ class Predictor:
 
     def check_prompt(self, prompt: Prompt, where: str = "") -> None:
         """Raise InputError unless the prompt was made with this checkpoint."""
-        if prompt.checkpoint != self.checkpoint:
-            prompt_model = f"{prompt.model_name}, " if prompt.model_name else ""
-            model = f"{self.name}, " if self.name else ""
-            raise InputError(
-                f"{where}the prompt was made with another checkpoint ({prompt_model}fingerprint "
-                f"{prompt.checkpoint}); this is {model}{self.checkpoint}, to which its tokens mean "
-                "something else: use that one, or make it again"
-            )
+        prompt.check_checkpoint(self.checkpoint, self.name, where)
 
     @overload
     def predict(self, images: ImageLike, prompt: Prompt, **options: Any) -> Segmentation: ...
@@ -316,16 +309,7 @@ class Predictor:
         Raises:
             InputError: another value, or views asked of a checkpoint that cannot have them.
         """
-        if views not in (True, False, "auto"):
-            raise InputError(f"views={views!r}; accepted: True, False, 'auto'")
-        votes = isinstance(self.model, VotingModel)
-        if views == "auto":
-            return votes and count <= VIEWED_EXAMPLES
-        if views and not votes:
-            raise InputError(
-                "views=True needs a checkpoint whose examples vote, such as incontext-votes"
-            )
-        return views
+        return resolve_views(views, count, isinstance(self.model, VotingModel))
 
     def check_presence(self, min_presence: float) -> None:
         """Raise InputError unless it is a share, and there are masks to empty below it."""

@@ -97,6 +97,17 @@ class Prompt:
         tiles = 1 if tile is None else len(Tiling(width, height, tile))
         return tiles * len(self.passes)
 
+    def check_checkpoint(self, fingerprint: str, name: str, where: str = "") -> None:
+        """Raise InputError unless it was made with the checkpoint of this fingerprint and name."""
+        if self.checkpoint != fingerprint:
+            prompt_model = f"{self.model_name}, " if self.model_name else ""
+            model = f"{name}, " if name else ""
+            raise InputError(
+                f"{where}the prompt was made with another checkpoint ({prompt_model}fingerprint "
+                f"{self.checkpoint}); this is {model}{fingerprint}, to which its tokens mean "
+                "something else: use that one, or make it again"
+            )
+
     @property
     def device(self) -> "torch.device | None":
         """Where its tensors are; None: it holds numpy arrays, for onnxruntime."""

@@ -21,7 +21,7 @@ from incontext.errors import InputError, check_count, check_share
 from incontext.images.data_mask import data_mask
 from incontext.images.image import ImageLike, read_image, resize_nearest
 from incontext.inference.example import Example
-from incontext.inference.example_views import VIEWED_EXAMPLES
+from incontext.inference.example_views import resolve_views
 from incontext.inference.id_table import (
     CLASSES_PER_PASS,
     align_examples,
@@ -117,8 +117,6 @@ class OnnxPredictor:
         _refuse(others)
         thin_to = self.description["thinning"]["thin_to"] if thin_to == "auto" else thin_to
         check_options(kind, thin_to=thin_to)
-        if views not in (True, False, "auto"):
-            raise InputError(f"views={views!r}; accepted: True, False, 'auto'")
         examples = align_examples(examples, crop)
         if any((e.labels.ids == UNKNOWN).any() for e in examples):
             raise InputError(
@@ -128,7 +126,7 @@ class OnnxPredictor:
         ids = sorted({index for example in examples for index in example.labels.present})
         own_names = collect_names((e.labels.present, e.names) for e in examples)
         names = check_names({**own_names, **(names or {})}, ids)
-        in_views = len(examples) <= VIEWED_EXAMPLES if views == "auto" else views
+        in_views = resolve_views(views, len(examples), votes=True)
         passes = tuple(
             self.encoder.encode(examples, coloring, kind, thin_to, in_views)
             for coloring in assign_colorings(ids, classes_per_pass, None)
@@ -189,11 +187,7 @@ class OnnxPredictor:
                 yield self._segment(image, prompt, passes, min_presence)
 
     def _check_prompt(self, prompt: Prompt, where: str = "") -> None:
-        if prompt.checkpoint != self.checkpoint:
-            raise InputError(
-                f"{where}the prompt was made with another checkpoint ({prompt.model_name or '?'}, "
-                f"fingerprint {prompt.checkpoint}); this is {self.name}, {self.checkpoint}"
-            )
+        prompt.check_checkpoint(self.checkpoint, self.name, where)
         if prompt.example_index:
             raise InputError(f"{where}a prompt with nearest needs the torch backend")
         inputs = {node["name"] for node in self.description["graphs"]["query"]["inputs"]}
