@@ -27,7 +27,7 @@ from incontext.video.policies import Decision, MemoryPolicy, SegGPTPolicy
 THIN_TO = 4
 # The same of checkpoints whose examples vote, if frames are remembered; of these each keeps half of
 # what an annotated frame keeps, whose labels are certain and which shows most of what they do. Six
-# DAVIS clips are as good as with four whole frames (`python -m eval video`), for half of the time.
+# DAVIS clips are as good as with four whole frames (`python -m eval video`).
 VOTING_THIN_TO, RECENT_SHARE = 2, 0.5
 EXAMPLES = -1  # stands for the examples of other images among numbers of frames
 
