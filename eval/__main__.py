@@ -278,6 +278,22 @@ def contact_sheet(
     run(data, checkpoint, count, examples, out, seed)
 
 
+@app.command("tables", rich_help_panel=STUDIES)
+def tables(
+    root: Annotated[Path, typer.Option(help="Folder of a clone with its history.")] = Path("."),
+    checkpoint: Annotated[
+        str, typer.Option(help="Bundled checkpoint whose date is compared.")
+    ] = DEFAULT,
+    older: Annotated[
+        bool, typer.Option("--older", help="Print only tables older than the weights.")
+    ] = False,
+) -> None:
+    """List tables of figures, their commands and dates."""
+    from eval.studies.tables import run
+
+    run(root, checkpoint, older)
+
+
 @app.command("trials", rich_help_panel=STUDIES)
 def trials(
     train: Annotated[Path, typer.Option(help="Folder of training sets.")],
