@@ -4,7 +4,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from incontext.errors import InputError
@@ -71,14 +71,18 @@ def change_date(root: Path, table: Table) -> date:
     lines = f"-L{table.line},{table.last_line}"
     output = _git(root, "blame", "--line-porcelain", lines, "--", str(table.page))
     times = [int(line.split()[1]) for line in output.splitlines() if line.startswith("author-time")]
-    return date.fromtimestamp(max(times))
+    return _day(max(times))
 
 
 def weights_date(root: Path, checkpoint: str) -> date | None:
     """Return when the weights of a bundled checkpoint were last committed; None: never."""
     path = f"incontext/checkpoints/weights/{checkpoint}/model.safetensors"
     output = _git(root, "log", "-1", "--format=%at", "--", path).strip()
-    return date.fromtimestamp(int(output)) if output else None
+    return _day(int(output)) if output else None
+
+
+def _day(seconds: int) -> date:
+    return datetime.fromtimestamp(seconds, UTC).date()
 
 
 def _git(root: Path, *arguments: str) -> str:
@@ -97,14 +101,14 @@ def run(root: Path, checkpoint: str, older: bool) -> None:
         checkpoint: bundled one whose date is compared.
         older: print only tables older than its weights.
     """
-    since = weights_date(root, checkpoint)
-    print(f"{checkpoint}: weights of {since or 'no commit'}\n")
-    print("| table | changed | command |\n|---|---|---|")
+    weights = weights_date(root, checkpoint)
+    print(f"{checkpoint}: weights of {weights or 'no commit'}\n")
+    print("| table | date | command |\n|---|---|---|")
     for name in _git(root, "ls-files", "*.md").splitlines():
         for table in find_tables(Path(name), (root / name).read_text(encoding="utf-8")):
-            changed = change_date(root, table)
-            if older and since and changed >= since:
+            last_change = change_date(root, table)
+            if older and weights and last_change >= weights:
                 continue
             where = f"{name}:{table.line} {table.section}"
             command = f"`{table.command}`" if table.command else "–"
-            print(f"| {where} | {changed} | {command} |")
+            print(f"| {where} | {last_change} | {command} |")

@@ -1,5 +1,6 @@
 """Which tables of figures the pages have, and how old they are."""
 
+import os
 import subprocess
 from datetime import date
 from pathlib import Path
@@ -46,7 +47,10 @@ python -m eval bench --episodes 60
 def git(folder: Path, *arguments: str, date: str = "2024-05-01T12:00:00") -> None:
     """Run git as an author of some date."""
     who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    environment = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date, "PATH": "/usr/bin:/bin"}
+    environment = os.environ | {
+        "GIT_AUTHOR_DATE": f"{date}+0000",
+        "GIT_COMMITTER_DATE": f"{date}+0000",
+    }
     subprocess.run(["git", *who, *arguments], cwd=folder, check=True, env=environment)
 
 
